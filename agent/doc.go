@@ -1,0 +1,27 @@
+// Package agent is the live loop: it takes desired state from a source, plans,
+// and lets the engine carry the plan out, one operation a function at a time.
+//
+// The data's way: source -> latest-wins channel -> resolve -> plan -> engine
+// (intent, step, verify, done) -> status. At its start, and whenever an
+// operation was left open, recovery judges first.
+//
+// Run builds an oklog/run group of actors: signals, HTTP, the source, host
+// events, and the reconcile loop, at whose head recovery stands. Interrupts
+// only cancel; the journal is closed after all actors have returned.
+//
+// Everything that commands and HTTP print is a struct in report.go. Its JSON
+// is add-only.
+//
+// # Log keys
+//
+// The domain keys are a closed list: op, state, kind, target, before, after,
+// attempt, elapsed, class, epoch, wanted, decision, why, outcome, entry, source,
+// object, generation, signal, actor, addr, path, count, err, msg. op is only
+// ever the number of an operation in the journal.
+//
+// # Caveats
+//
+// The loop itself never waits for the host. Each function is looked at and
+// worked on in its own goroutine, so a write that hangs holds up one function
+// and nothing else.
+package agent

@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"syscall"
+
+	"eniagent/agent/plan"
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+var (
+	errUnobservable = errors.New("the host cannot be observed there")
+	errGuarded      = errors.New("held back")
+)
+
+func permanentErrors() []error {
+	return []error{
+		drivers.ErrRefused, drivers.ErrUnsupported, drivers.ErrIllegal, fs.ErrNotExist,
+		syscall.EINVAL, syscall.ENODEV, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOEXEC,
+		syscall.EKEYREJECTED, syscall.ERANGE,
+	}
+}
+
+// Observer is the reading half of the engine: what recovery, plans, status and
+// dry runs see of the host.
+type Observer struct {
+	Drivers drivers.Set
+	Host    host.Host
+}
+
+// Observe reads one key. A target that a write still holds is not read.
+func (o Observer) Observe(ctx context.Context, k drivers.Key) drivers.Observation {
+	d, err := o.Drivers.Driver(k.Kind)
+	if err != nil {
+		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
+	}
+	held, err := o.Fenced(k.Target)
+	if err == nil && held {
+		err = fmt.Errorf("%s: %w", k.Target, drivers.ErrFenced)
+	}
+	if err != nil {
+		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
+	}
+	return d.Observe(ctx, k.Target)
+}
+
+// Identify reads what tells the target from another at the same address.
+func (o Observer) Identify(ctx context.Context, t drivers.Target) (drivers.Identity, error) {
+	return host.Identify(ctx, o.Host, t)
+}
+
+// Fenced says whether a write still runs on the target.
+func (o Observer) Fenced(t drivers.Target) (bool, error) { return o.Host.Fenced(t) }
+
+// All observes every key of a goal.
+func (o Observer) All(ctx context.Context, goal plan.Goal) plan.Observed {
+	seen := make(plan.Observed, len(goal))
+	for k := range goal {
+		seen[k] = o.Observe(ctx, k)
+	}
+	return seen
+}
+
+// Precheck asks the drivers whether they would refuse the goal.
+func (o Observer) Precheck(ctx context.Context, observed plan.Observed, goal plan.Goal) error {
+	for _, key := range slices.SortedFunc(maps.Keys(goal), drivers.Key.Compare) {
+		to, from := goal[key], observed[key].State
+		d, err := o.Drivers.Driver(key.Kind)
+		if err != nil {
+			return err
+		}
+		p, ok := d.(drivers.Prechecker)
+		if !ok || to == drivers.Hidden || to == from {
+			continue
+		}
+		if err := p.Precheck(ctx, key.Target, from, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Observer is the engine's own.
+func (e *Engine) Observer() Observer { return Observer{Drivers: e.Drivers, Host: e.Host} }

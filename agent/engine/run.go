@@ -1,0 +1,349 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"eniagent/agent/plan"
+	"eniagent/drivers"
+	"eniagent/journal"
+	"eniagent/recovery"
+)
+
+// Run begins an operation and carries it out. Nothing is written to the host
+// unless the intent is durable, and nothing at all when the host is no longer
+// as the draft has it.
+func (e *Engine) Run(ctx context.Context, d plan.Draft, reason journal.Reason) Result {
+	r := e.run(ctx, d, reason)
+	e.Metrics.ended(r.Outcome)
+	return r
+}
+
+func (e *Engine) run(ctx context.Context, d plan.Draft, reason journal.Reason) Result {
+	release, err := e.hold(targetsOf(d))
+	if err != nil {
+		return Result{Outcome: Blocked, Err: err}
+	}
+	defer release()
+	observed := e.Observer().All(ctx, d.Before)
+	for key, before := range d.Before {
+		if o := observed[key]; !o.Is(before) {
+			return Result{Outcome: Blocked, Err: fmt.Errorf("%s is %s, not %s as planned: %w", key, o, before, orChanged(o.Err))}
+		}
+	}
+	if err := e.Observer().Precheck(ctx, observed, d.After); err != nil {
+		return Result{Outcome: Refused, Err: err}
+	}
+	if e.Guard != nil {
+		if err := e.Guard(ctx, d.After); err != nil {
+			return Result{Outcome: Refused, Err: err}
+		}
+	}
+	op, err := e.draw(ctx, d, reason)
+	if err != nil {
+		return Result{Outcome: Blocked, Err: err}
+	}
+	begun, err := e.Journal.Begin(ctx, op, e.baselines(op))
+	switch {
+	case errors.Is(err, journal.ErrClaimed):
+		return Result{Outcome: Blocked, Err: err}
+	case err != nil:
+		return Result{Outcome: Failed, Err: err}
+	}
+	e.transition(&begun, journal.Intent, reason.Entry, nil)
+	return e.forward(ctx, &begun)
+}
+
+func targetsOf(d plan.Draft) []drivers.Target {
+	var ts []drivers.Target
+	for k := range d.After {
+		ts = append(ts, k.Target)
+	}
+	slices.Sort(ts)
+	return slices.Compact(ts)
+}
+
+var errChanged = errors.New("the host has changed since")
+
+func orChanged(err error) error {
+	if err == nil {
+		return errChanged
+	}
+	return err
+}
+
+// draw makes the record of a draft.
+func (e *Engine) draw(ctx context.Context, d plan.Draft, reason journal.Reason) (journal.Operation, error) {
+	op := journal.Operation{Reason: reason, Identity: map[drivers.Target]drivers.Identity{}}
+	for _, key := range slices.SortedFunc(maps.Keys(d.After), drivers.Key.Compare) {
+		spec, ok := e.Drivers.Specs.Find(key.Kind)
+		if !ok {
+			return op, fmt.Errorf("kind %q: %w", key.Kind, drivers.ErrIllegal)
+		}
+		op.Changes = append(op.Changes, journal.Change{Key: key, Class: spec.Class, Before: d.Before[key], After: d.After[key]})
+	}
+	for _, t := range op.Targets() {
+		id, err := e.Observer().Identify(ctx, t)
+		if err != nil {
+			return op, err
+		}
+		if id != (drivers.Identity{}) {
+			op.Identity[t] = id
+		}
+	}
+	return op, nil
+}
+
+// Failure is what is counted against the goal of a draft.
+func (e *Engine) Failure(d plan.Draft) (journal.Failure, bool) {
+	var op journal.Operation
+	for _, key := range slices.SortedFunc(maps.Keys(d.After), drivers.Key.Compare) {
+		op.Changes = append(op.Changes, journal.Change{Key: key, After: d.After[key]})
+	}
+	return e.Journal.Failure(op.Fingerprint())
+}
+
+// baselines are what release will restore, unless the journal has them
+// already. A function found without its netdev was taken by another hand:
+// nothing true is known of it.
+func (e *Engine) baselines(op journal.Operation) []journal.Baseline {
+	var bs []journal.Baseline
+	for _, c := range op.Changes {
+		if c.Before == drivers.Hidden {
+			continue
+		}
+		spec, _ := e.Drivers.Specs.Find(c.Key.Kind)
+		bs = append(bs, journal.Baseline{
+			Key: c.Key, State: c.Before, Class: c.Class,
+			Incarnation: op.Identity[c.Key.Target].Incarnation,
+			Unknown:     spec.Hides != nil && spec.Hides(c.Before),
+		})
+	}
+	return bs
+}
+
+// forward drives an open operation to its After, again and again up to the
+// bound, and back to its Before when that is not to be had.
+func (e *Engine) forward(ctx context.Context, op *journal.Operation) Result {
+	for {
+		err := e.drive(ctx, op, op.After())
+		switch {
+		case err == nil:
+			return e.finish(op, journal.Done, "the host was observed at the state after", nil)
+		case keeps(err), isGone(err), errors.Is(err, errForeign):
+			return e.settle(ctx, op, err)
+		case permanent(err) || op.Tries() >= e.MaxAttempts:
+			return e.giveUp(ctx, op, err)
+		}
+		if r, ok := e.again(ctx, op, err); !ok {
+			return r
+		}
+	}
+}
+
+// giveUp makes the revert durable, then reverts.
+func (e *Engine) giveUp(ctx context.Context, op *journal.Operation, cause error) Result {
+	if err := e.Journal.Reverting(ctx, op.ID, cause.Error()); err != nil {
+		return e.unjournaled(op, err)
+	}
+	op.State, op.UndoneAt, op.LastError = journal.Reverting, op.Attempts, cause.Error()
+	op.Attempts++
+	e.transition(op, journal.Reverting, "", cause)
+	return e.backward(ctx, op, cause)
+}
+
+// backward drives a reverting operation to its Before.
+func (e *Engine) backward(ctx context.Context, op *journal.Operation, cause error) Result {
+	for {
+		err := e.drive(ctx, op, op.Before())
+		switch {
+		case err == nil:
+			return e.finish(op, journal.Reverted, "the host was observed at the state before", cause)
+		case keeps(err), isGone(err), errors.Is(err, errForeign):
+			return e.settle(ctx, op, err)
+		case op.Tries() >= e.MaxAttempts:
+			return e.quarantine(ctx, op, fmt.Errorf("revert: %w", err))
+		}
+		if r, ok := e.again(ctx, op, err); !ok {
+			return r
+		}
+	}
+}
+
+// again makes a further attempt durable, after a pause.
+func (e *Engine) again(ctx context.Context, op *journal.Operation, cause error) (Result, bool) {
+	e.note(op, cause)
+	if err := e.Sleep(ctx, e.Backoff(op.Attempts)); err != nil {
+		return e.settle(ctx, op, fmt.Errorf("%w: %w", errInterrupted, err)), false
+	}
+	next, err := e.Journal.Attempt(ctx, op.ID)
+	if err != nil {
+		return e.unjournaled(op, err), false
+	}
+	*op = next
+	return Result{}, true
+}
+
+// settle ends a drive that could not go on, by why it could not.
+func (e *Engine) settle(ctx context.Context, op *journal.Operation, err error) Result {
+	switch {
+	case keeps(err):
+		e.note(op, err)
+		level.Warn(e.Logger).Log("op", op.ID, "state", op.State, "target", names(op.Targets()), "err", err, "msg", "operation stays open")
+		return Result{Operation: op.ID, Outcome: Kept, Err: err}
+	case isGone(err):
+		return e.finish(op, journal.Superseded, "its device is gone", err)
+	}
+	return e.quarantine(ctx, op, err)
+}
+
+func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause error) Result {
+	if err := e.Journal.Quarantine(ctx, op.ID, cause.Error()); err != nil {
+		return e.unjournaled(op, err)
+	}
+	e.transition(op, journal.Quarantined, "", cause)
+	return Result{Operation: op.ID, Outcome: Quarantined, Err: cause}
+}
+
+// note keeps the last error with the operation. It is for people: the journal
+// not taking it changes nothing.
+func (e *Engine) note(op *journal.Operation, cause error) {
+	if err := e.Journal.Note(op.ID, cause.Error()); err != nil {
+		level.Warn(e.Logger).Log("op", op.ID, "err", err, "msg", "last error not kept")
+	}
+}
+
+// errDecided is the cause of a revert that recovery decided on, and that does
+// not count against the goal.
+var errDecided = errors.New("recovery")
+
+// retryAt is when a goal that was just reverted may be tried again: the pause
+// grows, and after MaxReverts the goal is left alone.
+func (e *Engine) retryAt(op *journal.Operation) time.Time {
+	f, _ := e.Journal.Failure(op.Fingerprint())
+	return e.Now().Add(min(5*time.Second<<min(2*f.Reverts, 10), 10*time.Minute))
+}
+
+// poisonedUntil is when a goal that was being tried when the boot ended may be
+// tried again: two mains failures in a row must not disable a NIC, three may
+// be a driver that panics the kernel.
+func (e *Engine) poisonedUntil(op *journal.Operation) time.Time {
+	f, _ := e.Journal.Failure(op.Fingerprint())
+	if f.Panics+1 < MaxPanics {
+		return time.Time{}
+	}
+	return e.Now().Add(min(10*time.Minute<<min(f.Panics+1-MaxPanics, 10), 24*time.Hour))
+}
+
+// finish closes an operation. Its durability may lag: until then a crash finds
+// it open, observes it at its goal, and closes it again.
+func (e *Engine) finish(op *journal.Operation, state journal.OperationState, why string, cause error) Result {
+	end := journal.Closing{ID: op.ID, State: state, Outcome: why}
+	if cause != nil {
+		end.Outcome = why + ": " + cause.Error()
+	}
+	if state == journal.Reverted && cause != nil && !errors.Is(cause, errDecided) {
+		end.Count, end.Until = journal.CountRevert, e.retryAt(op)
+	}
+	if err := e.Journal.End(end); err != nil {
+		return e.unjournaled(op, err)
+	}
+	e.transition(op, state, why, cause)
+	outcome := map[journal.OperationState]Outcome{
+		journal.Done: Done, journal.Reverted: Reverted, journal.Superseded: Superseded,
+	}[state]
+	return Result{Operation: op.ID, Outcome: outcome, Err: cause}
+}
+
+// unjournaled ends a call whose journal does not take the next record: the
+// host is left as it is, and the operation open.
+func (e *Engine) unjournaled(op *journal.Operation, err error) Result {
+	level.Error(e.Logger).Log("op", op.ID, "target", names(op.Targets()), "err", err, "msg", "journal does not take the record, host left as it is")
+	return Result{Operation: op.ID, Outcome: Failed, Err: err}
+}
+
+// Resume judges an open operation and carries the decision out. The judgement
+// is returned with what became of it; it is empty when another call is at work
+// on the operation, or has closed it.
+func (e *Engine) Resume(ctx context.Context, env recovery.Env, id uint64) (recovery.Judgement, Result) {
+	j, r := e.judged(ctx, env, id)
+	e.Metrics.ended(r.Outcome)
+	return j, r
+}
+
+func (e *Engine) judged(ctx context.Context, env recovery.Env, id uint64) (recovery.Judgement, Result) {
+	blocked := func(err error) (recovery.Judgement, Result) {
+		return recovery.Judgement{}, Result{Operation: id, Outcome: Blocked, Err: err}
+	}
+	op, ok := e.Journal.Get(id)
+	if !ok {
+		return blocked(fmt.Errorf("operation %d: %w", id, journal.ErrUnknown))
+	}
+	release, err := e.hold(op.Targets())
+	if err != nil {
+		return blocked(err)
+	}
+	defer release()
+	if op, _ = e.Journal.Get(id); !op.State.Open() {
+		return blocked(fmt.Errorf("operation %d is %s", id, op.State))
+	}
+	j := recovery.Judge(ctx, env, e.Observer(), op)
+	if j.Decision != recovery.Keep || op.LastError != j.Why {
+		e.Metrics.decided(j.Decision)
+		level.Info(e.Logger).Log(
+			"op", op.ID, "state", op.State, "target", names(op.Targets()), "class", j.Class, "epoch", j.Epoch,
+			"wanted", j.Wanted, "decision", j.Decision, "why", j.Why, "msg", "operation recovered",
+		)
+	}
+	return j, e.resume(ctx, j, &op)
+}
+
+func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.Operation) Result {
+	switch j.Decision {
+	case recovery.Done:
+		return e.finish(op, journal.Done, j.Why, nil)
+	case recovery.Reverted:
+		return e.finish(op, journal.Reverted, j.Why, nil)
+	case recovery.Supersede:
+		return e.supersede(op, j)
+	case recovery.Quarantine:
+		return e.quarantine(ctx, op, errors.New(j.Why))
+	case recovery.Keep:
+		e.note(op, errors.New(j.Why))
+		return Result{Operation: op.ID, Outcome: Kept, Err: errors.New(j.Why)}
+	case recovery.Revert:
+		if op.State == journal.Intent {
+			return e.giveUp(ctx, op, fmt.Errorf("%w: %s", errDecided, j.Why))
+		}
+	}
+	next, err := e.Journal.Attempt(ctx, op.ID)
+	if err != nil {
+		return e.unjournaled(op, err)
+	}
+	op = &next
+	if j.Decision == recovery.Revert {
+		return e.backward(ctx, op, errors.New(j.Why))
+	}
+	return e.forward(ctx, op)
+}
+
+// supersede closes an operation of an earlier kernel. That the boot ended
+// while it was tried, and its goal was not seen, counts against its goal: a
+// bind that panics the kernel must not be tried at every boot.
+func (e *Engine) supersede(op *journal.Operation, j recovery.Judgement) Result {
+	end := journal.Closing{ID: op.ID, State: journal.Superseded, Outcome: j.Why}
+	if j.Epoch == recovery.NewBoot && op.Attempts > 0 && j.BootChanged && j.Class != recovery.After {
+		end.Count, end.Until = journal.CountPanic, e.poisonedUntil(op)
+	}
+	if err := e.Journal.End(end); err != nil {
+		return e.unjournaled(op, err)
+	}
+	e.transition(op, journal.Superseded, j.Why, nil)
+	return Result{Operation: op.ID, Outcome: Superseded}
+}

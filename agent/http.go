@@ -1,0 +1,140 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// server is one listener and what it serves.
+type server struct {
+	name     string
+	listener net.Listener
+	http     *http.Server
+}
+
+func (s *server) serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// shutdown gives requests under way a moment; an actor group has no patience
+// of its own.
+func (s *server) shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.http.Close()
+	}
+}
+
+// listen opens the public address and the root-only socket.
+func (o Options) listen(a *Agent, reg *prometheus.Registry) ([]*server, error) {
+	var servers []*server
+	add := func(name string, l net.Listener, h http.Handler) {
+		servers = append(servers, &server{name, l, &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}})
+	}
+	if o.Listen != "" {
+		l, err := net.Listen("tcp", o.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("listen for health and metrics: %w: choose another --listen", err)
+		}
+		add("http", l, a.publicHandler(reg))
+	}
+	l, err := listenSocket(o.SocketPath())
+	if err != nil {
+		for _, s := range servers {
+			err = errors.Join(err, s.listener.Close())
+		}
+		return nil, err
+	}
+	add("socket", l, a.socketHandler())
+	return servers, nil
+}
+
+// listenSocket replaces a socket that a killed agent left: whoever holds the
+// journal is the only agent here.
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("replace control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, fmt.Errorf("protect control socket: %w", errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+func (a *Agent) publicHandler(reg *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	probe := func(check func() error) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			if err := check(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok")
+		}
+	}
+	mux.HandleFunc("GET /healthz", probe(a.Healthy))
+	mux.HandleFunc("GET /readyz", probe(a.Ready))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// socketHandler answers the commands of this machine's root.
+func (a *Agent) socketHandler() http.Handler {
+	mux := http.NewServeMux()
+	answer := func(fn func(*http.Request) (any, error)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			v, err := fn(r)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			// A client that went away is nobody's error.
+			_ = json.NewEncoder(w).Encode(v)
+		}
+	}
+	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return a.Status(r.Context()), nil }))
+	mux.HandleFunc("GET /plan", answer(func(r *http.Request) (any, error) { return a.Plan(r.Context()), nil }))
+	mux.HandleFunc("GET /recover", answer(func(r *http.Request) (any, error) { return a.Recover(r.Context(), true), nil }))
+	mux.HandleFunc("POST /recover", answer(func(r *http.Request) (any, error) {
+		return a.Recover(context.WithoutCancel(r.Context()), false), nil
+	}))
+	mux.HandleFunc("POST /retry", answer(func(r *http.Request) (any, error) {
+		n, err := a.Retry(r.Context(), r.URL.Query().Get("target"))
+		return map[string]int{"cleared": n}, err
+	}))
+	mux.HandleFunc("GET /operations", answer(func(r *http.Request) (any, error) {
+		n, err := strconv.Atoi(r.URL.Query().Get("n"))
+		if err != nil {
+			return nil, fmt.Errorf("n: %w", err)
+		}
+		return a.view.Operations(n), nil
+	}))
+	mux.HandleFunc("GET /operations/{id}", answer(func(r *http.Request) (any, error) {
+		id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("operation number: %w", err)
+		}
+		return a.view.Operation(id)
+	}))
+	return mux
+}

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"eniagent/drivers"
+	"eniagent/journal"
+)
+
+// metrics of the loop. Gauges are read when they are scraped, so they cannot
+// be stale.
+type metrics struct {
+	sourceErrors prometheus.Counter
+	sourceBad    prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
+	f := promauto.With(reg)
+	m := &metrics{
+		sourceErrors: f.NewCounter(prometheus.CounterOpts{
+			Name: "eniagent_source_errors_total", Help: "Times that desired state could not be read.",
+		}),
+		sourceBad: f.NewGauge(prometheus.GaugeOpts{
+			Name: "eniagent_source_unreadable", Help: "1 while the last good desired state stands in for one that cannot be read.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(stateCollector{a})
+	}
+	return m
+}
+
+func (m *metrics) sourceError(err error) {
+	m.sourceBad.Set(0)
+	if err != nil {
+		m.sourceErrors.Inc()
+		m.sourceBad.Set(1)
+	}
+}
+
+// stateCollector exports how things stand.
+type stateCollector struct{ agent *Agent }
+
+func descriptions() (interfaces, open, fenced, heartbeat, ready, attempts *prometheus.Desc) {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("eniagent_"+name, help, labels, nil)
+	}
+	return d("interfaces", "Interfaces of the desired state by condition.", "condition"),
+		d("operations", "Operations that are not closed, by state.", "state"),
+		d("fenced_targets", "Targets that a write still running in the kernel holds."),
+		d("heartbeat_timestamp_seconds", "When the reconcile loop last turned."),
+		d("ready", "1 when /readyz says so."),
+		d("failures", "Goals that were reverted or put off.")
+}
+
+// Describe sends the descriptions.
+func (c stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	interfaces, open, fenced, heartbeat, ready, attempts := descriptions()
+	for _, d := range []*prometheus.Desc{interfaces, open, fenced, heartbeat, ready, attempts} {
+		ch <- d
+	}
+}
+
+// Collect reads the agent.
+func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
+	interfaces, open, fenced, heartbeat, ready, failures := descriptions()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	a := c.agent
+	byCondition := map[Condition]int{}
+	a.mu.Lock()
+	for _, entry := range a.order {
+		byCondition[a.reports[entry].Condition]++
+	}
+	last := a.heartbeat
+	a.mu.Unlock()
+	for _, condition := range Conditions() {
+		gauge(interfaces, float64(byCondition[condition]), string(condition))
+	}
+	byState, held := map[journal.OperationState]int{}, map[drivers.Target]bool{}
+	for _, op := range append(a.c.Journal.Operations(), a.c.Journal.Quarantined()...) {
+		byState[op.State]++
+		for _, t := range op.Targets() {
+			if f, err := a.c.Host.Fenced(t); err == nil && f {
+				held[t] = true
+			}
+		}
+	}
+	for _, s := range []journal.OperationState{journal.Intent, journal.Reverting, journal.Quarantined} {
+		gauge(open, float64(byState[s]), string(s))
+	}
+	gauge(fenced, float64(len(held)))
+	gauge(heartbeat, float64(last.UnixNano())/float64(time.Second))
+	gauge(failures, float64(len(a.c.Journal.Failures())))
+	if a.Ready() == nil {
+		gauge(ready, 1)
+		return
+	}
+	gauge(ready, 0)
+}

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options are the flags of `agent run`. Validate them before Run.
+type Options struct {
+	ConfigFile      string
+	StateDir        string
+	Root            string // of the host's file system, "/" on a node
+	Listen          string // host:port of /healthz, /readyz and /metrics; "" for none
+	Interval        time.Duration
+	ShutdownTimeout time.Duration
+	WriteTimeout    time.Duration
+	LockTimeout     time.Duration // how long to wait for another holder of the journal
+	Observe         bool
+	NoIOMMU         bool
+	Simulate        string // state file of a simulated kernel; "" is the real one
+	LogLevel        string
+	LogFormat       string
+	Version         string
+}
+
+// DefaultMaxAttempts is how often a goal is tried before it is given up.
+const DefaultMaxAttempts = 3
+
+// DefaultOptions are what the flags say when they are not given.
+func DefaultOptions() Options {
+	return Options{
+		ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
+		Listen: "127.0.0.1:9810", Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
+		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
+	}
+}
+
+// SocketPath is where a running agent answers commands.
+func (o Options) SocketPath() string { return filepath.Join(o.StateDir, "agent.sock") }
+
+// JournalDir is where the journal is.
+func (o Options) JournalDir() string { return filepath.Join(o.StateDir, "journal") }
+
+// FenceDir is where the fences are.
+func (o Options) FenceDir() string { return filepath.Join(o.StateDir, "fence") }
+
+// UsageError is everything wrong with the flags, at once.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Validate looks at every option and returns all that is wrong as one
+// *UsageError, each with the flag, the value and what to give instead.
+func (o Options) Validate() error {
+	var errs []error
+	bad := func(flag string, value any, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("--%s %v: %s", flag, value, fmt.Sprintf(format, args...)))
+	}
+	span := func(flag string, d, low, high time.Duration) {
+		if d < low || d > high {
+			bad(flag, d, "want %s to %s", low, high)
+		}
+	}
+	span("interval", o.Interval, time.Second, 10*time.Minute)
+	span("shutdown-timeout", o.ShutdownTimeout, time.Second, 10*time.Minute)
+	span("write-timeout", o.WriteTimeout, time.Second, 10*time.Minute)
+	span("lock-timeout", o.LockTimeout, 0, 10*time.Minute)
+	for _, p := range []struct{ flag, path string }{
+		{"config", o.ConfigFile}, {"state-dir", o.StateDir}, {"root", o.Root}, {"simulate-state", o.Simulate},
+	} {
+		if p.path == "" && p.flag == "simulate-state" {
+			continue
+		}
+		if err := CheckPath(p.path); err != nil {
+			bad(p.flag, p.path, "%v", err)
+		}
+	}
+	if err := checkOwner(o.StateDir); err != nil {
+		bad("state-dir", o.StateDir, "%v", err)
+	}
+	if _, _, err := net.SplitHostPort(o.Listen); o.Listen != "" && err != nil {
+		bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")
+	}
+	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, o.LogLevel) {
+		bad("log-level", o.LogLevel, "want one of %s", strings.Join(levels, ", "))
+	}
+	if formats := []string{"logfmt", "json"}; !slices.Contains(formats, o.LogFormat) {
+		bad("log-format", o.LogFormat, "want one of %s", strings.Join(formats, ", "))
+	}
+	if len(errs) > 0 {
+		return &UsageError{errors.Join(errs...)}
+	}
+	return nil
+}
+
+// CheckPath wants a path that names one place, and the same one tomorrow:
+// absolute, clean, and without a symbolic link on the way.
+func CheckPath(path string) error {
+	switch {
+	case !filepath.IsAbs(path):
+		return errors.New("want an absolute path")
+	case slices.Contains(strings.Split(path, "/"), ".."):
+		return errors.New("want a path without ..")
+	}
+	for at := filepath.Clean(path); at != "/"; at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case info.Mode()&fs.ModeSymlink != 0 && at != filepath.Clean(path):
+			return fmt.Errorf("%s is a symbolic link: give the path it leads to", at)
+		}
+	}
+	return nil
+}
+
+// checkOwner wants a directory that nobody else can write, where it exists.
+func checkOwner(dir string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(dir, &st)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return err
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return errors.New("is a symbolic link: give the path it leads to")
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return errors.New("is not a directory")
+	case int(st.Uid) != os.Geteuid() && st.Uid != 0:
+		return fmt.Errorf("belongs to user %d: want root or the agent's own user; chown root %s", st.Uid, dir)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("can be written by others (mode %04o): chmod go-w %s", st.Mode&0o777, dir)
+	}
+	return nil
+}

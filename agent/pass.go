@@ -1,0 +1,329 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"eniagent/agent/engine"
+	"eniagent/agent/source"
+	"eniagent/drivers"
+	"eniagent/journal"
+)
+
+// How soon something that could not be done now is looked at again. Events
+// usually come first.
+const (
+	retryFenced  = 500 * time.Millisecond
+	retryBlocked = 200 * time.Millisecond
+	retryKept    = 2 * time.Second
+)
+
+// pass looks at everything once: resolve, then a worker for each function that
+// none is on. It does not wait for them.
+func (a *Agent) pass(ctx context.Context) {
+	a.resumeOpen(ctx)
+	a.mu.Lock()
+	interfaces, remembered := slices.Clone(a.interfaces), slices.Clone(a.remembered)
+	a.mu.Unlock()
+	requests := a.view.resolve(ctx, interfaces, remembered)
+	if err := a.remember(ctx, requests); err != nil {
+		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal")
+	}
+	a.mu.Lock()
+	a.order = a.order[:0]
+	for i := range requests {
+		requests[i].kept = a.kept[requests[i].entry]
+		a.order = append(a.order, requests[i].entry)
+	}
+	a.passed = true
+	a.mu.Unlock()
+	for _, r := range requests {
+		a.dispatch(ctx, r)
+	}
+}
+
+// dispatch puts a worker on a function, unless one is on it or an operation
+// that is not closed holds it.
+func (a *Agent) dispatch(ctx context.Context, r request) {
+	if r.err != nil {
+		a.report(r, r.condition, r.err.Error(), nil, 0)
+		return
+	}
+	if op, ok := a.holder(r.target); ok {
+		switch {
+		case op.State == journal.Quarantined:
+			a.report(r, Quarantined, op.Outcome, nil, op.ID)
+		case !a.isBusy(r.target):
+			a.report(r, Changing, op.LastError, nil, op.ID)
+		}
+		return
+	}
+	a.work(ctx, []drivers.Target{r.target}, func() { a.settle(ctx, r) })
+}
+
+// holder is the operation that is not closed and claims the target.
+func (a *Agent) holder(t drivers.Target) (journal.Operation, bool) {
+	_, id := a.view.claimed(t)
+	return a.c.Journal.Get(id)
+}
+
+func (a *Agent) isBusy(t drivers.Target) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.busy[t]
+}
+
+// work runs fn in a worker that is the only one on the targets; false when
+// there is one already.
+func (a *Agent) work(ctx context.Context, targets []drivers.Target, fn func()) bool {
+	a.mu.Lock()
+	for _, t := range targets {
+		if a.busy[t] {
+			a.mu.Unlock()
+			return false
+		}
+	}
+	for _, t := range targets {
+		a.busy[t] = true
+	}
+	a.mu.Unlock()
+	a.workers.Go(func() {
+		defer a.free(targets)
+		select {
+		case a.slots <- struct{}{}:
+			defer func() { <-a.slots }()
+			fn()
+		case <-ctx.Done():
+		}
+	})
+	return true
+}
+
+func (a *Agent) free(targets []drivers.Target) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range targets {
+		delete(a.busy, t)
+	}
+}
+
+// resumeOpen puts a worker on each open operation that none is on: recovery,
+// at the start and for whatever stayed open since.
+func (a *Agent) resumeOpen(ctx context.Context) {
+	if a.c.Observe {
+		a.mu.Lock()
+		clear(a.unjudged)
+		a.mu.Unlock()
+		return
+	}
+	for _, op := range a.c.Journal.Operations() {
+		a.work(ctx, op.Targets(), func() { a.resume(ctx, op.ID) })
+	}
+}
+
+// resume judges one open operation and carries the decision out.
+func (a *Agent) resume(ctx context.Context, id uint64) {
+	j, r := a.engine.Resume(ctx, a.view.env(), id)
+	a.mu.Lock()
+	delete(a.unjudged, id)
+	a.mu.Unlock()
+	a.after(r, j.Fenced)
+}
+
+// after plans the next look by how an operation ended.
+func (a *Agent) after(r engine.Result, fenced bool) {
+	now := time.Now()
+	switch {
+	case r.Outcome == engine.Kept && (fenced || errors.Is(r.Err, drivers.ErrFenced)):
+		a.wakeAt(now.Add(retryFenced))
+	case r.Outcome == engine.Kept:
+		a.wakeAt(now.Add(retryKept))
+	case r.Outcome == engine.Blocked:
+		a.wakeAt(now.Add(retryBlocked))
+	case r.Outcome == engine.Failed, r.Outcome == engine.Refused, r.Outcome == engine.Quarantined:
+		// Looked at again with the next event or full pass.
+	default:
+		a.Wake()
+	}
+}
+
+// settle brings one function to what is asked of it.
+func (a *Agent) settle(ctx context.Context, r request) {
+	if !a.settleFirst(ctx, r) {
+		return
+	}
+	draft, observed, err := a.view.examine(ctx, r)
+	seen := describe(observed)
+	if err != nil {
+		a.report(r, conditionOf(err), err.Error(), seen, 0)
+		if errors.Is(err, drivers.ErrFenced) {
+			a.wakeAt(time.Now().Add(retryFenced))
+		}
+		return
+	}
+	if draft.Empty() {
+		condition := Right
+		if r.asked.State == source.Released {
+			condition = Released
+		}
+		a.report(r, condition, "", seen, 0)
+		return
+	}
+	if a.c.Observe {
+		a.report(r, Pending, "observing: see agent plan", seen, 0)
+		return
+	}
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, seen) {
+		return
+	}
+	a.report(r, Changing, "", seen, 0)
+	result := a.engine.Run(ctx, draft, a.reason(r.entry))
+	a.reportResult(ctx, r, result)
+	a.after(result, false)
+}
+
+// tooSoon says whether a goal that failed before is to be left alone now.
+func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bool {
+	switch {
+	case f.Reverts >= engine.MaxReverts:
+		a.report(r, Failed, fmt.Sprintf("reverted %d times, last for: %s; change what is asked, or clear it with agent retry", f.Reverts, f.LastError), seen, 0)
+		return true
+	case time.Now().Before(f.Until):
+		a.report(r, Pending, fmt.Sprintf("tried again at %s: %s", f.Until.Format(time.RFC3339), f.LastError), seen, 0)
+		a.wakeAt(f.Until)
+		return true
+	}
+	return false
+}
+
+// settleFirst reaches what the function's own goal needs: modules, no-IOMMU.
+// One worker does it at a time; the others find it done.
+func (a *Agent) settleFirst(ctx context.Context, r request) bool {
+	if len(a.view.firstMissing(ctx, r)) == 0 {
+		return true
+	}
+	if a.c.Observe {
+		return true // shown with the function's own steps
+	}
+	select {
+	case a.modules <- struct{}{}:
+		defer func() { <-a.modules }()
+	case <-ctx.Done():
+		return false
+	}
+	for _, g := range a.view.firstMissing(ctx, r) {
+		if !a.settleOne(ctx, r, g) {
+			return false
+		}
+	}
+	return true
+}
+
+// settleOne reaches one of those goals by an operation of its own.
+func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
+	o := a.view.observer().Observe(ctx, g.Key)
+	switch {
+	case o.Is(g.State):
+		return true
+	case o.Presence != drivers.Present:
+		err := o.Err
+		if err == nil {
+			err = fmt.Errorf("%s is %s: %w", g.Key, o, drivers.ErrUnsupported)
+		}
+		a.report(r, conditionOf(err), err.Error(), nil, 0)
+		return false
+	}
+	draft := draftOf(g.Key, o.State, g.State)
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, nil) {
+		return false
+	}
+	result := a.engine.Run(ctx, draft, a.reason(r.entry))
+	if result.Outcome == engine.Done {
+		return true
+	}
+	a.reportResult(ctx, r, result)
+	a.after(result, false)
+	return false
+}
+
+func (a *Agent) reason(entry string) journal.Reason {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return journal.Reason{Source: a.c.Name, Object: a.c.Object, Generation: a.source.Generation, Entry: entry}
+}
+
+// reportResult says how the function stands after an operation.
+func (a *Agent) reportResult(ctx context.Context, r request, result engine.Result) {
+	_, observed, _ := a.view.examine(context.WithoutCancel(ctx), r)
+	condition := map[engine.Outcome]Condition{
+		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
+		engine.Kept: Changing, engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
+	}[result.Outcome]
+	if errors.Is(result.Err, drivers.ErrFenced) {
+		condition = Fenced
+	}
+	if condition == Right && r.asked.State == source.Released {
+		condition = Released
+	}
+	reason := ""
+	if result.Err != nil {
+		reason = result.Err.Error()
+	}
+	open := uint64(0)
+	if condition != Right && condition != Released {
+		open = result.Operation
+	}
+	a.report(r, condition, reason, describe(observed), open)
+}
+
+// describe is what was observed, by kind, for people.
+func describe(observed map[drivers.Key]drivers.Observation) map[string]string {
+	m := map[string]string{}
+	for k, o := range observed {
+		m[string(k.Kind)] = o.String()
+	}
+	return m
+}
+
+// report notes how an entry stands. A change of condition is one line in the
+// log.
+func (a *Agent) report(r request, c Condition, reason string, observed map[string]string, op uint64) {
+	next := InterfaceReport{
+		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: observed, Operation: op,
+		Kept: r.kept, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
+	}
+	for k, s := range r.goal {
+		next.Want[string(k.Kind)] = string(s)
+	}
+	a.mu.Lock()
+	last, known := a.reports[r.entry]
+	if known && last.Condition == c {
+		next.Since = last.Since
+	}
+	if next.Observed == nil {
+		next.Observed = last.Observed
+	}
+	a.reports[r.entry] = next
+	a.mu.Unlock()
+	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
+		return
+	}
+	fields := []any{"entry", r.entry, "target", r.target, "state", c, "msg", "interface is " + string(c)}
+	if reason != "" {
+		fields = append(fields, "why", reason)
+	}
+	if op != 0 {
+		fields = append(fields, "op", op)
+	}
+	if c == Refused || c == Failed || c == Quarantined || c == Fenced {
+		level.Warn(a.logger).Log(fields...)
+		return
+	}
+	level.Info(a.logger).Log(fields...)
+}

@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"time"
+
+	"eniagent/drivers"
+	"eniagent/journal"
+	"eniagent/recovery"
+)
+
+// Condition is the word for how an interface stands.
+type Condition string
+
+// The conditions.
+const (
+	Right       Condition = "right"       // the host is as asked
+	Changing    Condition = "changing"    // an operation is open on it
+	Pending     Condition = "pending"     // something is to be done and will be
+	Waiting     Condition = "waiting"     // nothing answers to the selector now
+	Refused     Condition = "refused"     // a rule or the device forbids it
+	Fenced      Condition = "fenced"      // a write still runs in the kernel on it
+	Failed      Condition = "failed"      // given up until desired state changes or an operator clears it
+	Quarantined Condition = "quarantined" // hands off until a person decides
+	Released    Condition = "released"    // given back and left alone
+)
+
+// Conditions are all of them, for metrics.
+func Conditions() []Condition {
+	return []Condition{Right, Changing, Pending, Waiting, Refused, Fenced, Failed, Quarantined, Released}
+}
+
+// InterfaceReport is one entry of the desired state and how it stands.
+type InterfaceReport struct {
+	Entry     string            `json:"entry"`            // the selector, "pci 0000:3b:00.1"
+	Target    drivers.Target    `json:"target,omitempty"` // what it stands for
+	Condition Condition         `json:"condition"`
+	Reason    string            `json:"reason,omitempty"`
+	Since     time.Time         `json:"since,omitzero"`
+	Want      map[string]string `json:"want,omitempty"`     // by kind
+	Observed  map[string]string `json:"observed,omitempty"` // by kind
+	Operation uint64            `json:"operation,omitempty"`
+	// Kept says that the entry is no longer in the source and was not released
+	// there either, so it stays in force.
+	Kept bool `json:"kept,omitempty"`
+}
+
+// SourceReport is where desired state comes from and how that stands.
+type SourceReport struct {
+	Source     string `json:"source"`
+	Object     string `json:"object"`
+	Generation string `json:"generation,omitempty"` // in force
+	Error      string `json:"error,omitempty"`      // why a newer one is not
+}
+
+// Status is what `agent status` prints.
+type Status struct {
+	Version    string            `json:"version"`
+	Mode       string            `json:"mode"` // "reconcile", "observe", "degraded"
+	Ready      bool              `json:"ready"`
+	NotReady   string            `json:"not_ready,omitempty"` // why
+	BootID     string            `json:"boot_id"`
+	Started    time.Time         `json:"started"`
+	Heartbeat  time.Time         `json:"heartbeat"`
+	Source     SourceReport      `json:"source"`
+	Interfaces []InterfaceReport `json:"interfaces"`
+	Operations []OperationReport `json:"operations"` // open and quarantined
+	Failures   []journal.Failure `json:"failures,omitempty"`
+	Tainted    string            `json:"tainted,omitempty"` // by what the agent did or was asked to
+}
+
+// OperationReport is one operation of the journal.
+type OperationReport struct {
+	journal.Operation
+	Fenced bool `json:"fenced,omitempty"`
+}
+
+// StepReport is one write that would be made.
+type StepReport struct {
+	Kind   drivers.Kind   `json:"kind"`
+	Target drivers.Target `json:"target"`
+	From   drivers.State  `json:"from"`
+	To     drivers.State  `json:"to"`
+}
+
+func reportSteps(steps []drivers.Step) []StepReport {
+	reports := make([]StepReport, 0, len(steps))
+	for _, s := range steps {
+		reports = append(reports, StepReport{Kind: s.Key.Kind, Target: s.Key.Target, From: s.From, To: s.To})
+	}
+	return reports
+}
+
+// PlanEntry is what would be done for one entry of the desired state.
+type PlanEntry struct {
+	Entry     string         `json:"entry"`
+	Target    drivers.Target `json:"target,omitempty"`
+	Condition Condition      `json:"condition"`
+	Reason    string         `json:"reason,omitempty"`
+	Steps     []StepReport   `json:"steps"`
+}
+
+// PlanReport is what `agent plan` prints.
+type PlanReport struct {
+	Source  SourceReport `json:"source"`
+	Entries []PlanEntry  `json:"entries"`
+}
+
+// Changes is how many writes the plan would make.
+func (p PlanReport) Changes() int {
+	n := 0
+	for _, e := range p.Entries {
+		n += len(e.Steps)
+	}
+	return n
+}
+
+// KeyReport is one key of an open operation and what was found there.
+type KeyReport struct {
+	Key      drivers.Key    `json:"key"`
+	Before   drivers.State  `json:"before"`
+	After    drivers.State  `json:"after"`
+	Observed string         `json:"observed"`
+	Class    recovery.Class `json:"class"`
+}
+
+// RecoverEntry is an open operation, what was found, what becomes of it and
+// why. Outcome is set when it was carried out and not only planned.
+type RecoverEntry struct {
+	Operation uint64                 `json:"operation"`
+	State     journal.OperationState `json:"state"`
+	Targets   []drivers.Target       `json:"targets"`
+	Created   time.Time              `json:"created"`
+	Attempts  int                    `json:"attempts"`
+	Reason    journal.Reason         `json:"reason"`
+	Epoch     recovery.Epoch         `json:"epoch"`
+	Class     recovery.Class         `json:"class"`
+	Wanted    recovery.Wanted        `json:"wanted"`
+	Decision  recovery.Decision      `json:"decision"`
+	Why       string                 `json:"why"`
+	Keys      []KeyReport            `json:"keys"`
+	Steps     []StepReport           `json:"steps"`
+	LastError string                 `json:"last_error,omitempty"`
+	Outcome   string                 `json:"outcome,omitempty"`
+	Error     string                 `json:"error,omitempty"`
+}
+
+// RecoverReport is what `agent recover` prints.
+type RecoverReport struct {
+	DryRun      bool           `json:"dry_run"`
+	Through     string         `json:"through"` // "agent", "journal" or "copy"
+	BootID      string         `json:"boot_id"`
+	Entries     []RecoverEntry `json:"entries"`
+	Quarantined []uint64       `json:"quarantined,omitempty"`
+	Unreadable  []string       `json:"unreadable,omitempty"`
+}

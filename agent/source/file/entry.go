@@ -1,0 +1,208 @@
+package file
+
+import (
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v4"
+
+	"eniagent/agent/source"
+	"eniagent/drivers"
+)
+
+const (
+	minMTU    = 68 // of IPv4; that IPv6 needs 1280 depends on the host
+	maxMTU    = 65535
+	maxName   = 15  // IFNAMSIZ without its NUL
+	maxScalar = 256 // no legal value is longer
+)
+
+// driverName is what a driver's name may look like.
+var driverName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`)
+
+// attribute is one field of an entry.
+type attribute struct {
+	name string
+	want string
+	// set puts the value into the entry; false when it is not a legal one.
+	set func(*source.Interface, *yaml.Node) bool
+}
+
+// selectors are the fields that pick the function.
+func selectors() []attribute {
+	return []attribute{
+		{"pci", "want domain:bus:device.function in hex, such as \"0000:3b:00.1\"", setPCI},
+		{"mac", "want the MAC address of one interface, such as 52:54:00:00:00:01", setMAC},
+		{"name", "want an interface's name: at most 15 characters, no '/', ':' or spaces, in quotes if it looks like a number", setName},
+	}
+}
+
+// attributes are the fields that ask something of it.
+func attributes() []attribute {
+	return []attribute{
+		{"driver", "want a driver's name as in /sys/bus/pci/drivers, such as vfio-pci", setDriver},
+		{"up", "want true or false", setUp},
+		{"mtu", "want a number of bytes from 68 to 65535, without quotes, such as 9000", setMTU},
+		{"state", "want configured or released", setState},
+	}
+}
+
+// names are the fields' names.
+func names(as []attribute) []string {
+	var ns []string
+	for _, a := range as {
+		ns = append(ns, a.name)
+	}
+	return ns
+}
+
+// entry reads one interface; false when the selector is not to be trusted.
+func (p *parser) entry(n *yaml.Node, path string) (source.Interface, bool) {
+	e := source.Interface{State: source.Configured}
+	switch n.Kind {
+	case yaml.MappingNode:
+	case yaml.AliasNode:
+		p.problems.add(n.Line, path, n, "an alias names the same interface again; write the entry out")
+		return e, false
+	default:
+		p.problems.add(n.Line, path, n, "want an interface: one of pci, mac, name, and what is asked of it")
+		return e, false
+	}
+	before := len(p.problems)
+	all := append(selectors(), attributes()...)
+	fields, _ := p.fields(n, path, names(all))
+	for _, a := range all {
+		f, ok := fields[a.name]
+		if !ok {
+			continue
+		}
+		if v, ok := scalar(f.value); !ok || !a.set(&e, v) {
+			p.problems.add(f.line, join(path, a.name), f.value, a.want)
+		}
+	}
+	// A field that could not be read would make what follows guess.
+	if len(p.problems) > before {
+		return e, false
+	}
+	ok := p.selected(n, path, fields)
+	p.sensible(n, path, e, fields)
+	return e, ok
+}
+
+// selected says that exactly one selector is there.
+func (p *parser) selected(n *yaml.Node, path string, fields map[string]field) bool {
+	given := present(fields, names(selectors()))
+	switch len(given) {
+	case 1:
+		return true
+	case 0:
+		p.problems.add(n.Line, path, nil, "no interface is selected; add one of pci, mac, name")
+	default:
+		p.problems.add(n.Line, path, nil, strings.Join(given, " and ")+" together; keep one of them")
+	}
+	return false
+}
+
+// sensible finds fields that are each legal but not together.
+func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields map[string]field) {
+	asked := present(fields, []string{"driver", "up", "mtu"})
+	link := present(fields, []string{"up", "mtu"})
+	switch {
+	case e.State == source.Released && len(asked) > 0:
+		p.problems.add(fields["state"].line, join(path, "state"), fields["state"].value,
+			"a released interface gets its baseline back; remove "+strings.Join(asked, ", "))
+	case e.State == source.Configured && len(asked) == 0:
+		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up or mtu, or \"state: released\"")
+	case len(link) > 0 && slices.Contains(source.UserspaceDrivers(), e.Driver):
+		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
+			"this driver leaves no network interface to configure; remove "+strings.Join(link, ", "))
+	}
+	if d := misnamed(e.Driver); d != "" {
+		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
+			"that is a module's name; the driver is "+d)
+	}
+}
+
+// present are the names that are among the fields.
+func present(fields map[string]field, names []string) []string {
+	var found []string
+	for _, n := range names {
+		if _, ok := fields[n]; ok {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+// misnamed is the userspace driver that was meant by its module's name:
+// vfio_pci for vfio-pci.
+func misnamed(driver string) string {
+	plain := func(s string) string { return strings.ReplaceAll(s, "-", "_") }
+	for _, d := range source.UserspaceDrivers() {
+		if d != driver && plain(d) == plain(driver) {
+			return d
+		}
+	}
+	return ""
+}
+
+// scalar is the scalar that n is or is an alias of. One that is too long to be
+// legal is not looked at, however often it is repeated.
+func scalar(n *yaml.Node) (*yaml.Node, bool) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n, n.Kind == yaml.ScalarNode && !null(n) && len(n.Value) <= maxScalar
+}
+
+func setPCI(e *source.Interface, n *yaml.Node) bool {
+	t, err := drivers.PCI(n.Value)
+	e.Selector.PCI = t
+	return err == nil
+}
+
+func setMAC(e *source.Interface, n *yaml.Node) bool {
+	mac, err := net.ParseMAC(n.Value)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || [6]byte(mac) == [6]byte{} {
+		return false
+	}
+	e.Selector.MAC = mac.String()
+	return true
+}
+
+func setName(e *source.Interface, n *yaml.Node) bool {
+	odd := func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
+	e.Selector.Name = n.Value
+	return text(n) && n.Value != "" && len(n.Value) <= maxName && n.Value != "." && n.Value != ".." &&
+		!strings.ContainsFunc(n.Value, odd)
+}
+
+func setDriver(e *source.Interface, n *yaml.Node) bool {
+	e.Driver = n.Value
+	return text(n) && driverName.MatchString(n.Value)
+}
+
+func setUp(e *source.Interface, n *yaml.Node) bool {
+	up := strings.EqualFold(n.Value, "true")
+	e.Up = &up
+	return n.ShortTag() == "!!bool"
+}
+
+// setMTU takes plain decimals only: 0700, 0x700 and 1_500 are numbers to YAML,
+// and not the ones a reader sees.
+func setMTU(e *source.Interface, n *yaml.Node) bool {
+	mtu, err := strconv.Atoi(n.Value)
+	e.MTU = mtu
+	return err == nil && n.ShortTag() == "!!int" && strconv.Itoa(mtu) == n.Value && mtu >= minMTU && mtu <= maxMTU
+}
+
+func setState(e *source.Interface, n *yaml.Node) bool {
+	e.State = source.Disposition(n.Value)
+	return e.State == source.Configured || e.State == source.Released
+}
+
+func text(n *yaml.Node) bool { return n.ShortTag() == "!!str" }

@@ -1,0 +1,141 @@
+package file
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"eniagent/agent/source"
+	"eniagent/drivers"
+)
+
+// Whatever can be desired can be written, in any of YAML's ways, and is read
+// back as it was.
+func TestAnyDesiredParsesBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.SliceOfNDistinct(interfaces(), 1, 8, func(i source.Interface) source.Selector { return i.Selector }).Draw(t, "interfaces")
+		text := render(t, want)
+		got, err := Parse("f", []byte(text))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if d := cmp.Diff(want, got.Interfaces); d != "" {
+			t.Fatalf("-want +got:\n%s\n%s", d, text)
+		}
+	})
+}
+
+// Whatever the bytes are, there is either a Desired or an error, on lines that
+// name the file.
+func TestAnyBytes(t *testing.T) {
+	piece := rapid.OneOf(
+		rapid.SampledFrom([]string{
+			"apiVersion: eniagent/v1alpha1\n", "interfaces:\n", "- ", "  ", "\n", "pci: ", "mac: ", "name: ", "mtu: ", "up: ",
+			"driver: ", "state: ", "released", "true", "9000", "3b:00.1", "vfio-pci", "&a ", "*a", "<<: ", "{", "}", "[", "]",
+			", ", "---\n", "...\n", "? ", "! ", "|\n", ">\n", "'", "\"", "#", "\t", "\r", "\x00", "\xff", "%YAML 1.1\n",
+		}),
+		rapid.String(),
+	)
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOf(piece).Draw(t, "pieces"), "")
+		d, err := Parse("f", []byte(text))
+		if (d == nil) == (err == nil) {
+			t.Fatalf("got %v, %v", d, err)
+		}
+		if err == nil {
+			return
+		}
+		for l := range strings.Lines(err.Error()) {
+			if !strings.HasPrefix(l, "f: ") {
+				t.Fatalf("line %q of %q", l, err)
+			}
+		}
+	})
+}
+
+func interfaces() *rapid.Generator[source.Interface] {
+	return rapid.Custom(func(t *rapid.T) source.Interface {
+		i := source.Interface{Selector: selector(t), State: source.Configured}
+		switch rapid.IntRange(0, 2).Draw(t, "asks") {
+		case 0:
+			i.State = source.Released
+		case 1:
+			i.Driver = rapid.SampledFrom(source.UserspaceDrivers()).Draw(t, "driver")
+		case 2:
+			i.Driver = rapid.SampledFrom([]string{"", "ena", "mlx5_core", "8139too"}).Draw(t, "driver")
+			i.MTU = rapid.SampledFrom([]int{0, 68, 1500, 65535}).Draw(t, "mtu")
+			if up := rapid.Bool().Draw(t, "up"); i.Driver == "" && i.MTU == 0 || rapid.Bool().Draw(t, "has up") {
+				i.Up = &up
+			}
+		}
+		return i
+	})
+}
+
+func selector(t *rapid.T) source.Selector {
+	switch rapid.IntRange(0, 2).Draw(t, "selector") {
+	case 0:
+		return source.Selector{PCI: drivers.Target(rapid.StringMatching(`[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]`).Draw(t, "pci"))}
+	case 1:
+		mac := rapid.SliceOfN(rapid.Byte(), 6, 6).Draw(t, "mac")
+		mac[0] = mac[0]&^1 | 2
+		return source.Selector{MAC: net.HardwareAddr(mac).String()}
+	default:
+		return source.Selector{Name: rapid.StringMatching(`[a-z0-9@%#&*!|>?_+=,\[\]{}"'\x60.-]{0,12}[a-z0-9]`).Draw(t, "name")}
+	}
+}
+
+// render writes the interfaces, in block or flow style, plain or in quotes,
+// the fields in any order.
+func render(t *rapid.T, list []source.Interface) string {
+	s := "apiVersion: eniagent/v1alpha1\n" + "interfaces:\n"
+	for _, i := range list {
+		fields := rapid.Permutation(rendered(t, i)).Draw(t, "order")
+		if rapid.Bool().Draw(t, "flow") {
+			s += "- {" + strings.Join(fields, ", ") + "}\n"
+			continue
+		}
+		s += "- " + strings.Join(fields, " # why\n  ") + "\n"
+	}
+	return s
+}
+
+func rendered(t *rapid.T, i source.Interface) []string {
+	var fields []string
+	switch sel := i.Selector; {
+	case sel.PCI != "":
+		address := string(sel.PCI)
+		if rapid.Bool().Draw(t, "short") {
+			address = strings.TrimPrefix(address, "0000:")
+		}
+		if rapid.Bool().Draw(t, "upper") {
+			address = strings.ToUpper(address)
+		}
+		fields = append(fields, fmt.Sprintf("pci: %q", address))
+	case sel.MAC != "":
+		mac := sel.MAC
+		if rapid.Bool().Draw(t, "dashes") {
+			mac = strings.ReplaceAll(mac, ":", "-")
+		}
+		fields = append(fields, "mac: '"+mac+"'")
+	default:
+		fields = append(fields, fmt.Sprintf("name: %q", sel.Name))
+	}
+	if i.Driver != "" {
+		fields = append(fields, "driver: "+rapid.SampledFrom([]string{i.Driver, `"` + i.Driver + `"`}).Draw(t, "quoted"))
+	}
+	if i.MTU != 0 {
+		fields = append(fields, fmt.Sprintf("mtu: %d", i.MTU))
+	}
+	if i.Up != nil {
+		fields = append(fields, fmt.Sprintf("up: %t", *i.Up))
+	}
+	if i.State == source.Released || rapid.Bool().Draw(t, "state") {
+		fields = append(fields, "state: "+string(i.State))
+	}
+	return fields
+}

@@ -1,0 +1,81 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"eniagent/agent/source"
+)
+
+// Read reads and parses the file once. It refuses a file that somebody without
+// the agent's rights could have written, as its content becomes host writes.
+func Read(path string) (*source.Desired, error) {
+	data, err := content(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data)
+}
+
+func content(path string) ([]byte, error) {
+	// Without O_NONBLOCK the open of a FIFO would wait for a writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, remedy(err))
+	}
+	data, err := safeContent(path, f)
+	return data, errors.Join(err, f.Close())
+}
+
+func safeContent(path string, f *os.File) ([]byte, error) {
+	// The open file is judged, not the path: that may be another file by now.
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := safe(path, info, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	// One byte more than is legal, so that Parse sees a file that still grows.
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, remedy(err))
+	}
+	return data, nil
+}
+
+// safe judges what kind of file it is and who may write it.
+func safe(path string, info fs.FileInfo, euid int) error {
+	owner := -1
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = int(st.Uid)
+	}
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		return fmt.Errorf("%s: is a directory; name the file in it", path)
+	case !mode.IsRegular():
+		return fmt.Errorf("%s: not a regular file; write the desired state to one", path)
+	case mode.Perm()&0o002 != 0:
+		return fmt.Errorf("%s: mode %#o lets every user write it; run: chmod o-w %s", path, mode.Perm(), path)
+	case owner != 0 && owner != euid:
+		return fmt.Errorf("%s: owned by user %d; run: chown %d %s", path, owner, euid, path)
+	case info.Size() > maxSize:
+		return fmt.Errorf("%s: %d bytes: want at most %d", path, info.Size(), maxSize)
+	}
+	return nil
+}
+
+// remedy is what to do about an error of the system, behind a semicolon.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "; create it (nothing is given back while it is missing)"
+	case errors.Is(err, fs.ErrPermission):
+		return "; let the agent's user read it"
+	}
+	return ""
+}

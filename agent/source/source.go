@@ -1,0 +1,94 @@
+package source
+
+import (
+	"context"
+	"fmt"
+
+	"eniagent/drivers"
+)
+
+// Selector picks one PCI function. Exactly one field is set.
+type Selector struct {
+	PCI  drivers.Target `json:"pci,omitempty"`  // canonical address
+	MAC  string         `json:"mac,omitempty"`  // lower case, colons; matched with the permanent MAC first
+	Name string         `json:"name,omitempty"` // netdev name or alternative name
+}
+
+// String is the selector as a person writes it: "pci 0000:3b:00.1".
+func (s Selector) String() string {
+	switch {
+	case s.PCI != "":
+		return "pci " + string(s.PCI)
+	case s.MAC != "":
+		return "mac " + s.MAC
+	default:
+		return "name " + s.Name
+	}
+}
+
+// Disposition is whether an interface is configured or given back.
+type Disposition string
+
+// The dispositions.
+const (
+	Configured Disposition = "configured"
+	Released   Disposition = "released" // its baseline is restored, then it is left alone
+)
+
+// Interface is what is asked of one function. A nil or empty field asks for
+// nothing: the attribute is left as it is.
+type Interface struct {
+	Selector Selector    `json:"selector"`
+	State    Disposition `json:"state"`
+	Up       *bool       `json:"up,omitempty"`
+	MTU      int         `json:"mtu,omitempty"`    // bytes; 0 asks for nothing
+	Driver   string      `json:"driver,omitempty"` // the driver's name as in /sys/bus/pci/drivers
+}
+
+// Desired is everything one source asks, valid as a whole.
+type Desired struct {
+	Source     string      `json:"source"`     // "file"
+	Object     string      `json:"object"`     // its path
+	Generation string      `json:"generation"` // digest of what was read
+	Interfaces []Interface `json:"interfaces"` // in the order of the source
+}
+
+// Update is one message of a source: a new Desired, or why there is none.
+type Update struct {
+	Desired *Desired
+	Err     error // the last good desired state stays in force
+}
+
+// Source sends an Update at its start and whenever what it reads may have
+// changed, latest wins: a reader that is slow finds only the newest.
+type Source interface {
+	Updates(ctx context.Context) (<-chan Update, error)
+}
+
+// UserspaceDrivers hand the function to a program: it has no netdev, so an
+// MTU or an admin state cannot be asked of it.
+func UserspaceDrivers() []string { return []string{"vfio-pci", "uio_pci_generic", "igb_uio"} }
+
+// Problem is one thing wrong with a source, placed so that an editor can jump
+// to it.
+type Problem struct {
+	Line   int    // 1-based; 0 when it has none
+	Path   string // "interfaces[2].mtu"
+	Value  string // what was found
+	Reason string // what is wrong and what to write instead
+}
+
+// Error is "line 7: interfaces[2].mtu: 70000: want 68 to 65535 bytes".
+func (p *Problem) Error() string {
+	s := ""
+	if p.Line > 0 {
+		s = fmt.Sprintf("line %d: ", p.Line)
+	}
+	if p.Path != "" {
+		s += p.Path + ": "
+	}
+	if p.Value != "" {
+		s += p.Value + ": "
+	}
+	return s + p.Reason
+}

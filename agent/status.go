@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"eniagent/agent/engine"
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/journal"
+)
+
+// Status is how everything stands.
+func (a *Agent) Status(ctx context.Context) Status {
+	s := Status{
+		Version: a.c.Version, Mode: "reconcile", BootID: a.c.BootID, Started: a.started.UTC().Truncate(time.Second),
+		Interfaces: []InterfaceReport{}, Operations: []OperationReport{}, Failures: a.c.Journal.Failures(),
+	}
+	if a.c.Observe {
+		s.Mode = "observe"
+	}
+	if _, degraded := a.c.Journal.Degraded(); degraded || a.c.Journal.Err() != nil {
+		s.Mode = "degraded"
+	}
+	if err := a.Ready(); err != nil {
+		s.NotReady = err.Error()
+	} else {
+		s.Ready = true
+	}
+	for _, op := range slices.Concat(a.c.Journal.Operations(), a.c.Journal.Quarantined()) {
+		report := OperationReport{Operation: op}
+		for _, t := range op.Targets() {
+			held, err := a.c.Host.Fenced(t)
+			report.Fenced = report.Fenced || held && err == nil
+		}
+		s.Operations = append(s.Operations, report)
+	}
+	if v, err := a.c.Host.Read(ctx, host.SysModule+"vfio/parameters/enable_unsafe_noiommu_mode"); err == nil && v == "Y" {
+		s.Tainted = string(dpdk.KindNoIOMMU) + ": vfio's unsafe mode is on, programs can reach all memory by DMA"
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Heartbeat, s.Source = a.heartbeat.UTC(), a.source
+	for _, entry := range a.order {
+		if r, ok := a.reports[entry]; ok {
+			s.Interfaces = append(s.Interfaces, r)
+		}
+	}
+	return s
+}
+
+// Healthy is nil while the loop has a heartbeat. A fenced target does not
+// touch it: the loop never waits for the host.
+func (a *Agent) Healthy() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if age := time.Since(a.heartbeat); age > 30*time.Second {
+		return fmt.Errorf("the reconcile loop has had no heartbeat for %s", age.Round(time.Second))
+	}
+	return nil
+}
+
+// Ready is nil once recovery has dealt with every operation that was open at
+// the start, desired state is known and was looked at, and the journal takes
+// records.
+func (a *Agent) Ready() error {
+	if err := a.c.Journal.Err(); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if d, degraded := a.c.Journal.Degraded(); degraded {
+		return fmt.Errorf("journal was unusable: %s", d.Reason)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case len(a.unjudged) > 0:
+		return fmt.Errorf("recovery has %d operations to deal with", len(a.unjudged))
+	case a.source.Generation == "" && a.source.Error != "":
+		return errors.New(a.source.Error)
+	case a.source.Generation == "":
+		return errNothing
+	case !a.passed:
+		return errors.New("the host was not looked at yet")
+	}
+	return nil
+}
+
+// Plan is what would be done now.
+func (a *Agent) Plan(ctx context.Context) PlanReport {
+	a.mu.Lock()
+	interfaces, remembered, src := slices.Clone(a.interfaces), slices.Clone(a.remembered), a.source
+	a.mu.Unlock()
+	return a.view.Plan(ctx, a.view.resolve(ctx, interfaces, remembered), src)
+}
+
+// Recover judges the open operations and, unless it is a dry run, carries the
+// decisions out now, where no worker is on them already.
+func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
+	report := a.view.Recover(ctx, "agent")
+	if dry || a.c.Observe {
+		return report
+	}
+	report.DryRun = false
+	results := make([]chan engine.Result, len(report.Entries))
+	for i, e := range report.Entries {
+		results[i] = make(chan engine.Result, 1)
+		op, ok := a.c.Journal.Get(e.Operation)
+		if !ok {
+			continue
+		}
+		began := a.work(ctx, op.Targets(), func() {
+			_, result := a.engine.Resume(ctx, a.view.env(), op.ID)
+			results[i] <- result
+		})
+		if !began {
+			results[i] <- engine.Result{Outcome: engine.Blocked, Err: errors.New("the agent is at work on it")}
+		}
+	}
+	for i := range report.Entries {
+		select {
+		case r := <-results[i]:
+			report.Entries[i].Outcome = string(r.Outcome)
+			if r.Err != nil {
+				report.Entries[i].Error = r.Err.Error()
+			}
+		case <-ctx.Done():
+			report.Entries[i].Error = context.Cause(ctx).Error()
+		}
+	}
+	a.Wake()
+	return report
+}
+
+// Retry forgets failures, of one target or of all, so that what was given up
+// is tried again.
+func (a *Agent) Retry(ctx context.Context, target string) (int, error) {
+	n, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
+		return target == "" || slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return string(k.Target) == target })
+	})
+	a.Wake()
+	return n, err
+}

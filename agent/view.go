@@ -1,0 +1,260 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"eniagent/agent/engine"
+	"eniagent/agent/plan"
+	"eniagent/agent/source"
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/journal"
+	"eniagent/recovery"
+)
+
+// View is what can be known without writing: the records of a journal and a
+// host to observe. The live agent and the offline commands look through the
+// same one, so that a dry run is the real run without its last step.
+type View struct {
+	Records     *journal.Records
+	Drivers     drivers.Set
+	Host        host.Host // nil on another machine: all is unknown
+	BootID      string
+	MachineID   string
+	NoIOMMU     bool
+	MaxAttempts int
+}
+
+// observer is the reading half of the host, or of no host at all.
+func (v View) observer() recovery.Host {
+	if v.Host == nil {
+		return nowhere{}
+	}
+	return engine.Observer{Drivers: v.Drivers, Host: v.Host}
+}
+
+// nowhere is the host that a copy of a journal was taken from: elsewhere.
+type nowhere struct{}
+
+func (nowhere) Observe(context.Context, drivers.Key) drivers.Observation {
+	return drivers.Observation{Presence: drivers.Unobservable, Err: drivers.ErrUnknown}
+}
+
+func (nowhere) Identify(context.Context, drivers.Target) (drivers.Identity, error) {
+	return drivers.Identity{}, drivers.ErrUnknown
+}
+
+func (nowhere) Fenced(drivers.Target) (bool, error) { return false, nil }
+
+// env is what recovery judges by.
+func (v View) env() recovery.Env {
+	return recovery.Env{
+		Specs: v.Drivers.Specs, BootID: v.BootID, MachineID: v.MachineID, MaxAttempts: v.MaxAttempts,
+		Wanted: recovery.WantedBy(v.goals()),
+	}
+}
+
+// goals are the last known desired states by key; nil when none are known.
+func (v View) goals() map[drivers.Key]drivers.State {
+	sources := v.Records.Sources()
+	if len(sources) == 0 {
+		return nil
+	}
+	goals := map[drivers.Key]drivers.State{}
+	for _, d := range sources {
+		for _, g := range d.Goals {
+			goals[g.Key] = g.State
+		}
+	}
+	return goals
+}
+
+// Judge judges every open operation, in the order of their numbers.
+func (v View) Judge(ctx context.Context) []recovery.Judgement {
+	var js []recovery.Judgement
+	for _, op := range v.Records.Operations() {
+		js = append(js, recovery.Judge(ctx, v.env(), v.observer(), op))
+	}
+	return js
+}
+
+// Recover is the report of a dry run.
+func (v View) Recover(ctx context.Context, through string) RecoverReport {
+	r := RecoverReport{DryRun: true, Through: through, BootID: v.BootID, Entries: []RecoverEntry{}}
+	for _, j := range v.Judge(ctx) {
+		r.Entries = append(r.Entries, v.recoverEntry(j))
+	}
+	for _, op := range v.Records.Quarantined() {
+		r.Quarantined = append(r.Quarantined, op.ID)
+	}
+	for _, u := range v.Records.Unreadable() {
+		r.Unreadable = append(r.Unreadable, fmt.Sprintf("%s %s: %v", u.Bucket, u.Key, u.Err))
+	}
+	return r
+}
+
+// recoverEntry says of one judgement what would be done, step by step.
+func (v View) recoverEntry(j recovery.Judgement) RecoverEntry {
+	op := j.Operation
+	e := RecoverEntry{
+		Operation: op.ID, State: op.State, Targets: op.Targets(), Created: op.Created, Attempts: op.Attempts,
+		Reason: op.Reason, Epoch: j.Epoch, Class: j.Class, Wanted: j.Wanted, Decision: j.Decision, Why: j.Why,
+		Steps: []StepReport{}, LastError: op.LastError,
+	}
+	observed := plan.Observed{}
+	for _, f := range j.Findings {
+		observed[f.Change.Key] = f.Observed
+		e.Keys = append(e.Keys, KeyReport{
+			Key: f.Change.Key, Before: f.Change.Before, After: f.Change.After,
+			Observed: f.Observed.String(), Class: f.Class,
+		})
+	}
+	if j.Goal != nil {
+		steps, err := plan.Order(v.Drivers.Specs, observed, j.Goal)
+		if err != nil {
+			e.Error = err.Error()
+		}
+		e.Steps = reportSteps(steps)
+	}
+	return e
+}
+
+// examine compares what is asked of one function with what is observed, and
+// drafts the operation that would bring it there.
+func (v View) examine(ctx context.Context, r request) (plan.Draft, plan.Observed, error) {
+	observed := plan.Observed{}
+	for _, s := range v.functionKinds() {
+		k := drivers.Key{Kind: s, Target: r.target}
+		observed[k] = v.observer().Observe(ctx, k)
+	}
+	baseline := plan.Goal{}
+	for k := range observed {
+		if b, ok := v.Records.Baseline(k); ok && !b.Unknown {
+			baseline[k] = b.State
+		}
+	}
+	d, err := plan.Cover(v.Drivers.Specs, plan.Function{
+		Target: r.target, Want: r.goal, Observed: observed, Baseline: baseline,
+	})
+	return d, observed, err
+}
+
+// functionKinds are the kinds that a PCI function has.
+func (v View) functionKinds() []drivers.Kind {
+	var kinds []drivers.Kind
+	for _, s := range v.Drivers.Specs {
+		if s.Netdev || s.Kind == dpdk.KindDriver {
+			kinds = append(kinds, s.Kind)
+		}
+	}
+	return kinds
+}
+
+// firstMissing are the goals that must be reached before the function's own.
+func (v View) firstMissing(ctx context.Context, r request) []journal.Goal {
+	return slices.DeleteFunc(slices.Clone(r.first), func(g journal.Goal) bool {
+		return v.observer().Observe(ctx, g.Key).Is(g.State)
+	})
+}
+
+// Plan is what would be done for each entry of the desired state.
+func (v View) Plan(ctx context.Context, requests []request, src SourceReport) PlanReport {
+	p := PlanReport{Source: src, Entries: []PlanEntry{}}
+	for _, r := range requests {
+		p.Entries = append(p.Entries, v.planEntry(ctx, r))
+	}
+	return p
+}
+
+func (v View) planEntry(ctx context.Context, r request) PlanEntry {
+	e := PlanEntry{Entry: r.entry, Target: r.target, Condition: Right, Steps: []StepReport{}}
+	if r.err != nil {
+		e.Condition, e.Reason = r.condition, r.err.Error()
+		return e
+	}
+	if held, by := v.claimed(r.target); held {
+		e.Condition, e.Reason = Changing, fmt.Sprintf("operation %d is open on it: see agent recover --dry-run", by)
+		return e
+	}
+	draft, observed, err := v.examine(ctx, r)
+	if err != nil {
+		e.Condition, e.Reason = conditionOf(err), err.Error()
+		return e
+	}
+	first := v.firstMissing(ctx, r)
+	if v.Host != nil && len(first) == 0 {
+		observer := engine.Observer{Drivers: v.Drivers, Host: v.Host}
+		if err := observer.Precheck(ctx, observed, draft.After); err != nil {
+			e.Condition, e.Reason = conditionOf(err), err.Error()
+			return e
+		}
+	}
+	for _, g := range first {
+		from := v.observer().Observe(ctx, g.Key)
+		e.Steps = append(e.Steps, StepReport{Kind: g.Key.Kind, Target: g.Key.Target, From: drivers.State(from.String()), To: g.State})
+	}
+	steps, err := plan.Order(v.Drivers.Specs, observed, draft.After)
+	if err != nil {
+		e.Condition, e.Reason = conditionOf(err), err.Error()
+		return e
+	}
+	e.Steps = append(e.Steps, reportSteps(steps)...)
+	switch {
+	case len(e.Steps) > 0:
+		e.Condition = Pending
+	case r.asked.State == source.Released:
+		e.Condition = Released
+	}
+	return e
+}
+
+// claimed says whether an operation that is not closed holds the target.
+func (v View) claimed(t drivers.Target) (bool, uint64) {
+	for _, op := range slices.Concat(v.Records.Operations(), v.Records.Quarantined()) {
+		if slices.Contains(op.Targets(), t) {
+			return true, op.ID
+		}
+	}
+	return false, 0
+}
+
+// conditionOf is the condition that an error leaves an interface in.
+func conditionOf(err error) Condition {
+	switch {
+	case errors.Is(err, drivers.ErrFenced):
+		return Fenced
+	case errors.Is(err, drivers.ErrGone):
+		return Waiting
+	case errors.Is(err, drivers.ErrRefused), errors.Is(err, drivers.ErrUnsupported),
+		errors.Is(err, drivers.ErrIllegal), errors.Is(err, drivers.ErrHidden):
+		return Refused
+	}
+	return Pending
+}
+
+// draftOf is the draft of one key.
+func draftOf(k drivers.Key, before, after drivers.State) plan.Draft {
+	return plan.Draft{Before: plan.Goal{k: before}, After: plan.Goal{k: after}}
+}
+
+// Operations are those that are not closed, then the last n closed ones.
+func (v View) Operations(n int) []journal.Operation {
+	ops := slices.Concat(v.Records.Operations(), v.Records.Quarantined())
+	if n != 0 {
+		ops = append(ops, v.Records.History(n)...)
+	}
+	return slices.Clip(ops)
+}
+
+// Operation is one operation, wherever it stands.
+func (v View) Operation(id uint64) (journal.Operation, error) {
+	op, ok := v.Records.Get(id)
+	if !ok {
+		return op, fmt.Errorf("operation %d: %w", id, journal.ErrUnknown)
+	}
+	return op, nil
+}

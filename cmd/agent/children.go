@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"eniagent/drivers/host"
+	"eniagent/journal"
+)
+
+// writerCommand is the life of a writer child. The agent starts it.
+func (c *cli) writerCommand() *cobra.Command {
+	var fenceDir string
+	cmd := &cobra.Command{
+		Use: "writer OWNER", Hidden: true, Args: oneArg("the owner of the fences"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			fences, err := host.OpenFences(fenceDir)
+			if err != nil {
+				return err
+			}
+			kernel, closeKernel, err := c.options.OpenKernel()
+			if err != nil {
+				return err
+			}
+			if err := host.Serve(c.in, c.out, kernel, fences, args[0]); err != nil {
+				return err
+			}
+			return closeKernel()
+		},
+	}
+	cmd.Flags().StringVar(&fenceDir, "fences", "", "directory of the fences")
+	return cmd
+}
+
+// scanCommand reads a journal in a process of its own, so that whatever damage
+// makes of the reader happens there.
+func (c *cli) scanCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "journal-scan PATH", Hidden: true, Args: oneArg("the journal's file"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			os.Exit(journal.ScanMain(args[0], c.err))
+			return nil
+		},
+	}
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"eniagent/agent"
+	"eniagent/drivers"
+	"eniagent/drivers/all"
+	"eniagent/drivers/host"
+	"eniagent/journal"
+)
+
+// errNobody is returned by ask when no agent answers on the socket.
+var errNobody = errors.New("no agent answers")
+
+// ask puts a question to the running agent.
+func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", c.options.SocketPath())
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return errNobody
+	case err != nil:
+		return fmt.Errorf("ask the agent: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		if err != nil {
+			return fmt.Errorf("ask the agent: %w", err)
+		}
+		return fmt.Errorf("the agent says: %s", strings.TrimSpace(string(b)))
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return nil
+}
+
+// offline is what a command looks at when no agent runs.
+type offline struct {
+	view     agent.View
+	snapshot *journal.Snapshot
+	close    func() error
+}
+
+// openOffline reads the journal and opens the host for reading. A journal that
+// is not there is empty.
+func (c *cli) openOffline(ctx context.Context) (*offline, error) {
+	if err := agent.CheckPath(c.options.StateDir); err != nil {
+		return nil, usage(fmt.Errorf("--state-dir %s: %w", c.options.StateDir, err))
+	}
+	snapshot, err := journal.OpenReadOnly(filepath.Join(c.options.JournalDir(), journal.FileName))
+	if errors.Is(err, journal.ErrNotExist) {
+		return nil, fmt.Errorf("no agent answers and %w: has one run with this --state-dir?", err)
+	}
+	if errors.Is(err, journal.ErrLocked) {
+		return nil, fmt.Errorf("%w; it does not answer on %s: it is starting, stopping, or not an agent", err, c.options.SocketPath())
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, closeHost, err := c.options.OpenHost()
+	if err != nil {
+		return nil, err
+	}
+	view, err := c.view(ctx, h, snapshot.Records)
+	if err != nil {
+		return nil, errors.Join(err, closeHost())
+	}
+	return &offline{view: view, snapshot: snapshot, close: closeHost}, nil
+}
+
+func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (agent.View, error) {
+	bootID, err := host.BootID(ctx, h)
+	if err != nil {
+		return agent.View{}, err
+	}
+	return agent.View{
+		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
+		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts,
+	}, nil
+}
+
+// elsewhere is the view of a journal copied from another machine.
+func elsewhere(s *journal.Snapshot) agent.View {
+	return agent.View{
+		Records: s.Records, Drivers: drivers.Set{Specs: all.Specs()},
+		BootID: s.Manifest().BootID, MachineID: s.Meta().MachineID, MaxAttempts: agent.DefaultMaxAttempts,
+	}
+}

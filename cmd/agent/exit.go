@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"eniagent/agent"
+	"eniagent/journal"
+)
+
+// Exit codes. An unknown one is a failure.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitPending     = 3
+	exitHuman       = 4
+	exitLocked      = 5
+	exitJournal     = 6
+	exitPlace       = 7
+	exitInterrupted = 130
+)
+
+const exitStatus = `Exit status:
+  0    done, or nothing to do
+  1    an error, told on standard error
+  2    wrong usage: flags, arguments, or a confirmation that was not given
+  3    something is to be done: plan has changes, recover has open operations,
+       status is not as desired
+  4    a person is needed: an operation is quarantined, or a goal was given up
+  5    the journal is held by another process, which is named
+  6    the journal is corrupt, or from a newer agent; nothing was changed
+  7    the journal cannot be used where it is: permission, owner, mode, read-only
+       or full file system
+  130  interrupted`
+
+// errPending and errHuman are not failures: what was asked for was printed.
+var (
+	errPending = errors.New("something is to be done")
+	errHuman   = errors.New("a person is needed")
+	errUsage   = errors.New("usage")
+)
+
+type usageError struct{ err error }
+
+func (e usageError) Error() string   { return e.err.Error() }
+func (e usageError) Unwrap() []error { return []error{e.err, errUsage} }
+
+func usage(err error) error { return usageError{err} }
+
+// exitCode is the one place where an error becomes a number.
+func exitCode(err error) int {
+	var flags *agent.UsageError
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &flags), is(errUsage), unknownCommand(err):
+		return exitUsage
+	case is(errHuman):
+		return exitHuman
+	case is(errPending):
+		return exitPending
+	case is(journal.ErrLocked):
+		return exitLocked
+	case is(journal.ErrCorrupt, journal.ErrNewer):
+		return exitJournal
+	case is(journal.ErrPermission, journal.ErrUnsafe, journal.ErrReadOnly, journal.ErrNoSpace, fs.ErrPermission):
+		return exitPlace
+	case is(context.Canceled):
+		return exitInterrupted
+	}
+	return exitError
+}
+
+// unknownCommand recognises cobra's own error, which has no type.
+func unknownCommand(err error) bool { return strings.HasPrefix(err.Error(), "unknown command") }
+
+// silent says that an error only carries an exit code.
+func silent(err error) bool { return errors.Is(err, errPending) || errors.Is(err, errHuman) }
+
+// printError tells an error: a line for people, an object for machines.
+func (c *cli) printError(err error) {
+	if err == nil || silent(err) {
+		return
+	}
+	if c.output == "json" {
+		// Standard error closed is nothing that could be told anywhere.
+		_ = json.NewEncoder(c.err).Encode(map[string]any{"error": err.Error(), "exit_code": exitCode(err)})
+		return
+	}
+	fmt.Fprintln(c.err, "agent:", err)
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"eniagent/agent"
+	"eniagent/agent/source"
+	"eniagent/agent/source/file"
+	"eniagent/drivers/host"
+	"eniagent/journal"
+)
+
+func (c *cli) planCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "plan", Short: "Show what would be done, and do nothing", Args: noArgs,
+		Long: "Show the writes that the desired state asks for, in order. With an agent running it\nanswers; else the file, the journal and the host are read here. Exits with 3 when\nsomething would change.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var p agent.PlanReport
+			err := errNobody
+			if !cmd.Flags().Changed("config") {
+				err = c.ask(cmd.Context(), "GET", "/plan", &p)
+			}
+			if errors.Is(err, errNobody) {
+				p, err = c.offlinePlan(cmd.Context())
+			}
+			if err != nil {
+				return err
+			}
+			if err := c.print(p, func(w io.Writer) { planTable(w, p) }); err != nil {
+				return err
+			}
+			if p.Changes() > 0 {
+				return errPending
+			}
+			return nil
+		},
+	}
+	c.configFlag(cmd)
+	cmd.Flags().BoolVar(&c.options.NoIOMMU, "allow-noiommu", false, "plan as if run with it")
+	return cmd
+}
+
+// offlinePlan plans with no agent running: what the file asks, on top of what
+// the journal remembers, if there is one.
+func (c *cli) offlinePlan(ctx context.Context) (agent.PlanReport, error) {
+	data, err := os.ReadFile(c.options.ConfigFile)
+	if err != nil {
+		return agent.PlanReport{}, fmt.Errorf("read desired state: %w", err)
+	}
+	desired, err := file.Parse(c.options.ConfigFile, data)
+	if err != nil {
+		return agent.PlanReport{}, err
+	}
+	o, err := c.openOffline(ctx)
+	switch {
+	case errors.Is(err, journal.ErrLocked): // asked about a file that is not the agent's
+		return c.planWithout(ctx, *desired)
+	case errors.Is(err, journal.ErrNotExist):
+		return c.planWithout(ctx, *desired)
+	case err != nil:
+		return agent.PlanReport{}, err
+	}
+	p := o.view.PlanFor(ctx, *desired)
+	return p, o.close()
+}
+
+// planWithout plans with no journal at hand.
+func (c *cli) planWithout(ctx context.Context, desired source.Desired) (agent.PlanReport, error) {
+	h, closeHost, err := c.options.OpenHost()
+	if err != nil {
+		return agent.PlanReport{}, err
+	}
+	bootID, err := host.BootID(ctx, h)
+	if err != nil {
+		return agent.PlanReport{}, errors.Join(err, closeHost())
+	}
+	empty, err := agent.NoJournal(ctx, bootID)
+	if err != nil {
+		return agent.PlanReport{}, errors.Join(err, closeHost())
+	}
+	view, err := c.view(ctx, h, empty.Records)
+	if err != nil {
+		return agent.PlanReport{}, errors.Join(err, empty.Close(), closeHost())
+	}
+	p := view.PlanFor(ctx, desired)
+	return p, errors.Join(empty.Close(), closeHost())
+}
+
+func planTable(w io.Writer, p agent.PlanReport) {
+	sourceLine(w, p.Source)
+	var rows [][]string
+	for _, e := range p.Entries {
+		if len(e.Steps) == 0 {
+			rows = append(rows, []string{e.Entry, string(e.Target), string(e.Condition), e.Reason})
+		}
+		for i, s := range e.Steps {
+			row := []string{e.Entry, string(s.Target), string(s.Kind), string(s.From) + "  ->  " + string(s.To)}
+			if i > 0 {
+				row[0] = " "
+			}
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) > 0 {
+		columns(w, append([][]string{{"ENTRY", "TARGET", "KIND", "STEP"}}, rows...))
+	}
+	fmt.Fprintf(w, "\n%d writes would be made.\n", p.Changes())
+}
+
+func sourceLine(w io.Writer, s agent.SourceReport) {
+	if s.Object == "" {
+		return
+	}
+	fmt.Fprintf(w, "Desired state: %s %s", s.Source, s.Object)
+	if len(s.Generation) >= 12 {
+		fmt.Fprintf(w, " (%s)", s.Generation[:12])
+	}
+	fmt.Fprintln(w)
+	if s.Error != "" {
+		fmt.Fprintf(w, "NOT READABLE, the last good one stays in force:\n  %s\n", s.Error)
+	}
+	fmt.Fprintln(w)
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"eniagent/agent"
+	"eniagent/journal"
+	"eniagent/recovery"
+)
+
+func (c *cli) recoverCommand() *cobra.Command {
+	var dry, yes bool
+	var copied string
+	cmd := &cobra.Command{
+		Use: "recover", Short: "Explain and finish what was left unfinished", Args: noArgs,
+		Long: `Show what was left unfinished by a crash, what the host looks like now, what recovery
+decides and why; then do it. With --dry-run nothing is touched: not the journal,
+not its times, not the host. With an agent running it goes through the agent.
+
+--journal reads a copy of a journal, on any machine: what cannot be observed is
+shown as unknown, and nothing is done.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case copied != "" && !dry && cmd.Flags().Changed("yes"):
+				return usage(errors.New("--journal only reads: leave --yes out"))
+			case copied != "":
+				return c.recoverCopy(cmd.Context(), copied)
+			case dry:
+				return c.recoverDry(cmd.Context())
+			}
+			return c.recover(cmd.Context(), yes)
+		},
+	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "explain only, touch nothing")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().StringVar(&copied, "journal", "", "read this copy of a journal instead")
+	return cmd
+}
+
+func (c *cli) recoverCopy(ctx context.Context, path string) error {
+	s, err := journal.OpenReadOnly(path)
+	if err != nil {
+		return err
+	}
+	return c.showRecovery(elsewhere(s).Recover(ctx, "copy"))
+}
+
+func (c *cli) recoverDry(ctx context.Context) error {
+	r, err := c.judged(ctx)
+	if err != nil {
+		return err
+	}
+	return c.showRecovery(r)
+}
+
+// judged is the dry run, through the agent or by reading here.
+func (c *cli) judged(ctx context.Context) (agent.RecoverReport, error) {
+	var r agent.RecoverReport
+	err := c.ask(ctx, "GET", "/recover", &r)
+	if !errors.Is(err, errNobody) {
+		return r, err
+	}
+	o, err := c.openOffline(ctx)
+	if err != nil {
+		return r, err
+	}
+	r = o.view.Recover(ctx, "journal")
+	return r, o.close()
+}
+
+// recover shows the plan, asks, and carries it out.
+func (c *cli) recover(ctx context.Context, yes bool) error {
+	r, err := c.judged(ctx)
+	if err != nil {
+		return err
+	}
+	if len(r.Entries) == 0 {
+		return c.showRecovery(r)
+	}
+	if !yes {
+		recoverTable(c.err, r)
+		if err := c.confirm("Do this?"); err != nil {
+			return err
+		}
+	}
+	err = c.ask(ctx, "POST", "/recover", &r)
+	if errors.Is(err, errNobody) {
+		r, err = agent.RecoverNow(ctx, c.options, c.options.NewLogger(c.err), crashPoints)
+	}
+	if err != nil {
+		return err
+	}
+	return c.showRecovery(r)
+}
+
+// confirm asks a person; without a terminal there is none.
+func (c *cli) confirm(question string) error {
+	info, err := c.in.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return usage(errors.New("nobody to ask, as standard input is not a terminal: give --yes"))
+	}
+	fmt.Fprint(c.err, question, " [y/N] ")
+	line, err := bufio.NewReader(c.in).ReadString('\n')
+	if err != nil || !strings.EqualFold(strings.TrimSpace(line), "y") {
+		return usage(errors.New("not confirmed, nothing was done"))
+	}
+	return nil
+}
+
+func (c *cli) showRecovery(r agent.RecoverReport) error {
+	if err := c.print(r, func(w io.Writer) { recoverTable(w, r) }); err != nil {
+		return err
+	}
+	left := error(nil)
+	for _, e := range r.Entries {
+		switch {
+		case e.Outcome == string(journal.Quarantined):
+			return errHuman
+		case r.DryRun && e.Decision == recovery.Quarantine:
+			return errHuman
+		case r.DryRun, e.Outcome == "kept", e.Outcome == "failed", e.Outcome == "blocked":
+			left = errPending
+		}
+	}
+	if len(r.Quarantined) > 0 {
+		return errHuman
+	}
+	return left
+}
+
+func recoverTable(w io.Writer, r agent.RecoverReport) {
+	switch {
+	case len(r.Entries) == 0:
+		fmt.Fprintln(w, "Nothing was left unfinished.")
+	case r.DryRun:
+		fmt.Fprintf(w, "%d operations are open. Nothing was touched.\n", len(r.Entries))
+	}
+	for _, e := range r.Entries {
+		recoverEntry(w, e)
+	}
+	if len(r.Quarantined) > 0 {
+		fmt.Fprintf(w, "\nIn quarantine, for a person to decide on: %v (see agent journal show)\n", r.Quarantined)
+	}
+	for _, u := range r.Unreadable {
+		fmt.Fprintf(w, "\nFrom a newer agent, left alone: %s\n", u)
+	}
+}
+
+func recoverEntry(w io.Writer, e agent.RecoverEntry) {
+	fmt.Fprintf(w, "\nOperation %d on %s, begun %s ago by %s %s (%s), attempt %d\n",
+		e.Operation, text(e.Targets), age(e.Created), e.Reason.Source, e.Reason.Object, e.Reason.Entry, e.Attempts)
+	if e.LastError != "" {
+		fmt.Fprintf(w, "  last error  %s\n", e.LastError)
+	}
+	rows := [][]string{{"  KEY", "BEFORE", "AFTER", "FOUND NOW", "IS"}}
+	for _, k := range e.Keys {
+		rows = append(rows, []string{"  " + string(k.Key.Kind), string(k.Before), string(k.After), k.Observed, string(k.Class)})
+	}
+	columns(w, rows)
+	fmt.Fprintf(w, "  found       %s, %s, %s\n", e.Class, e.Epoch, e.Wanted)
+	fmt.Fprintf(w, "  decision    %s: %s\n", strings.ToUpper(string(e.Decision)), e.Why)
+	for i, s := range e.Steps {
+		fmt.Fprintf(w, "  step %-2d     %s %s: %s  ->  %s\n", i+1, s.Target, s.Kind, s.From, s.To)
+	}
+	if e.Outcome != "" {
+		fmt.Fprintf(w, "  outcome     %s\n", e.Outcome)
+	}
+	if e.Error != "" {
+		fmt.Fprintf(w, "  error       %s\n", e.Error)
+	}
+}

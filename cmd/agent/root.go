@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"eniagent/agent"
+)
+
+type streams struct {
+	in       *os.File
+	out, err io.Writer
+}
+
+// cli is what all subcommands share.
+type cli struct {
+	streams
+	options  agent.Options
+	simulate bool
+	output   string
+}
+
+const about = `agent configures a node's extra network interfaces: links, MTU, and binding PCI
+functions to DPDK drivers. Everything it intends to do is durable in a journal
+before the host is touched; after a crash or a reboot it recovers first.`
+
+// execute runs one command line and returns its exit code.
+func execute(ctx context.Context, args []string, s streams) int {
+	c := &cli{streams: s, options: agent.DefaultOptions()}
+	c.options.Version = version
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	err := root.ExecuteContext(ctx)
+	c.printError(err)
+	return exitCode(err)
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "agent", Short: "Configure extra network interfaces, crash-safe", Long: about + "\n\n" + exitStatus,
+		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return c.prepare(cmd) },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	f := root.PersistentFlags()
+	f.StringVar(&c.options.StateDir, "state-dir", c.options.StateDir, "directory of journal, fences and control socket")
+	f.StringVar(&c.options.Root, "root", c.options.Root, "where the host's file system is mounted")
+	f.StringVarP(&c.output, "output", "o", "table", "table or json")
+	f.BoolVar(&c.simulate, "simulate", false, "use a simulated node, which needs no root (development)")
+	f.StringVar(&c.options.Simulate, "simulate-state", "", "its state file (default: sim.json in --state-dir)")
+	root.AddCommand(
+		c.runCommand(), c.planCommand(), c.statusCommand(), c.recoverCommand(), c.retryCommand(), c.journalCommand(),
+		c.validateCommand(), c.inventoryCommand(), c.versionCommand(),
+		c.writerCommand(), c.scanCommand(), c.simCommand(),
+	)
+	return root
+}
+
+// prepare completes the flags that all commands have.
+func (c *cli) prepare(cmd *cobra.Command) error {
+	if c.output != "table" && c.output != "json" {
+		return usage(fmt.Errorf("--output %s: want table or json", c.output))
+	}
+	if c.options.Simulate != "" {
+		c.simulate = true
+	}
+	if !c.simulate {
+		return nil
+	}
+	if !cmd.Flags().Changed("state-dir") {
+		c.options.StateDir = filepath.Join(os.TempDir(), "eniagent-simulated-"+strconv.Itoa(os.Geteuid()))
+	}
+	if c.options.Simulate == "" {
+		c.options.Simulate = filepath.Join(c.options.StateDir, "sim.json")
+	}
+	if f := cmd.Flags().Lookup("config"); f != nil && !f.Changed {
+		c.options.ConfigFile = filepath.Join(c.options.StateDir, "interfaces.yaml")
+	}
+	return nil
+}
+
+// configFlag is the flag of the commands that read the desired state.
+func (c *cli) configFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&c.options.ConfigFile, "config", "c", c.options.ConfigFile, "file of the desired state")
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(fmt.Errorf("%s takes no arguments: %q", cmd.CommandPath(), args))
+	}
+	return nil
+}
+
+func oneArg(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usage(fmt.Errorf("%s wants one argument: %s", cmd.CommandPath(), name))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"eniagent/agent"
+)
+
+func (c *cli) runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "Recover, then keep the host as desired", Args: noArgs,
+		Long: `Run the agent: recover what an earlier one left unfinished, then keep the host as
+the desired state asks. SIGTERM finishes the step in flight and leaves bound
+functions alone; a second signal ends it at once.
+
+With --simulate it runs on a simulated node and needs no root; the node's state
+is a file, so that it outlives a kill -9 as hardware would.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.options.Validate(); err != nil {
+				return err
+			}
+			if c.simulate {
+				if err := exampleConfig(c.options.ConfigFile); err != nil {
+					return err
+				}
+			}
+			return agent.Run(cmd.Context(), c.options, c.options.NewLogger(c.err), crashPoints)
+		},
+	}
+	o, f := &c.options, cmd.Flags()
+	c.configFlag(cmd)
+	f.StringVar(&o.Listen, "listen", o.Listen, "address of /healthz, /readyz and /metrics; empty for none")
+	f.DurationVar(&o.Interval, "interval", o.Interval, "how often to look at everything without any event, 1s to 10m")
+	f.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "how long a stop may take")
+	f.DurationVar(&o.WriteTimeout, "write-timeout", o.WriteTimeout, "when a write that hangs in the kernel is left to it")
+	f.DurationVar(&o.LockTimeout, "lock-timeout", o.LockTimeout, "how long to wait for another holder of the journal")
+	f.BoolVar(&o.Observe, "observe", false, "plan and report, never write")
+	f.BoolVar(&o.NoIOMMU, "allow-noiommu", false, "switch vfio's unsafe mode on where there is no IOMMU; TAINTS the kernel")
+	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
+	f.StringVar(&o.LogFormat, "log-format", o.LogFormat, "logfmt or json")
+	return cmd
+}
+
+// example is what a simulated node is asked for when nobody asks anything.
+const example = `# The desired state of a simulated node. Change it while the agent runs.
+apiVersion: eniagent/v1alpha1
+interfaces:
+  - pci: "0000:02:00.0"
+    driver: vfio-pci
+  - name: enp3s0
+    up: true
+    mtu: 9000
+`
+
+// exampleConfig writes the example where the file is missing.
+func exampleConfig(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(example)
+	return errors.Join(err, f.Close())
+}

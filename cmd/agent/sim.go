@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+)
+
+// simCommand plays the world around a simulated node: power, programs that
+// hold devices, other tools, faults.
+func (c *cli) simCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "sim", Short: "Play the world around a simulated node (development)", Args: noArgs,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			c.simulate = true
+			return c.prepare(cmd)
+		},
+	}
+	on := func(fn func(*sim.File, []string) error) func(*cobra.Command, []string) error {
+		return func(_ *cobra.Command, args []string) error {
+			f, err := c.openSim()
+			if err != nil {
+				return err
+			}
+			return errors.Join(fn(f, args), f.Close())
+		}
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "create", Short: "Make the simulated node, unless it is there", Args: noArgs, RunE: on(func(*sim.File, []string) error { return nil })},
+		&cobra.Command{Use: "show", Short: "Print all state", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error {
+			_, err := fmt.Fprintln(c.out, f.String())
+			return err
+		})},
+		&cobra.Command{Use: "writes", Short: "Print how many writes the agent has made", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error {
+			n, err := f.Writes()
+			fmt.Fprintln(c.out, n)
+			return err
+		})},
+		&cobra.Command{Use: "reboot", Short: "Cut the power and boot again", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error { return f.Reboot() })},
+		&cobra.Command{Use: "thaw", Short: "Let hung writes go on", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error { return f.Thaw() })},
+		&cobra.Command{Use: "unplug ADDRESS", Short: "Pull a function out", Args: oneArg("a PCI address"), RunE: on(func(f *sim.File, a []string) error { return f.Unplug(a[0]) })},
+		&cobra.Command{Use: "hold ADDRESS", Short: "Hold a function's vfio group as a DPDK program would, until interrupted", Args: oneArg("a PCI address"), RunE: on(c.simHold)},
+		c.simFaultCommand(on), c.simWriteCommand(on),
+	)
+	return cmd
+}
+
+func (c *cli) openSim() (*sim.File, error) {
+	k, _, err := c.options.OpenKernel()
+	if err != nil {
+		return nil, err
+	}
+	return k.(*sim.File), nil
+}
+
+func (c *cli) simHold(f *sim.File, args []string) error {
+	if err := f.Hold(args[0], os.Getpid()); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out, "held")
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	<-stop
+	return f.Release(args[0], os.Getpid())
+}
+
+func (c *cli) simFaultCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
+	var fault sim.Fault
+	var when, errno string
+	cmd := &cobra.Command{
+		Use: "fault LABEL", Short: "Make the next such call go wrong: " + strings.Join(sim.FaultLabels(), ", "), Args: oneArg("a label"),
+		RunE: on(func(f *sim.File, args []string) error {
+			fault.Label, fault.When = args[0], sim.When(when)
+			if errno != "" {
+				if fault.Errno = errnoOf(errno); fault.Errno == 0 {
+					return usage(fmt.Errorf("--errno %s: want a name such as EBUSY", errno))
+				}
+			}
+			return f.Inject(fault)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&fault.Path, "path", "", "only where the path, target or value contains this")
+	f.IntVar(&fault.Nth, "nth", 1, "which one from now")
+	f.IntVar(&fault.Times, "times", 1, "how often; -1 for ever")
+	f.StringVar(&when, "when", string(sim.Before), "before or after it is done")
+	f.StringVar(&errno, "errno", "", "fail with this, such as EBUSY")
+	f.BoolVar(&fault.Noop, "noop", false, "report success and do nothing")
+	f.BoolVar(&fault.Hang, "hang", false, "hang until thaw")
+	f.BoolVar(&fault.Crash, "crash", false, "kill the agent with SIGKILL")
+	f.DurationVar(&fault.Slow, "slow", time.Duration(0), "take this long")
+	return cmd
+}
+
+func errnoOf(name string) syscall.Errno {
+	for e := syscall.Errno(1); e < 200; e++ {
+		if unix.ErrnoName(e) == name {
+			return e
+		}
+	}
+	return 0
+}
+
+// simWriteCommand writes as some other tool would.
+func (c *cli) simWriteCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: "write PATH VALUE", Short: "Write a sysfs attribute as another tool would",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usage(errors.New("agent sim write wants a path and a value"))
+			}
+			return nil
+		},
+		RunE: on(func(f *sim.File, args []string) error {
+			return f.Foreign(host.Call{Op: host.OpSysfs, Path: args[0], Value: args[1]})
+		}),
+	}
+}

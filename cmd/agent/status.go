@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"eniagent/agent"
+	"eniagent/journal"
+)
+
+func (c *cli) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show how the interfaces stand", Args: noArgs,
+		Long: "Show how the interfaces stand, from the running agent; without one, from the journal\nand the host. Exits with 3 when something is not as desired, 4 when a person is needed.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var s agent.Status
+			err := c.ask(cmd.Context(), "GET", "/status", &s)
+			if errors.Is(err, errNobody) {
+				s, err = c.offlineStatus(cmd.Context())
+			}
+			if err != nil {
+				return err
+			}
+			if err := c.print(s, func(w io.Writer) { statusTable(w, s) }); err != nil {
+				return err
+			}
+			return statusError(s)
+		},
+	}
+}
+
+func statusError(s agent.Status) error {
+	result := error(nil)
+	for _, i := range s.Interfaces {
+		switch i.Condition {
+		case agent.Right, agent.Released:
+		case agent.Failed, agent.Quarantined:
+			return errHuman
+		default:
+			result = errPending
+		}
+	}
+	for _, op := range s.Operations {
+		if op.State == journal.Quarantined {
+			return errHuman
+		}
+		result = errPending
+	}
+	return result
+}
+
+// offlineStatus is what the journal and the host tell while no agent runs.
+func (c *cli) offlineStatus(ctx context.Context) (agent.Status, error) {
+	o, err := c.openOffline(ctx)
+	if err != nil {
+		return agent.Status{}, err
+	}
+	s := o.view.Status(ctx, "file")
+	s.NotReady = "no agent is running"
+	return s, o.close()
+}
+
+func statusTable(w io.Writer, s agent.Status) {
+	fmt.Fprintf(w, "Mode %s", s.Mode)
+	if s.Ready {
+		fmt.Fprintf(w, ", ready, up %s", age(s.Started))
+	} else {
+		fmt.Fprintf(w, ", not ready: %s", s.NotReady)
+	}
+	fmt.Fprintln(w)
+	if s.Tainted != "" {
+		fmt.Fprintln(w, "TAINTED by", s.Tainted)
+	}
+	sourceLine(w, s.Source)
+	rows := [][]string{{"INTERFACE", "TARGET", "CONDITION", "SINCE", "DRIVER", "MTU", "ADMIN", "REASON"}}
+	for _, i := range s.Interfaces {
+		reason := i.Reason
+		if i.Kept {
+			reason = strings.TrimSpace("no longer in the file, kept: to give it back set state: released. " + reason)
+		}
+		rows = append(rows, []string{
+			i.Entry, string(i.Target), string(i.Condition), age(i.Since),
+			driverCell(i.Observed["driver"]), i.Observed["mtu"], i.Observed["admin"], reason,
+		})
+	}
+	columns(w, rows)
+	if len(s.Operations) > 0 {
+		fmt.Fprintln(w)
+		operations := make([]journal.Operation, 0, len(s.Operations))
+		for _, op := range s.Operations {
+			operations = append(operations, op.Operation)
+		}
+		operationTable(w, operations)
+	}
+}
+
+// driverCell shortens the common cases of a driver state.
+func driverCell(s string) string {
+	driver, override, ok := strings.Cut(strings.TrimPrefix(s, "driver="), " override=")
+	switch {
+	case !ok:
+		return s
+	case override == "-" || override == driver:
+		return driver
+	}
+	return driver + " (override " + override + ")"
+}
+
+func operationTable(w io.Writer, operations []journal.Operation) {
+	rows := [][]string{{"OP", "STATE", "AGE", "TRIES", "TARGET", "CHANGE", "WHY"}}
+	for _, op := range operations {
+		why := op.Outcome
+		if why == "" {
+			why = op.LastError
+		}
+		for i, ch := range op.Changes {
+			row := []string{
+				fmt.Sprint(op.ID), string(op.State), age(op.Created), fmt.Sprint(op.Attempts), string(ch.Key.Target),
+				fmt.Sprintf("%s: %s -> %s", ch.Key.Kind, ch.Before, ch.After), why,
+			}
+			if i > 0 {
+				row = []string{" ", " ", " ", " ", " ", row[5], " "}
+			}
+			rows = append(rows, row)
+		}
+	}
+	columns(w, rows)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

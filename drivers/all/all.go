@@ -1,0 +1,48 @@
+// Package all lists the kinds there are. A new kind is one line here.
+package all
+
+import (
+	"fmt"
+
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/drivers/link"
+	"eniagent/drivers/module"
+)
+
+type kind struct {
+	spec drivers.Spec
+	new  func(host.Host) drivers.Driver
+}
+
+func kinds() []kind {
+	return []kind{
+		{module.Spec(), module.New},
+		{dpdk.NoIOMMUSpec(), dpdk.NewNoIOMMU},
+		{dpdk.DriverSpec(), dpdk.NewDriver},
+		{link.MTUSpec(), link.NewMTU},
+		{link.AdminSpec(), link.NewAdmin},
+	}
+}
+
+// Specs are the kinds as they are on any machine.
+func Specs() drivers.Specs {
+	var specs drivers.Specs
+	for _, k := range kinds() {
+		if _, twice := specs.Find(k.spec.Kind); twice {
+			panic(fmt.Sprintf("kind %q is registered twice", k.spec.Kind))
+		}
+		specs = append(specs, k.spec)
+	}
+	return specs
+}
+
+// New is every kind's driver on one host.
+func New(h host.Host) drivers.Set {
+	set := drivers.Set{Specs: Specs(), Drivers: map[drivers.Kind]drivers.Driver{}}
+	for _, k := range kinds() {
+		set.Drivers[k.spec.Kind] = k.new(h)
+	}
+	return set
+}

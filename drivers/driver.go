@@ -1,0 +1,115 @@
+package drivers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Driver reads and writes one kind of attribute.
+//
+// Observe never writes. It returns ErrHidden-free observations: a hidden key
+// is Concealed, a missing target Gone, and what cannot be read Unobservable
+// with the reason.
+//
+// Apply brings the target to the state from any state that Observe can return,
+// is idempotent, and may be killed at any instruction. When it returns nil,
+// Observe returns the state. The engine asks for one Step at a time, so that
+// one call is one write of the host. There is no undo and no verify: they are
+// Apply with the state before, and Observe.
+//
+// A driver may also implement Prechecker.
+type Driver interface {
+	Observe(ctx context.Context, t Target) Observation
+	Apply(ctx context.Context, t Target, to State) error
+}
+
+// Prechecker is a Driver that can refuse a goal before anything is written.
+// The error says why and what to do.
+type Prechecker interface {
+	Precheck(ctx context.Context, t Target, from, to State) error
+}
+
+// Spec is what is true of a kind on every machine, so that a journal can be
+// judged far from its host. All functions are pure and total: they get states
+// that were read from a disk.
+type Spec struct {
+	Kind  Kind
+	Class Class
+	// After are the kinds of the same function that are brought to their goal
+	// before this one, in both directions.
+	After []Kind
+	// Netdev says that the state belongs to the function's netdev: it is hidden
+	// while a key with Hides has no netdev, and is Fresh when one comes back.
+	Netdev bool
+	// Hides says that, in this state, the function has no netdev. Only a kind
+	// that re-creates the netdev has it.
+	Hides func(State) bool
+	// Fresh is the value the kernel gives a netdev that has just come up.
+	Fresh State
+	// Legal is the allow-list: what may be written, to what, checked when the
+	// write is made and not when the intent was.
+	Legal func(Target, State) error
+	// Route is the way from one state to another, without from and with to;
+	// each hop is one write. Nil means one hop.
+	Route func(from, to State) []State
+}
+
+// Hops is the way from one state to another; empty when they are equal.
+func (s Spec) Hops(from, to State) []State {
+	if from == to {
+		return nil
+	}
+	if s.Route == nil {
+		return []State{to}
+	}
+	return s.Route(from, to)
+}
+
+// Between says whether x is a state that a write on the way between the two
+// (in either direction) leaves behind.
+func (s Spec) Between(before, after, x State) bool {
+	return slices.Contains(s.Hops(before, after), x) || slices.Contains(s.Hops(after, before), x)
+}
+
+// Specs is the ordered list of the kinds there are.
+type Specs []Spec
+
+// Find is the spec of a kind.
+func (ss Specs) Find(k Kind) (Spec, bool) {
+	i := slices.IndexFunc(ss, func(s Spec) bool { return s.Kind == k })
+	if i < 0 {
+		return Spec{}, false
+	}
+	return ss[i], true
+}
+
+// Legal is the allow-list over all kinds: an unknown kind, a malformed target
+// and a value that the kind does not know are all ErrIllegal.
+func (ss Specs) Legal(k Key, to State) error {
+	s, ok := ss.Find(k.Kind)
+	switch {
+	case !ok:
+		return fmt.Errorf("kind %q: %w", k.Kind, ErrIllegal)
+	case !k.Target.Valid():
+		return fmt.Errorf("target %q: %w", k.Target, ErrIllegal)
+	case to == Hidden && s.Netdev:
+		return nil
+	}
+	return s.Legal(k.Target, to)
+}
+
+// Set is the drivers of one machine, by kind.
+type Set struct {
+	Specs   Specs
+	Drivers map[Kind]Driver
+}
+
+// Driver is the driver of a kind, or ErrIllegal.
+func (s Set) Driver(k Kind) (Driver, error) {
+	d, ok := s.Drivers[k]
+	if !ok {
+		return nil, fmt.Errorf("kind %q: %w", k, ErrIllegal)
+	}
+	return d, nil
+}

@@ -1,0 +1,51 @@
+package drivers
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that mean the same whichever driver returns them.
+var (
+	// ErrGone is returned when the target itself is not there.
+	ErrGone = errors.New("target is gone")
+	// ErrHidden is returned by Apply when another key hides the one to write:
+	// no netdev while the function sits on vfio-pci.
+	ErrHidden = errors.New("hidden by another attribute of the same function")
+	// ErrFenced is returned when a write that was abandoned still runs in the
+	// kernel and holds the target, or when one has just been abandoned.
+	ErrFenced = errors.New("a write still runs in the kernel and holds the target")
+	// ErrRefused is returned when a rule forbids the write; nothing was written.
+	ErrRefused = errors.New("refused")
+	// ErrUnsupported is returned when the device or the kernel cannot do it.
+	ErrUnsupported = errors.New("not supported here")
+	// ErrUnverified is returned when a write succeeded and the host shows
+	// something else.
+	ErrUnverified = errors.New("write succeeded but the host shows something else")
+	// ErrIllegal is returned when a key or value is off the allow-list.
+	ErrIllegal = errors.New("not on the allow-list")
+	// ErrUnknown is returned when something cannot be observed from here, such
+	// as a host whose journal is read on another machine.
+	ErrUnknown = errors.New("cannot be observed from here")
+)
+
+// Error says what was being done to which key, in the shape of fs.PathError,
+// so that labels of logs and metrics come from fields and not from text.
+type Error struct {
+	Key    Key
+	Do     string // "write driver_override", "read back", "precheck"
+	Err    error
+	Remedy string // what a person can do about it; may be empty
+}
+
+// Error is one line: what, on what, why, and the remedy where there is one.
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%s %s: %v", e.Key, e.Do, e.Err)
+	if e.Remedy != "" {
+		s += " (" + e.Remedy + ")"
+	}
+	return s
+}
+
+// Unwrap makes errors.Is see the cause.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,94 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"eniagent/drivers"
+)
+
+var (
+	driverFile = regexp.MustCompile(`^/sys/bus/pci/drivers/[A-Za-z0-9_.-]{1,64}/(bind|unbind)$`)
+	moduleFile = regexp.MustCompile(`^/lib/modules/[A-Za-z0-9_.+~-]{1,64}(/[A-Za-z0-9_.+-]{1,64})+\.ko(\.(xz|zst|gz))?$`)
+	overrideIs = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,64}\n?$`)
+)
+
+// writable are the module parameters that may be written, and their values.
+func writableParams() map[string][]string {
+	return map[string][]string{
+		SysModule + "vfio/parameters/enable_unsafe_noiommu_mode": {"Y", "N"},
+	}
+}
+
+// Allowed is the allow-list of writes, checked where the write is made: the
+// child refuses what is not on it, whatever a journal record said. The
+// function that a sysfs write names must be the call's target.
+func Allowed(c Call) error {
+	if err := allowed(c); err != nil {
+		return fmt.Errorf("%s on %s: %w: %w", c, c.Target, drivers.ErrIllegal, err)
+	}
+	return nil
+}
+
+func allowed(c Call) error {
+	switch c.Op {
+	case OpSysfs:
+		return allowedSysfs(c)
+	case OpMTU:
+		if _, ok := c.Target.PCIAddress(); !ok || c.Index <= 0 || c.Number < 68 || c.Number > 65535 {
+			return errors.New("want a PCI target, an ifindex and 68 to 65535 bytes")
+		}
+	case OpAdmin:
+		if _, ok := c.Target.PCIAddress(); !ok || c.Index <= 0 || c.Number < 0 || c.Number > 1 {
+			return errors.New("want a PCI target, an ifindex and 0 or 1")
+		}
+	case OpLoad:
+		if _, ok := c.Target.ModuleName(); !ok || !moduleFile.MatchString(c.Path) || c.Value != "" {
+			return errors.New("want a module target, a module file below /lib/modules and no parameters")
+		}
+		if slices.Contains(strings.Split(c.Path, "/"), "..") {
+			return errors.New("the path must not contain ..")
+		}
+	case OpUnload:
+		name, ok := c.Target.ModuleName()
+		if !ok || c.Value != name {
+			return errors.New("want a module target and its name")
+		}
+	default:
+		return errors.New("no such operation")
+	}
+	return nil
+}
+
+func allowedSysfs(c Call) error {
+	if path.Clean(c.Path) != c.Path {
+		return errors.New("the path is not clean")
+	}
+	if values, ok := writableParams()[c.Path]; ok {
+		if _, _, isParam := c.Target.ParamName(); isParam && slices.Contains(values, c.Value) {
+			return nil
+		}
+		return fmt.Errorf("want one of %q", values)
+	}
+	address, ok := c.Target.PCIAddress()
+	if !ok {
+		return errors.New("want a PCI target")
+	}
+	switch {
+	case c.Path == Attr(address, "driver_override"):
+		if !overrideIs.MatchString(c.Value) {
+			return errors.New("want a driver's name, or a newline to clear it")
+		}
+		return nil
+	case c.Path == DriversProbe, driverFile.MatchString(c.Path):
+		if c.Value != address {
+			return errors.New("the value must be the target's address")
+		}
+		return nil
+	}
+	return errors.New("the path is not one the agent writes")
+}

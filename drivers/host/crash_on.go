@@ -1,0 +1,29 @@
+//go:build crashpoint
+
+package host
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+var passed atomic.Int64
+
+// CrashPoint kills this process with SIGKILL at the n-th passing of the point
+// that ENIAGENT_CRASH names: "unbind:after:1". It is compiled in by the build
+// tag crashpoint only.
+func CrashPoint(point string) {
+	want := os.Getenv("ENIAGENT_CRASH")
+	at := strings.LastIndex(want, ":")
+	if at < 0 || want[:at] != point {
+		return
+	}
+	if n, err := strconv.ParseInt(want[at+1:], 10, 64); err != nil || passed.Add(1) != n {
+		return
+	}
+	_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+	select {}
+}

@@ -1,0 +1,111 @@
+package host
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"eniagent/drivers"
+)
+
+// Fences are files in one directory, one a target. Whoever writes a target
+// holds an flock on its file for as long as write(2) runs. The kernel lets go
+// of it only when the task is really gone (seen on Linux 6.12 with a task in
+// state D), so a fence tells of a hung write across agents and restarts, with
+// no process ids stored.
+type Fences struct{ dir string }
+
+const ownerFile = "owner"
+
+// OpenFences makes the directory where it is missing.
+func OpenFences(dir string) (Fences, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Fences{}, fmt.Errorf("make fence directory: %w", err)
+	}
+	return Fences{dir: dir}, nil
+}
+
+func (f Fences) file(t drivers.Target) string {
+	name := strings.NewReplacer("/", "~", "\x00", "~").Replace(string(t))
+	if len(name) > 200 {
+		sum := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(sum[:])
+	}
+	return filepath.Join(f.dir, "t-"+name)
+}
+
+// Take takes the fence, or returns drivers.ErrFenced at once.
+func (f Fences) Take(t drivers.Target) (release func(), err error) {
+	file, err := f.lock(t, os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	return func() { file.Close() }, nil
+}
+
+// Held says whether somebody holds the fence. It takes a shared lock for a
+// moment, so that two readers do not take each other for a writer.
+func (f Fences) Held(t drivers.Target) (bool, error) {
+	file, err := f.lock(t, os.O_RDONLY, unix.LOCK_SH)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case errors.Is(err, drivers.ErrFenced):
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	return false, file.Close()
+}
+
+func (f Fences) lock(t drivers.Target, flags, how int) (*os.File, error) {
+	file, err := os.OpenFile(f.file(t), flags|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open fence of %s: %w", t, err)
+	}
+	err = unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
+	if err == nil {
+		return file, nil
+	}
+	file.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%s: %w", t, drivers.ErrFenced)
+	}
+	return nil, fmt.Errorf("lock fence of %s: %w", t, err)
+}
+
+// Claim makes the caller the owner of all fences to come and returns its
+// token. An agent claims before it looks at any fence; a child takes a fence,
+// then asks Owned, then writes. So a child that outlived its agent either sees
+// the new owner and does not write, or had its fence before the new agent
+// looked.
+func (f Fences) Claim() (owner string, err error) {
+	owner = rand.Text()
+	tmp := filepath.Join(f.dir, ownerFile+".tmp")
+	if err := os.WriteFile(tmp, []byte(owner), 0o600); err != nil {
+		return "", fmt.Errorf("claim fences: %w", err)
+	}
+	if err := os.Rename(tmp, filepath.Join(f.dir, ownerFile)); err != nil {
+		return "", fmt.Errorf("claim fences: %w", err)
+	}
+	return owner, nil
+}
+
+// Owned is an error unless owner made the last claim.
+func (f Fences) Owned(owner string) error {
+	b, err := os.ReadFile(filepath.Join(f.dir, ownerFile))
+	if err != nil {
+		return fmt.Errorf("read owner of fences: %w", err)
+	}
+	if string(b) != owner {
+		return fmt.Errorf("another agent has taken over: %w", drivers.ErrRefused)
+	}
+	return nil
+}

@@ -1,0 +1,258 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"eniagent/drivers"
+)
+
+// PoolOptions are what a Pool needs to make its children.
+type PoolOptions struct {
+	// Command is the argument vector of a writer child; the owner token of the
+	// fences is appended. The child must call Serve on its standard input and
+	// output.
+	Command []string
+	Fences  Fences
+	// WriteTimeout is how long a write may take before its child is abandoned;
+	// 10 s when zero.
+	WriteTimeout time.Duration
+	// ReadTimeout is the same for reads that may block; 2 s when zero.
+	ReadTimeout time.Duration
+	// OnAbandon is told of each abandoned request, and OnReturn when it ended
+	// after all; both may be nil.
+	OnAbandon func(t drivers.Target, what string)
+	OnReturn  func(t drivers.Target, what string, err error)
+}
+
+const (
+	keepIdle    = 4  // children kept between writes
+	maxChildren = 64 // children at work and abandoned ones together
+)
+
+// Pool is a Host whose writes, and whose reads that can block, are made by
+// writer children.
+type Pool struct {
+	Kernel // reads that never block, and events
+	opts   PoolOptions
+	owner  string
+	slots  chan struct{}
+	events chan Event
+
+	mu     sync.Mutex
+	idle   []*child
+	stuck  map[drivers.Target]int // abandoned requests that still run
+	closed bool
+	late   sync.WaitGroup
+}
+
+// NewPool claims the fences and makes a Pool over k. Close it.
+func NewPool(k Kernel, opts PoolOptions) (*Pool, error) {
+	if opts.WriteTimeout == 0 {
+		opts.WriteTimeout = 10 * time.Second
+	}
+	if opts.ReadTimeout == 0 {
+		opts.ReadTimeout = 2 * time.Second
+	}
+	owner, err := opts.Fences.Claim()
+	if err != nil {
+		return nil, err
+	}
+	return &Pool{
+		Kernel: k, opts: opts, owner: owner,
+		slots:  make(chan struct{}, maxChildren),
+		events: make(chan Event, maxChildren),
+		stuck:  map[drivers.Target]int{},
+	}, nil
+}
+
+// Close ends the idle children. Abandoned ones cannot be ended; they leave by
+// themselves when the kernel lets them.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	var errs []error
+	for _, c := range idle {
+		errs = append(errs, c.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Do makes one write in a child, which takes the target's fence first.
+func (p *Pool) Do(ctx context.Context, c Call) error {
+	if err := Allowed(c); err != nil {
+		return err
+	}
+	CrashPoint(c.Label() + ":before")
+	_, err := p.ask(ctx, c.Target, c.Label(), request{Call: &c}, p.opts.WriteTimeout)
+	CrashPoint(c.Label() + ":after")
+	return err
+}
+
+// Read reads in this process what cannot block, and in a child what can.
+func (p *Pool) Read(ctx context.Context, file string) (string, error) {
+	if !blocks(file) {
+		return p.Kernel.Read(ctx, file)
+	}
+	t := drivers.Target(path.Base(path.Dir(file)))
+	r, err := p.ask(ctx, t, "read "+path.Base(file), request{Read: file}, p.opts.ReadTimeout)
+	return r.Text, err
+}
+
+// blocks says whether reading the attribute takes device_lock, and so waits
+// for a write that hangs: driver_override_show does on all kernels so far,
+// sriov_numvfs_show from 5.5 to early 2024.
+func blocks(file string) bool {
+	return slices.Contains([]string{"driver_override", "sriov_numvfs"}, path.Base(file))
+}
+
+// netns stands for the whole network namespace where a target is named.
+const netns = drivers.Target("links")
+
+// Links dumps the links in a child: it takes the rtnl lock on some kernels,
+// and ethtool's ioctls take it on all.
+func (p *Pool) Links(ctx context.Context) ([]Link, error) {
+	r, err := p.ask(ctx, netns, "links", request{Links: true}, p.opts.ReadTimeout)
+	return r.Links, err
+}
+
+// Fenced says whether a write still runs on the target.
+func (p *Pool) Fenced(t drivers.Target) (bool, error) {
+	if p.isStuck(t) {
+		return true, nil
+	}
+	return p.opts.Fences.Held(t)
+}
+
+func (p *Pool) isStuck(t drivers.Target) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stuck[t] > 0
+}
+
+// Watch adds to the kernel's events the end of an abandoned request.
+func (p *Pool) Watch(ctx context.Context) (<-chan Event, error) {
+	in, err := p.Kernel.Watch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan Event)
+	go func() {
+		defer close(out)
+		for in != nil {
+			var e Event
+			var ok bool
+			select {
+			case e, ok = <-in:
+				if !ok {
+					return
+				}
+			case e = <-p.events:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// ask sends one request to a child and waits for the answer, no longer than
+// the timeout. What takes longer is left to itself.
+func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request, timeout time.Duration) (response, error) {
+	if p.isStuck(t) {
+		return response{}, fmt.Errorf("%s %s: %w", what, t, drivers.ErrFenced)
+	}
+	select {
+	case p.slots <- struct{}{}:
+	default:
+		return response{}, fmt.Errorf("%s %s: %d writer children hang in the kernel already: %w", what, t, maxChildren, drivers.ErrFenced)
+	}
+	c, err := p.take()
+	if err != nil {
+		<-p.slots
+		return response{}, err
+	}
+	answer := make(chan reply, 1)
+	go func() { answer <- c.ask(r) }()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	select {
+	case a := <-answer:
+		<-p.slots
+		p.put(c, a.err)
+		return a.result(what, t)
+	case <-ctx.Done():
+		p.abandon(c, t, what, answer)
+		return response{}, fmt.Errorf("%s %s: %w: %w", what, t, drivers.ErrFenced, context.Cause(ctx))
+	}
+}
+
+// abandon leaves a child to the kernel and notes its target until it returns.
+func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan reply) {
+	p.mu.Lock()
+	p.stuck[t]++
+	p.mu.Unlock()
+	if p.opts.OnAbandon != nil {
+		p.opts.OnAbandon(t, what)
+	}
+	go func() {
+		a := <-answer
+		_, err := a.result(what, t)
+		err = errors.Join(err, c.close())
+		p.mu.Lock()
+		if p.stuck[t]--; p.stuck[t] == 0 {
+			delete(p.stuck, t)
+		}
+		p.mu.Unlock()
+		<-p.slots
+		if p.opts.OnReturn != nil {
+			p.opts.OnReturn(t, what, err)
+		}
+		select {
+		case p.events <- Event{Target: t, What: "unfenced"}:
+		default: // a reader that slow makes a full pass anyway
+		}
+	}()
+}
+
+func (p *Pool) take() (*child, error) {
+	p.mu.Lock()
+	if n := len(p.idle); n > 0 {
+		c := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		return c, nil
+	}
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return nil, errors.New("pool of writer children is closed")
+	}
+	return startChild(append(slices.Clone(p.opts.Command), p.owner))
+}
+
+// put keeps a child for the next request unless its pipe failed.
+func (p *Pool) put(c *child, failed error) {
+	p.mu.Lock()
+	keep := failed == nil && !p.closed && len(p.idle) < keepIdle
+	if keep {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	if !keep {
+		// The child has answered, or is gone: this does not wait for the kernel.
+		_ = c.close()
+	}
+}

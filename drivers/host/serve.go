@@ -1,0 +1,63 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+)
+
+// Serve is the life of a writer child: it answers requests from in until in is
+// closed. It ignores the signals that would end it, because a signal turns a
+// wait inside the kernel into one that nothing can end.
+func Serve(in io.Reader, out io.Writer, k Kernel, fences Fences, owner string) error {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	requests, responses := json.NewDecoder(in), json.NewEncoder(out)
+	for {
+		var r request
+		if err := requests.Decode(&r); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read request: %w", err)
+		}
+		if err := responses.Encode(serve(r, k, fences, owner)); err != nil {
+			return fmt.Errorf("write response: %w", err)
+		}
+	}
+}
+
+func serve(r request, k Kernel, fences Fences, owner string) response {
+	ctx := context.Background()
+	var answer response
+	var err error
+	switch {
+	case r.Call != nil:
+		err = write(ctx, *r.Call, k, fences, owner)
+	case r.Links:
+		answer.Links, err = k.Links(ctx)
+	default:
+		answer.Text, err = k.Read(ctx, r.Read)
+	}
+	answer.Error = encodeError(err)
+	return answer
+}
+
+// write is the one place where a host is written. The order matters: fence,
+// then owner, then write; see Fences.Claim.
+func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string) error {
+	if err := Allowed(c); err != nil {
+		return err
+	}
+	release, err := fences.Take(c.Target)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := fences.Owned(owner); err != nil {
+		return err
+	}
+	return k.Do(ctx, c)
+}

@@ -1,0 +1,182 @@
+package sim
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eniagent/drivers/host"
+)
+
+func TestOverride(t *testing.T) {
+	h := on(t, New(DefaultNode()))
+	for _, tc := range []struct{ write, read string }{
+		{"vfio-pci", "vfio-pci"},
+		{"", "vfio-pci"}, // no bytes, no store
+		{"igbvf\n", "igbvf"},
+		{"\n", "(null)"},
+		{"none", "none"},
+		{"\x00", ""},
+		{unset, "(null)"},
+	} {
+		h.must(override(vf0, tc.write))
+		if got := h.read(host.Attr(vf0, "driver_override")); got != tc.read {
+			t.Errorf("after %q it reads %q, want %q", tc.write, got, tc.read)
+		}
+	}
+	h.wants(syscall.EINVAL, override(vf0, strings.Repeat("x", 4095)))
+	h.wants(0, override(vf0, strings.Repeat("x", 4094)))
+	h.bound(vf0, "igbvf") // an override unbinds nothing
+}
+
+func TestBindErrnos(t *testing.T) {
+	_, h := withVFIO(t)
+	h.wants(syscall.ENODEV, bind("igbvf", noFn))
+	h.wants(syscall.ENODEV, unbind("vfio-pci", vf0))
+	h.wants(syscall.ENODEV, probe(noFn))
+	h.wants(syscall.ENOENT, bind("no-such-driver", vf0))
+	h.wants(syscall.EBUSY, bind("igbvf", vf0))     // bound, and matching
+	h.wants(syscall.ENODEV, bind("vfio-pci", vf0)) // no ids, no override
+	h.must(probe(vf0))                             // bound: nothing to do
+	h.must(override(vf0, "vfio-pci"), unbind("igbvf", vf0))
+	h.wants(syscall.ENODEV, bind("igbvf", vf0)) // the override names another
+	h.bound(vf0, "")
+	h.must(bind("vfio-pci", vf0+"\n"))
+	h.bound(vf0, "vfio-pci")
+	h.wants(syscall.EBUSY, bind("vfio-pci", vf0))
+	h.lists("/dev/vfio", "8", "vfio")
+	h.must(override(vf0, "none"), unbind("vfio-pci", vf0), probe(vf0))
+	h.bound(vf0, "") // success, and nothing bound
+	h.lists("/dev/vfio", "vfio")
+	h.must(override(vf0, "\x00"), probe(vf0))
+	h.bound(vf0, "")
+	h.must(override(vf0, unset), probe(vf0))
+	h.bound(vf0, "igbvf")
+}
+
+func TestRoundTrip(t *testing.T) {
+	_, h := withVFIO(t)
+	before, _ := h.link(vf0)
+	inode, err := h.Inode(t.Context(), host.PCIDevices+vf0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(
+		host.Call{Op: host.OpMTU, Target: vf0, Index: before.Index, Number: 9000},
+		host.Call{Op: host.OpAdmin, Target: vf0, Index: before.Index, Number: 1},
+	)
+	if l, _ := h.link(vf0); l.MTU != 9000 || !l.Up || l.Oper != "up" {
+		t.Errorf("link is %+v", l)
+	}
+	h.must(toVFIO(vf0)...)
+	if l, ok := h.link(vf0); ok {
+		t.Errorf("a netdev under vfio: %+v", l)
+	}
+	h.missing(host.Attr(vf0, "net"))
+	h.wants(syscall.ENODEV, host.Call{Op: host.OpMTU, Index: before.Index, Number: 9000})
+	h.must(override(vf0, unset), unbind("vfio-pci", vf0), bind("igbvf", vf0))
+	after, _ := h.link(vf0)
+	if after.Index == before.Index || after.MTU != 1500 || after.Up || after.Name != before.Name || after.MAC == before.MAC || after.PermMAC != "" {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if again, err := h.Inode(t.Context(), host.PCIDevices+vf0); err != nil || again != inode {
+		t.Errorf("incarnation %d, was %d (%v)", again, inode, err)
+	}
+}
+
+func TestMTU(t *testing.T) {
+	h := on(t, New(DefaultNode()))
+	l, _ := h.link(mgmt)
+	mtu := func(index, n int) host.Call { return host.Call{Op: host.OpMTU, Target: mgmt, Index: index, Number: n} }
+	h.wants(syscall.EINVAL, mtu(l.Index, 127))
+	h.wants(syscall.EINVAL, mtu(l.Index, 9217))
+	h.wants(syscall.ENODEV, mtu(999, 1500))
+	h.wants(0, mtu(l.Index, 9216))
+	h.reads("9216", "/sys/class/net/ens5/mtu")
+	h.wants(syscall.ENODEV, host.Call{Op: host.OpAdmin, Index: 999})
+	h.wants(0, host.Call{Op: host.OpAdmin, Index: l.Index, Number: 0})
+	h.reads("down", "/sys/class/net/ens5/operstate")
+}
+
+func TestPFUnbindTakesItsVFs(t *testing.T) {
+	_, h := withVFIO(t)
+	h.must(toVFIO(vf0)...)
+	inode, _ := h.Inode(t.Context(), host.PCIDevices+vf0)
+	h.must(unbind("igb", pf))
+	h.missing(host.PCIDevices + vf0)
+	h.missing(host.PCIDevices + vf1)
+	h.reads("0", host.Attr(pf, "sriov_numvfs"))
+	h.must(bind("igb", pf))
+	h.missing(host.PCIDevices + vf0)
+	h.must(sysfs(host.Attr(pf, "sriov_numvfs"), "2"))
+	h.bound(vf0, "igbvf") // the override went with it
+	if again, err := h.Inode(t.Context(), host.PCIDevices+vf0); err != nil || again == inode {
+		t.Errorf("incarnation %d again (%v)", again, err)
+	}
+}
+
+func TestNumVFs(t *testing.T) {
+	h := on(t, New(DefaultNode()))
+	numvfs := func(addr, n string) host.Call { return sysfs(host.Attr(addr, "sriov_numvfs"), n) }
+	h.wants(0, numvfs(pf, "2"))
+	h.wants(syscall.EBUSY, numvfs(pf, "1"))
+	h.wants(syscall.ERANGE, numvfs(pf, "8"))
+	h.wants(syscall.EINVAL, numvfs(pf, "many"))
+	h.wants(0, numvfs(pf, "0"))
+	h.wants(0, numvfs(pf, "5")) // the device enables fewer, and says nothing
+	h.reads("2", host.Attr(pf, "sriov_numvfs"))
+	h.must(unbind("igb", pf2))
+	h.wants(syscall.ENOENT, numvfs(pf2, "1"))
+	h.wants(syscall.ENOENT, numvfs(mgmt, "1")) // no such attribute
+}
+
+func TestAutoprobeGatesVFs(t *testing.T) {
+	_, h := withVFIO(t)
+	h.must(unbind("igbvf", vf0), sysfs(host.Attr(pf, "sriov_drivers_autoprobe"), "0"))
+	h.must(probe(vf0))
+	h.bound(vf0, "")
+	h.wants(syscall.ENODEV, bind("igbvf", vf0))
+	h.must(override(vf0, "vfio-pci"), probe(vf0))
+	h.bound(vf0, "vfio-pci")
+	h.must(unbind("vfio-pci", vf0), override(vf0, unset), sysfs(host.Attr(pf, "sriov_drivers_autoprobe"), "1"), probe(vf0))
+	h.bound(vf0, "igbvf")
+	h.wants(syscall.EINVAL, sysfs(host.Attr(pf, "sriov_drivers_autoprobe"), "maybe"))
+}
+
+func TestNoIOMMU(t *testing.T) {
+	cfg := DefaultNode()
+	for i := range cfg.Devices {
+		cfg.Devices[i].IOMMUGroup = ""
+	}
+	k := New(cfg)
+	h := on(t, k)
+	h.missing("/sys/kernel/iommu_groups")
+	h.wants(syscall.ENOENT, sysfs(vfioParam, "Y")) // vfio is not loaded
+	load(h, "vfio", "irqbypass", "vfio_pci_core", "vfio_pci")
+	h.must(override(vf0, "vfio-pci"), unbind("igbvf", vf0))
+	h.wants(syscall.EINVAL, bind("vfio-pci", vf0))
+	h.must(probe(vf0))
+	h.bound(vf0, "")
+	h.wants(syscall.EINVAL, sysfs(vfioParam, "x"))
+	h.must(sysfs(vfioParam, "1"))
+	h.reads("Y", vfioParam)
+	if got := k.Taint(); len(got) != 0 {
+		t.Errorf("tainted by the mode alone: %v", got)
+	}
+	h.must(bind("vfio-pci", vf0))
+	h.lists("/dev/vfio", "noiommu-0", "vfio")
+	h.reads("vfio-noiommu", host.Attr(vf0, "iommu_group/name"))
+	h.reads("64", "/proc/sys/kernel/tainted")
+	if diff := cmp.Diff([]string{"TAINT_USER"}, k.Taint()); diff != "" {
+		t.Error(diff)
+	}
+	h.must(unbind("vfio-pci", vf0), sysfs(vfioParam, "N\n"))
+	h.missing(host.Attr(vf0, "iommu_group"))
+	h.reads("N", vfioParam)
+	k.Reboot()
+	if got := k.Taint(); len(got) != 0 {
+		t.Errorf("tainted after a reboot: %v", got)
+	}
+}

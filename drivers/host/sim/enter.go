@@ -1,0 +1,132 @@
+package sim
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+
+	"eniagent/drivers/host"
+)
+
+// pageSize is how much of a write a sysfs attribute is given.
+const pageSize = 4096
+
+// enter is what a write does before it takes a lock: path and value are
+// understood, and what can be refused at once is refused. It says whether the
+// call is over with that.
+func (m *machine) enter(w *call) (errno syscall.Errno, over bool) {
+	c := w.Call
+	switch c.Op {
+	case host.OpSysfs:
+		return m.enterSysfs(w)
+	case host.OpMTU, host.OpAdmin:
+		w.Act = act(c.Op)
+		if n := m.netdev(c.Index); n != nil {
+			w.Address = n.Bus
+		}
+	case host.OpLoad:
+		mod, errno := m.moduleAt(c.Path)
+		if errno != 0 {
+			return errno, true
+		}
+		w.Act, w.Module = actLoad, mod.Name
+	case host.OpUnload:
+		w.Act, w.Module = actUnload, moduleName(c.Value)
+		if m.modules[w.Module] == nil {
+			return syscall.ENOENT, true
+		}
+	default:
+		return syscall.ENOSYS, true
+	}
+	return 0, false
+}
+
+func (m *machine) enterSysfs(w *call) (errno syscall.Errno, over bool) {
+	n, errno := m.resolve(w.Call.Path, true)
+	switch {
+	case errno != 0:
+		return errno, true
+	case n.kind == kindDir:
+		return syscall.EISDIR, true
+	case n.store == "":
+		return syscall.EACCES, true
+	case w.Call.Value == "":
+		return 0, true // sysfs_kf_write: no bytes, no store
+	}
+	w.Act, w.Driver, w.Module, w.Param = n.store, n.driver, n.module, n.param
+	if n.function != nil {
+		w.Address, w.Inode = n.function.Address, n.function.Inode
+	}
+	switch w.Act {
+	case actOverride:
+		if len(w.Call.Value) >= pageSize-1 {
+			return syscall.EINVAL, true
+		}
+	case actBind, actUnbind, actProbe:
+		return m.enterBus(w)
+	case actNumVFs:
+		return enterNumVFs(w, m.devices[w.Address].TotalVFs)
+	case actAutoprobe:
+		on, ok := parseBool(w.Call.Value)
+		if !ok {
+			return syscall.EINVAL, true
+		}
+		if on {
+			w.Number = 1
+		}
+	case actRemove, actRescan:
+		v, err := strconv.ParseUint(strings.TrimSuffix(w.Call.Value, "\n"), 0, 64)
+		if err != nil {
+			return syscall.EINVAL, true
+		}
+		return 0, v == 0
+	}
+	return 0, false
+}
+
+// enterBus is the part of bind_store, unbind_store and drivers_probe_store that
+// looks at the function without its lock. While an unbind hangs the function is
+// still bound for all three.
+func (m *machine) enterBus(w *call) (errno syscall.Errno, over bool) {
+	f := m.find(strings.TrimSuffix(w.Call.Value, "\n"))
+	if f == nil {
+		return syscall.ENODEV, true
+	}
+	w.Address, w.Inode = f.Address, f.Inode
+	switch w.Act {
+	case actBind:
+		if !m.match(w.Driver, f) {
+			return syscall.ENODEV, true
+		}
+	case actUnbind:
+		if f.Driver != w.Driver {
+			return syscall.ENODEV, true
+		}
+	case actProbe:
+		return 0, f.Driver != ""
+	}
+	return 0, false
+}
+
+func enterNumVFs(w *call, total int) (errno syscall.Errno, over bool) {
+	n, err := strconv.ParseUint(strings.TrimSuffix(w.Call.Value, "\n"), 0, 16)
+	switch {
+	case err != nil:
+		return syscall.EINVAL, true
+	case int(n) > total:
+		return syscall.ERANGE, true
+	}
+	w.Number = int(n)
+	return 0, false
+}
+
+// parseOverride is driver_set_override of a kernel before 6.1, which stores a
+// lone NUL as a name that no driver has.
+func parseOverride(value string) *string {
+	if strings.HasPrefix(value, "\n") {
+		return nil
+	}
+	name, _, _ := strings.Cut(value, "\n")
+	name, _, _ = strings.Cut(name, "\x00")
+	return &name
+}

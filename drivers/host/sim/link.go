@@ -1,0 +1,184 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// The limits of a netdev that names none (ETH_MIN_MTU and a jumbo frame).
+const (
+	defaultMTU = 1500
+	minMTU     = 68
+	maxMTU     = 9216
+)
+
+// addFunctionNetdev makes the netdev of a function anew: new ifindex, default
+// MTU, down, and no master.
+func (m *machine) addFunctionNetdev(f *function) {
+	n := m.devices[f.Address].Net
+	if n == nil {
+		return
+	}
+	name := n.Name
+	if f.Comings > 0 && n.Rename != "" {
+		name = n.Rename
+	}
+	f.Comings++
+	m.addNetdev(n, f.Address, name)
+	m.Netdevs[len(m.Netdevs)-1].Dark = f.Dark
+}
+
+// addNetdev registers a network device, of a function or of none.
+func (m *machine) addNetdev(n *Netdev, addr, name string) {
+	for k := 0; m.indexOf(name) != 0; k++ {
+		name = "eth" + strconv.Itoa(k)
+	}
+	m.Index++
+	dev := netdev{Dark: n.NoCarrier, Nest: n.Nest, Link: host.Link{
+		Index: m.Index, Name: name, AltNames: n.AltNames, Kind: n.Kind, MAC: n.MAC, PermMAC: n.PermMAC,
+		MTU: cmp.Or(n.MTU, defaultMTU), MinMTU: cmp.Or(n.MinMTU, minMTU), MaxMTU: cmp.Or(n.MaxMTU, maxMTU),
+		Lower: m.indexOf(n.Lower), Bus: addr, IPv6: !n.NoIPv6,
+	}}
+	if n.Kind == "loopback" {
+		dev.Kind, dev.MinMTU, dev.MaxMTU = "", 0, 0
+	}
+	switch {
+	case dev.MAC == "" && n.Kind != "loopback":
+		// As eth_hw_addr_random: locally administered, and no permanent address.
+		r := m.next()
+		dev.MAC = fmt.Sprintf("fe:%02x:%02x:%02x:%02x:%02x", byte(m.Boot), byte(m.Index), byte(r>>16), byte(r>>8), byte(r))
+	case dev.PermMAC == "" && addr != "":
+		dev.PermMAC = dev.MAC
+	}
+	m.Netdevs = append(m.Netdevs, dev)
+	m.event(drivers.Target(addr), "link")
+}
+
+// dropNetdev unregisters a function's netdev, and the VLANs that sit on it.
+func (m *machine) dropNetdev(addr string) {
+	at := slices.IndexFunc(m.Netdevs, func(n netdev) bool { return n.Bus == addr })
+	if at < 0 {
+		return
+	}
+	index := m.Netdevs[at].Index
+	m.Netdevs = slices.DeleteFunc(m.Netdevs, func(n netdev) bool { return n.Index == index || n.Lower == index })
+	m.event(drivers.Target(addr), "link")
+}
+
+func (m *machine) netdev(index int) *netdev {
+	at, ok := slices.BinarySearchFunc(m.Netdevs, index, func(n netdev, i int) int { return n.Index - i })
+	if !ok {
+		return nil
+	}
+	return &m.Netdevs[at]
+}
+
+// named is the netdev of a name or an alternative name, nil when there is none.
+func (m *machine) named(name string) *netdev {
+	at := slices.IndexFunc(m.Netdevs, func(n netdev) bool { return n.Name == name || slices.Contains(n.AltNames, name) })
+	if at < 0 {
+		return nil
+	}
+	return &m.Netdevs[at]
+}
+
+// indexOf is the ifindex of a name, 0 when there is none.
+func (m *machine) indexOf(name string) int {
+	if n := m.named(name); n != nil {
+		return n.Index
+	}
+	return 0
+}
+
+// links are the network devices as RTM_GETLINK tells of them.
+func (m *machine) links() []host.Link {
+	ls := make([]host.Link, len(m.Netdevs))
+	for i := range m.Netdevs {
+		ls[i] = m.Netdevs[i].Link
+		ls[i].Oper = m.Netdevs[i].oper()
+		ls[i].AltNames = slices.Clone(ls[i].AltNames)
+	}
+	return ls
+}
+
+// oper is the operational state: a netdev that is down has no carrier.
+func (n *netdev) oper() string {
+	switch {
+	case n.Name == "lo":
+		return "unknown"
+	case n.Up && !n.Dark:
+		return "up"
+	default:
+		return "down"
+	}
+}
+
+// setMTU is RTM_SETLINK with IFLA_MTU (dev_validate_mtu).
+func (m *machine) setMTU(index, mtu int) syscall.Errno {
+	n := m.netdev(index)
+	switch {
+	case n == nil:
+		return syscall.ENODEV
+	case mtu < n.MinMTU || mtu < 0 || n.MaxMTU > 0 && mtu > n.MaxMTU:
+		return syscall.EINVAL
+	case n.MTU != mtu:
+		n.MTU = mtu
+		m.event(drivers.Target(n.Bus), "link")
+	}
+	return 0
+}
+
+// setAdmin is RTM_NEWLINK with IFF_UP.
+func (m *machine) setAdmin(index int, up bool) syscall.Errno {
+	n := m.netdev(index)
+	if n == nil {
+		return syscall.ENODEV
+	}
+	if n.Up != up {
+		n.Up = up
+		m.event(drivers.Target(n.Bus), "link")
+	}
+	return 0
+}
+
+// setCarrier plugs a cable in or out; the function remembers it over a rebind.
+func (m *machine) setCarrier(where string, on bool) error {
+	f, n := m.find(where), m.named(where)
+	if f == nil && n == nil {
+		return fmt.Errorf("no function and no netdev %q", where)
+	}
+	if n != nil {
+		f = m.find(n.Bus)
+	}
+	if f != nil {
+		f.Dark = !on
+	}
+	for i := range m.Netdevs {
+		if n := &m.Netdevs[i]; n.Name == where || n.Bus == where && where != "" {
+			n.Dark = !on
+			m.event(drivers.Target(n.Bus), "link")
+		}
+	}
+	m.dirty = true
+	return nil
+}
+
+// rename gives a netdev another name, as udev does.
+func (m *machine) rename(name, to string) error {
+	n := m.named(name)
+	switch {
+	case n == nil:
+		return fmt.Errorf("no netdev %q", name)
+	case m.named(to) != nil:
+		return fmt.Errorf("netdev %q: %w", to, syscall.EEXIST)
+	}
+	n.Name = to
+	m.event(drivers.Target(n.Bus), "link")
+	return nil
+}

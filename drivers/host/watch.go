@@ -1,0 +1,150 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"eniagent/drivers"
+)
+
+// Watch listens to kernel uevents of PCI functions, drivers and netdevs and to
+// link changes. A full receive buffer is an Event "lost".
+func (l Linux) Watch(ctx context.Context) (<-chan Event, error) {
+	uevents, err := openUevents()
+	if err != nil {
+		return nil, err
+	}
+	updates := make(chan netlink.LinkUpdate, 64)
+	failed := make(chan Event, 1)
+	err = netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
+		ErrorCallback: func(error) {
+			select {
+			case failed <- Event{What: "lost"}:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to links: %w", errors.Join(err, uevents.Close()))
+	}
+	out := make(chan Event, 64)
+	kernel := make(chan Event)
+	go readUevents(ctx, uevents, kernel)
+	go func() {
+		<-ctx.Done()
+		uevents.Close() // ends the read
+	}()
+	go func() {
+		defer close(out)
+		for {
+			var e Event
+			select {
+			case <-ctx.Done():
+				return
+			case e = <-kernel:
+			case e = <-failed:
+			case u, ok := <-updates:
+				if !ok {
+					updates = nil
+					e = Event{What: "lost"}
+					break
+				}
+				e = Event{Target: l.pciOf(ctx, u.Attrs().Name), What: "link"}
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// pciOf is the PCI function behind a netdev; "" when there is none.
+func (l Linux) pciOf(ctx context.Context, name string) drivers.Target {
+	link, err := l.Readlink(ctx, SysNet+name)
+	if err != nil {
+		return ""
+	}
+	return LastPCI(link)
+}
+
+// LastPCI is the innermost PCI address in a path of /sys/devices.
+func LastPCI(path string) drivers.Target {
+	parts := strings.Split(path, "/")
+	for i := len(parts) - 1; i >= 0; i-- {
+		if t := drivers.Target(parts[i]); strings.Contains(parts[i], ":") {
+			if _, ok := t.PCIAddress(); ok {
+				return t
+			}
+		}
+	}
+	return ""
+}
+
+// openUevents opens the kernel's uevent socket (lib/kobject_uevent.c, group 1).
+func openUevents() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("open uevent socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		return nil, fmt.Errorf("bind uevent socket: %w", errors.Join(err, unix.Close(fd)))
+	}
+	return os.NewFile(uintptr(fd), "uevent"), nil
+}
+
+func readUevents(ctx context.Context, f *os.File, out chan<- Event) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := f.Read(buf)
+		var e Event
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			e = Event{What: "lost"}
+		case err != nil:
+			return // closed
+		default:
+			var relevant bool
+			if e, relevant = parseUevent(buf[:n]); !relevant {
+				continue
+			}
+		}
+		select {
+		case out <- e:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// parseUevent reads "action@devpath\0KEY=value\0...". Only PCI functions,
+// their drivers and netdevs concern the agent.
+func parseUevent(message []byte) (Event, bool) {
+	head, rest, _ := bytes.Cut(message, []byte{0})
+	action, devpath, ok := strings.Cut(string(head), "@")
+	if !ok {
+		return Event{}, false
+	}
+	subsystem := ""
+	for field := range bytes.SplitSeq(rest, []byte{0}) {
+		if s, ok := strings.CutPrefix(string(field), "SUBSYSTEM="); ok {
+			subsystem = s
+		}
+	}
+	switch subsystem {
+	case "pci", "net":
+		return Event{Target: LastPCI(devpath), What: action}, true
+	case "drivers", "module", "vfio":
+		return Event{What: action}, true
+	}
+	return Event{}, false
+}

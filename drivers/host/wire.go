@@ -1,0 +1,74 @@
+package host
+
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"eniagent/drivers"
+)
+
+// request is one line to a writer child: a write, or a read that may block.
+type request struct {
+	Call  *Call  `json:"call,omitempty"`
+	Read  string `json:"read,omitempty"`
+	Links bool   `json:"links,omitempty"`
+}
+
+// response is the child's answer.
+type response struct {
+	Text  string     `json:"text,omitempty"`
+	Links []Link     `json:"links,omitempty"`
+	Error *wireError `json:"error,omitempty"`
+}
+
+// wireError carries an error with what errors.Is can ask of it.
+type wireError struct {
+	Message string        `json:"message"`
+	Errno   syscall.Errno `json:"errno,omitempty"`
+	Cause   string        `json:"cause,omitempty"`
+}
+
+// causes are the sentinels that cross the pipe.
+func causes() map[string]error {
+	return map[string]error{
+		"fenced": drivers.ErrFenced, "refused": drivers.ErrRefused, "illegal": drivers.ErrIllegal,
+		"gone": drivers.ErrGone, "unsupported": drivers.ErrUnsupported, "not_exist": fs.ErrNotExist,
+	}
+}
+
+func encodeError(err error) *wireError {
+	if err == nil {
+		return nil
+	}
+	w := &wireError{Message: err.Error()}
+	errors.As(err, &w.Errno)
+	for name, cause := range causes() {
+		if errors.Is(err, cause) {
+			w.Cause = name
+		}
+	}
+	return w
+}
+
+func (w *wireError) decode() error {
+	if w == nil {
+		return nil
+	}
+	return w
+}
+
+// Error is the message as the child had it.
+func (w *wireError) Error() string { return w.Message }
+
+// Unwrap gives errors.Is the errno and the sentinel.
+func (w *wireError) Unwrap() []error {
+	var errs []error
+	if w.Errno != 0 {
+		errs = append(errs, w.Errno)
+	}
+	if cause, ok := causes()[w.Cause]; ok {
+		errs = append(errs, cause)
+	}
+	return errs
+}

@@ -1,0 +1,139 @@
+package module
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// index is what depmod wrote for the running kernel.
+type index struct {
+	file    map[string]string   // name to absolute path
+	deps    map[string][]string // name to all it needs, in the order to load
+	pre     map[string][]string // soft dependencies before
+	post    map[string][]string // and after
+	builtin map[string]bool
+}
+
+// readIndex reads modules.dep, modules.softdep and modules.builtin of the
+// running kernel (formats: modules.dep(5), and "softdep" of modprobe.d(5)).
+func readIndex(ctx context.Context, r host.Reader) (*index, error) {
+	release, err := host.KernelRelease(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	dir := "/lib/modules/" + release + "/"
+	text, err := r.Read(ctx, dir+"modules.dep")
+	if err != nil {
+		return nil, fmt.Errorf("read module dependencies: %w", err)
+	}
+	x := &index{
+		file: map[string]string{}, deps: map[string][]string{}, builtin: map[string]bool{},
+		pre: map[string][]string{}, post: map[string][]string{},
+	}
+	for line := range strings.Lines(text) {
+		file, deps, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok {
+			continue
+		}
+		name := nameOf(file)
+		x.file[name] = absolute(dir, file)
+		for _, d := range strings.Fields(deps) {
+			x.deps[name] = append(x.deps[name], nameOf(d))
+		}
+		slices.Reverse(x.deps[name]) // depmod lists the last to load first
+	}
+	// Both are optional: older depmods write none.
+	if text, err := r.Read(ctx, dir+"modules.softdep"); err == nil {
+		x.softdeps(text)
+	}
+	if text, err := r.Read(ctx, dir+"modules.builtin"); err == nil {
+		for line := range strings.Lines(text) {
+			x.builtin[nameOf(strings.TrimSpace(line))] = true
+		}
+	}
+	return x, nil
+}
+
+func absolute(dir, file string) string {
+	if path.IsAbs(file) {
+		return file
+	}
+	return dir + file
+}
+
+// softdeps reads lines such as "softdep vfio post: vfio_iommu_type1".
+func (x *index) softdeps(text string) {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) < 3 || words[0] != "softdep" {
+			continue
+		}
+		name, into := canonical(words[1]), x.pre
+		for _, w := range words[2:] {
+			switch w {
+			case "pre:":
+				into = x.pre
+			case "post:":
+				into = x.post
+			default:
+				into[name] = append(into[name], canonical(w))
+			}
+		}
+	}
+}
+
+func nameOf(file string) string {
+	name, _, _ := strings.Cut(path.Base(file), ".ko")
+	return canonical(name)
+}
+
+func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+// Closure is the module and everything to be loaded with it, in the order to
+// load: dependencies, soft ones before, the module, soft ones after. A soft
+// dependency that this kernel does not have is left out; the module itself
+// missing is drivers.ErrUnsupported.
+func Closure(ctx context.Context, r host.Reader, name string) ([]drivers.Target, error) {
+	x, err := readIndex(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	name = canonical(name)
+	if x.builtin[name] {
+		return nil, nil
+	}
+	if _, ok := x.file[name]; !ok {
+		return nil, fmt.Errorf("module %s is not installed for the running kernel: %w", name, drivers.ErrUnsupported)
+	}
+	var order []string
+	x.visit(name, map[string]bool{}, &order)
+	targets := make([]drivers.Target, 0, len(order))
+	for _, n := range order {
+		t, err := drivers.Module(n)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+func (x *index) visit(name string, seen map[string]bool, order *[]string) {
+	if _, ok := x.file[name]; !ok || seen[name] {
+		return
+	}
+	seen[name] = true
+	for _, d := range slices.Concat(x.deps[name], x.pre[name]) {
+		x.visit(d, seen, order)
+	}
+	*order = append(*order, name)
+	for _, d := range x.post[name] {
+		x.visit(d, seen, order)
+	}
+}

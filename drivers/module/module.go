@@ -1,0 +1,116 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// Kind is whether a module is loaded.
+const Kind drivers.Kind = "module"
+
+// The states.
+const (
+	Loaded drivers.State = "loaded" // live, or built into the kernel
+	Absent drivers.State = "absent"
+)
+
+// Spec is the kind on any machine.
+func Spec() drivers.Spec {
+	return drivers.Spec{Kind: Kind, Class: drivers.Volatile, Legal: legal}
+}
+
+func legal(t drivers.Target, to drivers.State) error {
+	if _, ok := t.ModuleName(); !ok || to != Loaded && to != Absent {
+		return fmt.Errorf("%s=%q of module: %w", t, to, drivers.ErrIllegal)
+	}
+	return nil
+}
+
+// New is the kind on this machine.
+func New(h host.Host) drivers.Driver { return loader{h} }
+
+type loader struct{ host host.Host }
+
+// Observe reads /sys/module. A module on its way in or out is Unobservable:
+// the task that loads it may yet fail.
+func (l loader) Observe(ctx context.Context, t drivers.Target) drivers.Observation {
+	name, ok := t.ModuleName()
+	if !ok {
+		return drivers.Observation{Presence: drivers.Unobservable, Err: fmt.Errorf("%q: %w", t, drivers.ErrIllegal)}
+	}
+	state, err := l.host.Read(ctx, host.SysModule+name+"/initstate")
+	switch {
+	case err == nil && state == "live":
+		return drivers.Seen(Loaded)
+	case err == nil:
+		return drivers.Observation{Presence: drivers.Unobservable, Err: fmt.Errorf("module %s is %s", name, state)}
+	case !errors.Is(err, fs.ErrNotExist):
+		return drivers.Observation{Presence: drivers.Unobservable, Err: fmt.Errorf("read state of module %s: %w", name, err)}
+	}
+	// Built-in modules have no initstate, and a directory only with parameters.
+	if _, err := l.host.Inode(ctx, host.SysModule+name); err == nil {
+		return drivers.Seen(Loaded)
+	}
+	if index, err := readIndex(ctx, l.host); err == nil && index.builtin[name] {
+		return drivers.Seen(Loaded)
+	}
+	return drivers.Seen(Absent)
+}
+
+// Apply loads or unloads the one module. Unloading never waits for its users.
+func (l loader) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
+	if err := legal(t, to); err != nil {
+		return err
+	}
+	if l.Observe(ctx, t).Is(to) {
+		return nil
+	}
+	name, _ := t.ModuleName()
+	call := host.Call{Op: host.OpUnload, Target: t, Value: name}
+	if to == Loaded {
+		index, err := readIndex(ctx, l.host)
+		if err != nil {
+			return l.fault(t, "load", err, "are the modules of the running kernel installed?")
+		}
+		file, ok := index.file[name]
+		if !ok {
+			return l.fault(t, "load", fmt.Errorf("no module file: %w", drivers.ErrUnsupported), "install it for the running kernel")
+		}
+		call = host.Call{Op: host.OpLoad, Target: t, Path: file}
+	}
+	err := l.host.Do(ctx, call)
+	if errors.Is(err, syscall.EEXIST) {
+		return nil // somebody else loaded it first
+	}
+	if err != nil {
+		return l.fault(t, call.Label(), err, loadRemedy(err))
+	}
+	if got := l.Observe(ctx, t); !got.Is(to) {
+		return l.fault(t, "read back", fmt.Errorf("want %q, found %q: %w", to, got, drivers.ErrUnverified), "")
+	}
+	return nil
+}
+
+func (l loader) fault(t drivers.Target, do string, err error, remedy string) error {
+	return &drivers.Error{Key: drivers.Key{Kind: Kind, Target: t}, Do: do, Err: err, Remedy: remedy}
+}
+
+func loadRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EPERM):
+		return "loading modules wants CAP_SYS_MODULE and kernel.modules_disabled=0"
+	case errors.Is(err, syscall.EKEYREJECTED), errors.Is(err, syscall.EBADMSG):
+		return "the kernel wants signed modules (lockdown or Secure Boot) and this one is not"
+	case errors.Is(err, syscall.ENOENT):
+		return "a symbol is missing: a module it depends on is not loaded"
+	case errors.Is(err, syscall.ENOEXEC):
+		return "the module was built for another kernel"
+	}
+	return ""
+}

@@ -1,0 +1,83 @@
+package journal
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Snapshot is the contents of a journal as they were when it was read. The
+// file is closed again.
+type Snapshot struct {
+	*Records
+	Path     string
+	Bytes    int64
+	Modified time.Time
+}
+
+// OpenReadOnly reads a journal, which may be a copy from another machine, and
+// never changes it: not a byte, not its times. It holds a shared lock for the
+// few milliseconds that reading takes, so that an agent that starts meanwhile
+// is not kept out. While an agent runs it is ErrLocked: ask the agent.
+func OpenReadOnly(path string) (*Snapshot, error) {
+	im, done, err := lockedImage(path)
+	if err != nil {
+		return nil, fmt.Errorf("read journal: %w", err)
+	}
+	defer done()
+	r, err := readRecords(im.check)
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", path, err)
+	}
+	r.bootID = r.manifest.BootID
+	return &Snapshot{Records: r, Path: path, Bytes: im.size, Modified: r.manifest.Written}, nil
+}
+
+var (
+	_ View = (*Snapshot)(nil)
+	_ View = (*Journal)(nil)
+)
+
+// line is one record of an export.
+type line struct {
+	Bucket string          `json:"bucket"`
+	Key    string          `json:"key"`
+	Record json.RawMessage `json:"record,omitempty"`
+	Raw    []byte          `json:"raw,omitempty"` // of a newer agent
+}
+
+// Export writes every record as a line of JSON, the manifest first, the rest
+// by bucket and key.
+func (r *Records) Export(w io.Writer) error {
+	r.mu.RLock()
+	rows, manifest := r.rows(), r.manifest
+	r.mu.RUnlock()
+	m, err := marshal(manifest)
+	if err != nil {
+		return fmt.Errorf("export manifest: %w", err)
+	}
+	slices.SortFunc(rows, func(a, b write) int {
+		return strings.Compare(a.bucket+"\x00"+a.key, b.bucket+"\x00"+b.key)
+	})
+	lines := []line{{Bucket: BucketMeta, Key: keyText(BucketMeta, keyManifest), Record: m}}
+	for _, row := range rows {
+		l := line{Bucket: row.bucket, Key: keyText(row.bucket, row.key)}
+		if f, err := unseal(row.bucket, row.key, row.value); err == nil {
+			l.Record = f.payload
+		} else {
+			l.Raw = row.value
+		}
+		lines = append(lines, l)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for _, l := range lines {
+		if err := enc.Encode(l); err != nil {
+			return fmt.Errorf("export %s: %w", l.Key, err)
+		}
+	}
+	return nil
+}

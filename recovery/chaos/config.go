@@ -1,0 +1,105 @@
+//go:build linux
+
+package chaos
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"eniagent/recovery/chaos/wire"
+)
+
+// Where things are in the guest.
+const (
+	AgentPath = "/bin/agent"   // AgentPath is Config.Agent in the guest.
+	DiskDir   = "/state"       // DiskDir is where the disk is mounted.
+	StateDir  = "/state/agent" // StateDir is for the agent's journal; it survives a power cut.
+	Helper    = wire.Helper    // Helper is the rig's own tools: "hold ADDR", "write PATH VALUE".
+)
+
+// maxPorts is how many root ports have a fixed place on the root bus.
+const maxPorts = 15
+
+// Config describes a machine. The zero value is one without NICs.
+type Config struct {
+	NICs      int               // NICs is how many igb PFs it boots with; they are behind ports 0 to NICs-1.
+	FreePorts int               // FreePorts is how many ports more there are, for PlugNIC.
+	NoIOMMU   bool              // NoIOMMU leaves the IOMMU out.
+	Disk      string            // Disk is the disk's image, made when it does not exist. Empty: made and removed with the VM.
+	DiskFS    string            // DiskFS is ext4 or xfs; ext4 when empty.
+	CPUs      int               // CPUs is 2 when zero.
+	Memory    int               // Memory is in MiB, 1024 when zero.
+	HugePages int               // HugePages is how many pages of 2 MiB the kernel sets aside of Memory.
+	HostRoot  bool              // HostRoot gives the guest every program of the host.
+	Agent     string            // Agent is the host's path of a static binary for AgentPath.
+	Files     map[string]string // Files are more files: guest path to host path. Their modes come along.
+	Modules   []string          // Modules are more modules for the guest's /lib/modules, with what they need.
+	Load      []string          // Load are modules to load at boot, igb and igbvf when nil.
+	Cmdline   string            // Cmdline is appended to the kernel's command line.
+	Log       io.Writer         // Log gets the console. Writes to it are never concurrent.
+}
+
+// nodeModules are the modules a node may be asked to load, beside those a boot needs.
+func nodeModules() []string {
+	return []string{
+		"virtio_blk", "crc32c_generic", "crc32c_intel", "ext4", "xfs", "9p", "9pnet_virtio", "overlay",
+		"igb", "igbvf", "vfio", "vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "irqbypass",
+		"uio", "uio_pci_generic", "dummy", "bonding", "8021q", "macvlan", "bridge", "veth", "virtio_net",
+	}
+}
+
+func (c Config) withDefaults() Config {
+	if c.DiskFS == "" {
+		c.DiskFS = "ext4"
+	}
+	if c.CPUs == 0 {
+		c.CPUs = 2
+	}
+	if c.Memory == 0 {
+		c.Memory = 1024
+	}
+	if c.Load == nil {
+		c.Load = []string{"igb", "igbvf"}
+	}
+	if c.Log == nil {
+		c.Log = io.Discard
+	}
+	return c
+}
+
+func (c Config) check() error {
+	if n := c.NICs + c.FreePorts; n > maxPorts {
+		return fmt.Errorf("%d NICs and free ports are more than the %d there can be", n, maxPorts)
+	}
+	if !slices.Contains([]string{"ext4", "xfs"}, c.DiskFS) {
+		return fmt.Errorf("no such disk file system: %s; use ext4 or xfs", c.DiskFS)
+	}
+	// The kernel and the initramfs want their part too.
+	if 2*c.HugePages+256 > c.Memory {
+		return fmt.Errorf("%d huge pages do not fit in %d MiB; raise Memory", c.HugePages, c.Memory)
+	}
+	return nil
+}
+
+// files are all files of the host that go into the guest, by guest path.
+func (c Config) files() map[string]string {
+	all := map[string]string{}
+	for guest, host := range c.Files {
+		all[guest] = host
+	}
+	if c.Agent != "" {
+		all[AgentPath] = c.Agent
+	}
+	return all
+}
+
+// accel is TCG unless somebody who knows the machine says otherwise. That /dev/kvm opens proves nothing: nested
+// KVM was seen to open, create the VM and then fail on the kernel's first wide instruction.
+func accel() string {
+	if a := os.Getenv("ENIAGENT_VM_ACCEL"); a != "" {
+		return a
+	}
+	return "tcg,thread=multi"
+}

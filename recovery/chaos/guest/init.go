@@ -1,0 +1,270 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"eniagent/recovery/chaos/wire"
+)
+
+// machineID is constant: a guest that lost its identity at each boot would look like another node.
+const machineID = "6e6961676e740000000000000000feed\n"
+
+// initialise is PID 1. What it starts does the work, so that waiting for any child here, which reaps the orphans that
+// killed programs leave, never takes an exit status from somebody who waits for it.
+func initialise() {
+	began := uptime()
+	child, err := boot(began)
+	if err != nil {
+		die(err)
+	}
+	for {
+		pid, err := unix.Wait4(-1, nil, 0, nil)
+		if pid == child {
+			die(fmt.Errorf("the server has exited"))
+		}
+		if err != nil && err != unix.EINTR {
+			die(fmt.Errorf("wait for a child: %w", err))
+		}
+	}
+}
+
+// die says why on the console and ends the machine: the host sees QEMU exit.
+func die(err error) {
+	fmt.Fprintf(os.Stderr, "rig: %v\n", err)
+	unix.Sync()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	select {}
+}
+
+func boot(began time.Duration) (int, error) {
+	if err := mountKernel(); err != nil {
+		return 0, err
+	}
+	raw, err := os.ReadFile(wire.Config)
+	if err != nil {
+		return 0, fmt.Errorf("read setup: %w", err)
+	}
+	var s wire.Setup
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return 0, fmt.Errorf("parse setup: %w", err)
+	}
+	// The NIC driver's probe and the disk take their time; they do not need each other.
+	var g errgroup.Group
+	g.Go(func() error { return loadAll(s.Load) })
+	g.Go(func() error { return mountDisk(s.DiskFS) })
+	g.Go(loopbackUp)
+	if s.HostRoot {
+		g.Go(mountHostRoot)
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	if s.HostRoot {
+		if err := enterHostRoot(s.Files); err != nil {
+			return 0, err
+		}
+	}
+	if err := identity(); err != nil {
+		return 0, err
+	}
+	if s.HugePages {
+		if err := mountAt("hugetlbfs", "hugetlbfs", "/dev/hugepages", 0, ""); err != nil {
+			return 0, err
+		}
+	}
+	cmd := exec.Command(wire.Helper, "serve")
+	cmd.Env = []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
+		fmt.Sprintf("%s=%d", beganVar, began),
+	}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start the server: %w", err)
+	}
+	return cmd.Process.Pid, nil
+}
+
+func mountAt(source, fstype, dir string, flags uintptr, data string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make mount point: %w", err)
+	}
+	if err := unix.Mount(source, dir, fstype, flags, data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", fstype, dir, err)
+	}
+	return nil
+}
+
+func mountKernel() error {
+	for _, m := range []struct{ fstype, dir, data string }{
+		{"proc", "/proc", ""},
+		{"sysfs", "/sys", ""},
+		{"devtmpfs", "/dev", "mode=0755"},
+		{"devpts", "/dev/pts", "mode=0620,ptmxmode=0666"},
+		{"tmpfs", "/dev/shm", "mode=1777"},
+		{"tmpfs", "/run", "mode=0755"},
+		{"tmpfs", "/tmp", "mode=1777"},
+		{"cgroup2", "/sys/fs/cgroup", ""},
+	} {
+		if err := mountAt(m.fstype, m.fstype, m.dir, 0, m.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountDisk mounts the state disk with the file system's own defaults: barriers on, as on a node.
+func mountDisk(fstype string) error {
+	if err := loadAll([]string{"virtio_blk", "crc32c_generic", fstype}); err != nil {
+		return err
+	}
+	if _, err := until(wire.Exists, "/dev/vda", "", 10*time.Second); err != nil {
+		return fmt.Errorf("the disk: %w", err)
+	}
+	return mountAt("/dev/vda", fstype, "/state", 0, "")
+}
+
+const (
+	lowerDir = "/mnt/host"
+	upperDir = "/mnt/upper"
+	rootDir  = "/mnt/root"
+)
+
+// mountHostRoot lays a tmpfs over the host's root, which comes in over 9p and read-only.
+func mountHostRoot() error {
+	if err := loadAll([]string{"9pnet_virtio", "9p", "overlay"}); err != nil {
+		return err
+	}
+	if err := mountAt(wire.Tag, "9p", lowerDir, unix.MS_RDONLY,
+		"trans=virtio,version=9p2000.L,cache=loose,msize=262144"); err != nil {
+		return err
+	}
+	if err := mountAt("tmpfs", "tmpfs", upperDir, 0, "mode=0755"); err != nil {
+		return err
+	}
+	for _, dir := range []string{upperDir + "/up", upperDir + "/work"} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return fmt.Errorf("make overlay directory: %w", err)
+		}
+	}
+	return mountAt("overlay", "overlay", rootDir, 0,
+		fmt.Sprintf("lowerdir=%s,upperdir=%s/up,workdir=%s/work", lowerDir, upperDir, upperDir))
+}
+
+// enterHostRoot makes the overlay the root, as switch_root does: what is mounted moves along, and the files of the
+// initramfs that a test counts on are copied.
+func enterHostRoot(files []string) error {
+	for _, file := range files {
+		if err := carry(file); err != nil {
+			return fmt.Errorf("carry %s into the host root: %w", file, err)
+		}
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/state"} {
+		if err := os.MkdirAll(rootDir+dir, 0o755); err != nil {
+			return fmt.Errorf("make mount point: %w", err)
+		}
+		if err := unix.Mount(dir, rootDir+dir, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s into the host root: %w", dir, err)
+		}
+	}
+	if err := os.Chdir(rootDir); err != nil {
+		return fmt.Errorf("enter the host root: %w", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the host root to /: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("change root: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+// carry copies one file, keeping a symbolic link one. What the host has under that name, which may be a link to
+// something else, is replaced and not followed.
+func carry(file string) error {
+	to := rootDir + file
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	if link, err := os.Readlink(file); err == nil {
+		return os.Symlink(link, to)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, info.Mode().Perm())
+}
+
+// identity writes the little that programs expect of a node's /etc. In a host root it goes to the overlay only.
+func identity() error {
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return fmt.Errorf("make /etc: %w", err)
+	}
+	for file, content := range map[string]string{
+		"/etc/machine-id": machineID,
+		"/etc/hostname":   "rig\n",
+		"/etc/hosts":      "127.0.0.1 localhost rig\n",
+		"/etc/passwd":     "root:x:0:0:root:/root:/bin/sh\n",
+		"/etc/group":      "root:x:0:\n",
+	} {
+		if _, err := os.Lstat(file); err == nil && file != "/etc/machine-id" {
+			continue
+		}
+		// It may be read-only, or a link to nowhere.
+		_ = os.Remove(file)
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			return fmt.Errorf("write identity: %w", err)
+		}
+	}
+	if err := os.MkdirAll("/root", 0o700); err != nil {
+		return fmt.Errorf("make /root: %w", err)
+	}
+	return unix.Sethostname([]byte("rig"))
+}
+
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open a socket: %w", err)
+	}
+	defer func() { _ = unix.Close(s) }()
+	req, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	return nil
+}
+
+// uptime is the kernel's clock: time since power-on, less what the firmware took.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
+
+func trimmed(file string) string {
+	raw, _ := os.ReadFile(file)
+	return strings.TrimSpace(string(raw))
+}

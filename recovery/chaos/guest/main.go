@@ -1,0 +1,41 @@
+//go:build linux
+
+// Command guest is the whole userspace of the rig's VM. As /init it sets the machine up and then only reaps; its
+// child serves the host's requests. Under other names and subcommands it is the few tools a test needs in there:
+//
+//	modprobe NAME...      load a module and what it depends on (the kernel calls this too)
+//	rig hold ADDR         open a VFIO device as a DPDK program does, print "held", and keep it until a signal
+//	rig write PATH VALUE  write VALUE to PATH in one write(2)
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		initialise()
+		return
+	}
+	if err := run(filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
+		os.Exit(1)
+	}
+}
+
+func run(name string, args []string) error {
+	if name == "modprobe" {
+		return modprobe(args)
+	}
+	switch {
+	case len(args) == 1 && args[0] == "serve":
+		return serve()
+	case len(args) == 2 && args[0] == "hold":
+		return hold(args[1])
+	case len(args) == 3 && args[0] == "write":
+		return poke(args[1], []byte(args[2]))
+	}
+	return fmt.Errorf("usage: hold ADDR | write PATH VALUE")
+}

@@ -1,0 +1,109 @@
+//go:build linux
+
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+)
+
+// requireVar makes a missing part a failure: CI must not pass because it tested nothing.
+const requireVar = "ENIAGENT_REQUIRE_VM"
+
+// shared is the one machine that the tests of this package use in turn: a boot costs more than most tests.
+type shared struct {
+	once sync.Once
+	vm   *VM
+	err  error
+}
+
+// The machine outlives every test, so it cannot be a local of one.
+var machineOfAll shared
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if vm := machineOfAll.vm; vm != nil {
+		if err := vm.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// sharedConfig is what the shared machine is. Port 2 is free.
+func sharedConfig() Config {
+	return Config{NICs: 2, FreePorts: 1, Log: consoleLog()}
+}
+
+func consoleLog() *os.File {
+	if testing.Verbose() {
+		return os.Stderr
+	}
+	return nil
+}
+
+// requireVM skips, or fails where a VM is required, when there cannot be one.
+func requireVM(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not in short mode: boots a VM")
+	}
+	if _, err := Find(); err != nil {
+		if os.Getenv(requireVar) == "1" {
+			t.Fatalf("%s=1, but: %v", requireVar, err)
+		}
+		t.Skipf("NOT TESTED ON A REAL KERNEL: %v", err)
+	}
+}
+
+// sharedVM gives the shared machine, running: a test may have left it off. Tests that use it must not be parallel.
+func sharedVM(t *testing.T) *VM {
+	t.Helper()
+	requireVM(t)
+	s := &machineOfAll
+	s.once.Do(func() { s.vm, s.err = Start(t.Context(), sharedConfig()) })
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	if !s.vm.Running() {
+		must(t, s.vm.Boot(t.Context()))
+	}
+	return s.vm
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mustRun runs a program that has to succeed.
+func mustRun(t *testing.T, vm *VM, args ...string) string {
+	t.Helper()
+	res, err := vm.Run(t.Context(), Command(args...))
+	must(t, err)
+	if !res.OK() {
+		t.Fatalf("%v: %v", args, res)
+	}
+	return string(res.Stdout)
+}
+
+// mustNICs gives the PFs.
+func mustNICs(t *testing.T, vm *VM) []NIC {
+	t.Helper()
+	nics, err := vm.NICs(t.Context())
+	must(t, err)
+	return nics
+}
+
+func wantIs(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got error %v, want %v", what, err, want)
+	}
+}

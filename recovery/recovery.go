@@ -1,0 +1,207 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"eniagent/drivers"
+	"eniagent/journal"
+)
+
+// Host is what recovery asks of a host. It never writes.
+type Host interface {
+	Observe(ctx context.Context, k drivers.Key) drivers.Observation
+	Identify(ctx context.Context, t drivers.Target) (drivers.Identity, error)
+	Fenced(t drivers.Target) (bool, error)
+}
+
+// Env is what is known of the machine and of the rules.
+type Env struct {
+	Specs     drivers.Specs
+	BootID    string
+	MachineID string // "" is unknown
+	// MaxAttempts is how often a goal is tried before it is given up.
+	MaxAttempts int
+	// Wanted says whether an operation is still wanted.
+	Wanted func(*journal.Operation) Wanted
+}
+
+// Finding is one key of an operation, and what was found there.
+type Finding struct {
+	Change   journal.Change
+	Observed drivers.Observation
+	Class    Class
+}
+
+// Judgement is an open operation, what was found, and what becomes of it.
+type Judgement struct {
+	Operation journal.Operation
+	Findings  []Finding
+	Class     Class
+	Epoch     Epoch
+	Wanted    Wanted
+	Decision  Decision
+	Why       string
+	// BootChanged says that the operation was begun by an earlier kernel.
+	BootChanged bool
+	// Fenced says that a write still runs on one of the targets, so that the
+	// host was not observed.
+	Fenced bool
+	// Goal is what the host is driven to; nil unless the decision writes.
+	Goal map[drivers.Key]drivers.State
+}
+
+// Judge observes an open operation and decides on it.
+func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement {
+	j := Judgement{Operation: op, Wanted: Unsure}
+	if env.Wanted != nil {
+		j.Wanted = env.Wanted(&op)
+	}
+	epoch, why := epochOf(ctx, env, h, &op)
+	j.Epoch, j.BootChanged = epoch, op.BootID != env.BootID
+	judged := judgedChanges(&op, epoch)
+	volatile := len(judged) == 0
+	if volatile {
+		judged = op.Changes // superseded whatever is found; shown to people
+	}
+	j.find(ctx, env, h, judged)
+	j.Decision, j.Why = Decide(Case{
+		State: op.State, Class: j.Class, Epoch: epoch, Wanted: j.Wanted,
+		Persistent: !volatile && judged[0].Class == drivers.Persistent,
+		Absent:     allAbsent(judged),
+		Ready:      j.ready(&op),
+		Exhausted:  op.Tries() >= env.MaxAttempts,
+	})
+	if why != "" && j.Decision == Supersede {
+		j.Why = why
+	}
+	switch {
+	case j.Fenced && j.Decision == Keep:
+		j.Why = "a write still runs in the kernel on its target"
+	case j.Decision == Replay:
+		j.Goal = op.After()
+	case j.Decision == Revert:
+		j.Goal = op.Before()
+	}
+	return j
+}
+
+// epochOf compares the boot, the machine and the devices of an operation with
+// what is there now.
+func epochOf(ctx context.Context, env Env, h Host, op *journal.Operation) (Epoch, string) {
+	if op.MachineID != "" && env.MachineID != "" && op.MachineID != env.MachineID {
+		return OtherMachine, ""
+	}
+	if op.BootID != env.BootID {
+		return NewBoot, "the machine was booted anew since"
+	}
+	for t, recorded := range op.Identity {
+		now, err := h.Identify(ctx, t)
+		if err != nil {
+			continue // gone or unreadable: the observation says which
+		}
+		if field := recorded.Difference(now); field != "" {
+			return NewBoot, fmt.Sprintf("%s is another device than it was: its %s differs", t, field)
+		}
+	}
+	return SameBoot, ""
+}
+
+// judgedChanges are the changes that the epoch leaves to judge: in a new boot
+// the persistent ones, as the others died with the old kernel.
+func judgedChanges(op *journal.Operation, epoch Epoch) []journal.Change {
+	if epoch == SameBoot {
+		return op.Changes
+	}
+	var persistent []journal.Change
+	for _, c := range op.Changes {
+		if c.Class == drivers.Persistent {
+			persistent = append(persistent, c)
+		}
+	}
+	return persistent
+}
+
+// find observes and classifies, unless a fence says that what could be read
+// would lie.
+func (j *Judgement) find(ctx context.Context, env Env, h Host, judged []journal.Change) {
+	view := j.Operation
+	view.Changes = judged
+	fence := fenced(h, view.Targets())
+	j.Fenced = errors.Is(fence, drivers.ErrFenced)
+	var classes []Class
+	for _, c := range judged {
+		f := Finding{Change: c, Observed: drivers.Observation{Presence: drivers.Unobservable, Err: fence}}
+		if fence == nil {
+			f.Observed = h.Observe(ctx, c.Key)
+		}
+		f.Class = Classify(env.Specs, &view, c, f.Observed)
+		classes = append(classes, f.Class)
+		j.Findings = append(j.Findings, f)
+	}
+	j.Class = Whole(env.Specs, &view, classes)
+}
+
+func fenced(h Host, targets []drivers.Target) error {
+	for _, t := range targets {
+		held, err := h.Fenced(t)
+		if err != nil {
+			return err
+		}
+		if held {
+			return fmt.Errorf("%s: %w", t, drivers.ErrFenced)
+		}
+	}
+	return nil
+}
+
+func allAbsent(changes []journal.Change) bool {
+	for _, c := range changes {
+		if c.Before != Absent {
+			return false
+		}
+	}
+	return true
+}
+
+// Absent is the state before of a file entry that was not there.
+const Absent drivers.State = "absent"
+
+// ready says whether every volatile key of the operation, which its persistent
+// keys depend on, is at its After.
+func (j *Judgement) ready(op *journal.Operation) bool {
+	if j.Epoch == SameBoot {
+		return true
+	}
+	for _, c := range op.Changes {
+		if c.Class == drivers.Volatile {
+			return false // it died with the old kernel, and was not made anew yet
+		}
+	}
+	return true
+}
+
+// WantedBy answers Env.Wanted from the goals that are known to be desired; nil
+// goals are not known.
+func WantedBy(goals map[drivers.Key]drivers.State) func(*journal.Operation) Wanted {
+	return func(op *journal.Operation) Wanted {
+		if goals == nil {
+			return Unsure
+		}
+		asked := false
+		for _, c := range op.Changes {
+			goal, ok := goals[c.Key]
+			switch {
+			case ok && goal != c.After:
+				return Withdrawn
+			case ok:
+				asked = true
+			}
+		}
+		if asked {
+			return StillWanted
+		}
+		return Withdrawn
+	}
+}
