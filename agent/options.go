@@ -81,6 +81,9 @@ func (o Options) Validate() error {
 		if p.path == "" && p.flag == "simulate-state" {
 			continue
 		}
+		if p.flag != "state-dir" && filepath.Dir(p.path) == filepath.Clean(o.StateDir) {
+			continue // what is wrong with the way there is said once
+		}
 		if err := CheckPath(p.path); err != nil {
 			bad(p.flag, p.path, "%v", err)
 		}
@@ -88,7 +91,13 @@ func (o Options) Validate() error {
 	if err := checkOwner(o.StateDir); err != nil {
 		bad("state-dir", o.StateDir, "%v", err)
 	}
-	if _, _, err := net.SplitHostPort(o.Listen); o.Listen != "" && err != nil {
+	if err := checkConfig(o.ConfigFile); err != nil {
+		bad("config", o.ConfigFile, "%v", err)
+	}
+	if long := len(o.SocketPath()) - maxSocketPath; long > 0 {
+		bad("state-dir", o.StateDir, "is %d bytes too long for the control socket in it", long)
+	}
+	if o.Listen != "" && !hostPort(o.Listen) {
 		bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")
 	}
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, o.LogLevel) {
@@ -99,6 +108,37 @@ func (o Options) Validate() error {
 	}
 	if len(errs) > 0 {
 		return &UsageError{errors.Join(errs...)}
+	}
+	return nil
+}
+
+// maxSocketPath is sizeof(sun_path) without its NUL, unix(7).
+const maxSocketPath = 107
+
+func hostPort(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil && port != ""
+}
+
+// checkConfig wants a file that only root and the agent's user can write, where
+// it exists: it is an instruction list for a root process. It may be a link, as
+// in a volume of Kubernetes.
+func checkConfig(path string) error {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	switch {
+	case err != nil:
+		return nil // told by the source, which waits for it
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("is not a file")
+	case int(st.Uid) != os.Geteuid() && st.Uid != 0:
+		return fmt.Errorf("belongs to user %d: want root or the agent's own user; chown root %s", st.Uid, path)
+	case st.Mode&0o002 != 0:
+		return fmt.Errorf("can be written by everybody (mode %04o): chmod o-w %s", st.Mode&0o777, path)
 	}
 	return nil
 }

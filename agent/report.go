@@ -82,6 +82,8 @@ type StepReport struct {
 	To     drivers.State  `json:"to"`
 }
 
+func (s StepReport) key() drivers.Key { return drivers.Key{Kind: s.Kind, Target: s.Target} }
+
 func reportSteps(steps []drivers.Step) []StepReport {
 	reports := make([]StepReport, 0, len(steps))
 	for _, s := range steps {

@@ -161,11 +161,20 @@ func (v View) firstMissing(ctx context.Context, r request) []journal.Goal {
 	})
 }
 
-// Plan is what would be done for each entry of the desired state.
+// Plan is what would be done for each entry of the desired state. What several
+// of them need first, such as a module, is shown with the first.
 func (v View) Plan(ctx context.Context, requests []request, src SourceReport) PlanReport {
 	p := PlanReport{Source: src, Entries: []PlanEntry{}}
+	planned := map[drivers.Key]bool{}
 	for _, r := range requests {
-		p.Entries = append(p.Entries, v.planEntry(ctx, r))
+		e := v.planEntry(ctx, r)
+		e.Steps = slices.DeleteFunc(e.Steps, func(s StepReport) bool {
+			return slices.ContainsFunc(r.first, func(g journal.Goal) bool { return g.Key == s.key() && planned[g.Key] })
+		})
+		for _, g := range r.first {
+			planned[g.Key] = true
+		}
+		p.Entries = append(p.Entries, e)
 	}
 	return p
 }

@@ -197,14 +197,13 @@ func (p *Proc) Expect(ctx context.Context, text string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil {
-		err = fmt.Errorf("it ended: %w", p.err)
-		if p.err == nil {
-			err = fmt.Errorf("it ended: %v", p.res)
-		}
-		return fmt.Errorf("expect %q of %s: %w", text, p.name, err)
+	switch {
+	case err != nil:
+		return p.vm.explain(fmt.Sprintf("expect %q of %s (so far: %s%s)", text, p.name, p.res.Stdout, p.res.Stderr), err)
+	case p.err != nil:
+		return fmt.Errorf("expect %q of %s: %w", text, p.name, p.err)
 	}
-	return p.vm.explain(fmt.Sprintf("expect %q of %s (so far: %s%s)", text, p.name, p.res.Stdout, p.res.Stderr), err)
+	return fmt.Errorf("expect %q of %s: it ended: %v", text, p.name, p.res)
 }
 
 // Signal sends the program, and not its children, a signal.
@@ -228,13 +227,13 @@ func (p *Proc) signal(ctx context.Context, s syscall.Signal, group bool) error {
 	return nil
 }
 
-// AwaitState waits until the kernel gives the program's state as one of those letters: "D" for a sleep that nothing
-// interrupts.
+// AwaitState waits until a thread of the program is in the state that the kernel gives this letter: "D" for a sleep
+// that nothing interrupts.
 func (p *Proc) AwaitState(ctx context.Context, letter string) error {
-	return p.vm.until(ctx, wire.Contains, fmt.Sprintf("/proc/%d/status", p.PID()), "State:\t"+letter)
+	return p.vm.until(ctx, wire.Contains, fmt.Sprintf("/proc/%d/task/*/status", p.PID()), "State:\t"+letter)
 }
 
-// AwaitIn waits until the program sleeps in the kernel function given.
+// AwaitIn waits until a thread of the program sleeps in the kernel function given.
 func (p *Proc) AwaitIn(ctx context.Context, function string) error {
 	return p.vm.until(ctx, wire.Contains, fmt.Sprintf("/proc/%d/task/*/stack", p.PID()), function)
 }

@@ -95,11 +95,12 @@ func (c Config) files() map[string]string {
 	return all
 }
 
-// accel is TCG unless somebody who knows the machine says otherwise. That /dev/kvm opens proves nothing: nested
-// KVM was seen to open, create the VM and then fail on the kernel's first wide instruction.
+// accel is TCG unless somebody who knows the machine says otherwise. That /dev/kvm opens proves nothing: nested KVM
+// was seen to create a VM and then fail on the kernel's first wide instruction. One thread for all CPUs costs less
+// than a second a boot, and with more of them QEMU 10 was seen to abort in iotlb_to_section while VFs went away.
 func accel() string {
 	if a := os.Getenv("ENIAGENT_VM_ACCEL"); a != "" {
 		return a
 	}
-	return "tcg,thread=multi"
+	return "tcg,thread=single"
 }

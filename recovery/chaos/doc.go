@@ -30,7 +30,8 @@
 //   - A power cut is SIGKILL to QEMU. It loses the guest's page cache, and nothing that the guest's disk had
 //     acknowledged: a disk that lies about a flush is not what this models.
 //   - Emulation is by default in software (TCG): nested virtualisation that claims to work and does not is common.
-//     ENIAGENT_VM_ACCEL=kvm uses KVM where it is known to be good. Times measured in the guest mean little.
+//     ENIAGENT_VM_ACCEL=kvm uses KVM where it is known to be good. Times measured in the guest mean little, and its
+//     two CPUs take turns.
 //   - No udev runs: nothing renames interfaces, and a module is loaded only when something asks for it.
 //   - A PCI address is looked up by the root port a NIC is behind, so a NIC is found whatever driver it has.
 //   - The kernel has no VFIO no-IOMMU mode. NoIOMMU gives the guest in which vfio-pci refuses to bind.

@@ -102,7 +102,9 @@ func (v *VM) PlugNIC(ctx context.Context, port int, addr string) (NIC, error) {
 	if err := m.qmp.do(ctx, "device_add", map[string]any{
 		"driver": "igb", "id": nicID(port), "netdev": netID(port), "bus": portID(port), "mac": addr,
 	}); err != nil {
-		return NIC{}, fmt.Errorf("plug NIC %d: %w", port, err)
+		// The port is taken, most likely: leave it as it was.
+		undo := m.qmp.do(ctx, "netdev_del", map[string]any{"id": netID(port)})
+		return NIC{}, fmt.Errorf("plug NIC %d: %w", port, errors.Join(err, undo))
 	}
 	v.mu.Lock()
 	v.ports[port] = addr

@@ -5,6 +5,7 @@ package chaos
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"testing"
@@ -39,11 +40,11 @@ func sharedConfig() Config {
 	return Config{NICs: 2, FreePorts: 1, Log: consoleLog()}
 }
 
-func consoleLog() *os.File {
+func consoleLog() io.Writer {
 	if testing.Verbose() {
 		return os.Stderr
 	}
-	return nil
+	return io.Discard
 }
 
 // requireVM skips, or fails where a VM is required, when there cannot be one.

@@ -98,25 +98,31 @@ func check(test wire.Test, pattern, want string) (string, bool) {
 	if test == wire.Gone {
 		return strings.Join(matches, " "), len(matches) == 0
 	}
-	if len(matches) == 0 {
-		return "", false
+	if test == wire.Exists {
+		return strings.Join(matches[:min(1, len(matches))], ""), len(matches) > 0
 	}
-	file := matches[0]
-	switch test {
-	case wire.Exists:
-		return file, true
-	case wire.LinksTo:
+	// Any match will do: of a program's threads it is not known which one is in the kernel.
+	var seen string
+	for _, file := range matches {
+		var ok bool
+		if seen, ok = holds(test, file, want); ok {
+			return seen, true
+		}
+	}
+	return seen, false
+}
+
+func holds(test wire.Test, file, want string) (string, bool) {
+	if test == wire.LinksTo {
 		link, err := os.Readlink(file)
 		return link, err == nil && filepath.Base(link) == want
-	case wire.Equals, wire.Contains:
-		raw, err := os.ReadFile(file)
-		seen := strings.TrimSpace(string(raw))
-		if test == wire.Equals {
-			return seen, err == nil && seen == want
-		}
-		return seen, err == nil && strings.Contains(string(raw), want)
 	}
-	return "", false
+	raw, err := os.ReadFile(file)
+	seen := strings.TrimSpace(string(raw))
+	if test == wire.Equals {
+		return seen, err == nil && seen == want
+	}
+	return seen, err == nil && strings.Contains(string(raw), want)
 }
 
 func dmesg() ([]byte, error) {

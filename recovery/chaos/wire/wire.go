@@ -34,7 +34,7 @@ const (
 	PowerOff Op = "poweroff" // PowerOff syncs, unmounts the disk and switches the machine off.
 )
 
-// Test is a condition on a path. Path is a pattern as filepath.Glob takes it; the first match counts.
+// Test is a condition on a path. Path is a pattern as filepath.Glob takes it; one match for which it holds is enough.
 type Test string
 
 // The conditions the guest can wait for.

@@ -1,0 +1,441 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"eniagent/agent/engine"
+	"eniagent/agent/plan"
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+	"eniagent/journal"
+	"eniagent/recovery"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func (w *world) bindDraft() plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) }
+
+// TestForeignHandIsNeverOverwritten lets another tool take the function at
+// every crash point of a bind.
+func TestForeignHandIsNeverOverwritten(t *testing.T) {
+	w := newWorld(t)
+	draft := w.bindDraft()
+	crashes := shots(w, func() {
+		j, e := w.open()
+		e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+		j.Abandon()
+	})
+	quarantined := 0
+	for _, c := range crashes {
+		open, _, _ := c.world.operations()
+		c.world.takeAway()
+		before, writes := c.world.kernel.String(), c.world.kernel.Writes()
+		c.world.recover(plan.Goal(draft.After))
+		if c.world.kernel.String() != before || c.world.kernel.Writes() != writes {
+			t.Errorf("crash at %s: what another tool did was overwritten", c.label)
+		}
+		left, q, _ := c.world.operations()
+		if len(left) > 0 || len(q) != len(open) {
+			t.Errorf("crash at %s: %d were open, now %v are open and %v in quarantine", c.label, len(open), left, q)
+		}
+		quarantined += len(q)
+	}
+	if quarantined == 0 {
+		t.Error("no operation was ever open: nothing was tested")
+	}
+}
+
+// takeAway gives the function to uio_pci_generic, as another tool would.
+func (w *world) takeAway() {
+	w.t.Helper()
+	address := string(port)
+	write := func(path, value string) error {
+		return w.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: port, Path: path, Value: value})
+	}
+	driver, err := host.DriverOf(context.Background(), w.kernel, address)
+	if err == nil {
+		err = write(host.Attr(address, "driver_override"), "uio_pci_generic\n")
+	}
+	if err == nil && driver != "" {
+		err = write(host.PCIDrivers+driver+"/unbind", address)
+	}
+	if err == nil {
+		err = write(host.PCIDrivers+"uio_pci_generic/bind", address)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestActingBeforeTheIntentIsCaught is the broken variant of the write-ahead
+// rule: the same check that every crash test runs must see it.
+func TestActingBeforeTheIntentIsCaught(t *testing.T) {
+	w := newWorld(t)
+	draft := w.bindDraft()
+	_, e := w.open()
+	d, err := e.Drivers.Driver("driver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Apply(context.Background(), port, "driver=igb override=vfio-pci"); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.broken) == 0 {
+		t.Fatal("a write without an intent was not noticed")
+	}
+	if r := e.Run(context.Background(), draft, journal.Reason{Source: "test"}); r.Outcome != engine.Blocked {
+		t.Errorf("a draft of a host that has changed since ended %s, want %s", r.Outcome, engine.Blocked)
+	}
+}
+
+// credulous is a driver that believes its writes: the broken variant of
+// reading back.
+type credulous struct {
+	drivers.Driver
+	said drivers.State
+}
+
+func (c *credulous) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
+	if err := c.Driver.Apply(ctx, t, to); err != nil && !errors.Is(err, drivers.ErrUnverified) {
+		return err
+	}
+	c.said = to
+	return nil
+}
+
+func (c *credulous) Observe(ctx context.Context, t drivers.Target) drivers.Observation {
+	if c.said != "" {
+		return drivers.Seen(c.said)
+	}
+	return c.Driver.Observe(ctx, t)
+}
+
+func TestSuccessIsReadBack(t *testing.T) {
+	run := func(t *testing.T, wrap func(drivers.Driver) drivers.Driver) (engine.Result, bool) {
+		w := newWorld(t)
+		w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Noop: true, Times: -1})
+		draft := w.bindDraft()
+		_, e := w.open()
+		e.Drivers.Drivers["driver"] = wrap(e.Drivers.Drivers["driver"])
+		r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+		return r, r.Outcome != engine.Done || w.at(draft.After)
+	}
+	r, truthful := run(t, func(d drivers.Driver) drivers.Driver { return d })
+	if !truthful || r.Outcome != engine.Reverted {
+		t.Errorf("a bind that did nothing ended %s (%v), want %s", r.Outcome, r.Err, engine.Reverted)
+	}
+	if _, truthful := run(t, func(d drivers.Driver) drivers.Driver { return &credulous{Driver: d} }); truthful {
+		t.Error("a driver that believes its writes was not noticed")
+	}
+}
+
+func TestHungWriteKeepsItsTargetOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.rebind(port, "igb", "vfio-pci")
+		release := w.kernel.Hold(string(port))
+		back := w.cover(port, driverGoal(port, "igb"), plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"})
+		j, e := w.open()
+		r := e.Run(t.Context(), back, journal.Reason{Source: "test"})
+		if r.Outcome != engine.Kept || !errors.Is(r.Err, drivers.ErrFenced) {
+			t.Fatalf("unbinding a held function ended %s (%v), want %s", r.Outcome, r.Err, engine.Kept)
+		}
+		if r := e.Run(t.Context(), w.cover(vf, driverGoal(vf, "vfio-pci"), nil), journal.Reason{Source: "test"}); r.Outcome != engine.Done {
+			t.Errorf("another function meanwhile ended %s (%v)", r.Outcome, r.Err)
+		}
+		// A new agent on the same kernel: fenced is not observed, the write-ahead
+		// record stays.
+		j.Abandon()
+		j, e = w.open()
+		judged, _ := e.Resume(t.Context(), w.env(back.After), r.Operation)
+		if judged.Decision != recovery.Keep || !judged.Fenced {
+			t.Errorf("fenced operation was judged %s (%s)", judged.Decision, judged.Why)
+		}
+		release()
+		synctest.Wait()
+		if _, r = e.Resume(t.Context(), w.env(back.After), r.Operation); r.Outcome != engine.Done {
+			t.Errorf("after the holder's end it is %s (%v)\n%s", r.Outcome, r.Err, &w.log)
+		}
+		if !w.at(back.After) {
+			t.Errorf("the host is at %v", w.observe(back.After))
+		}
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOutcomes(t *testing.T) {
+	tests := []struct {
+		name   string
+		fault  sim.Fault
+		guard  engine.Guard
+		before func(*world)
+		want   engine.Outcome
+		tries  int // of the operation in the journal; 0 when none was begun
+	}{
+		{name: "done", want: engine.Done, tries: 1},
+		{name: "a passing error is tried again", fault: sim.Fault{Label: "bind", Errno: syscall.EAGAIN, Times: 2}, want: engine.Done, tries: 3},
+		{name: "an error that does not pass is reverted", fault: sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EAGAIN, Times: -1}, want: engine.Reverted, tries: 4},
+		{name: "an error that cannot pass is reverted at once", fault: sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EINVAL, Times: -1}, want: engine.Reverted, tries: 2},
+		{name: "an error after the write was made is no error", fault: sim.Fault{Label: "bind", When: sim.After, Errno: syscall.EIO}, want: engine.Done, tries: 2},
+		{name: "a revert that fails too is for a person", fault: sim.Fault{Label: "bind", Errno: syscall.EINVAL, Times: -1}, want: engine.Quarantined, tries: 4},
+		{name: "the guard refuses", guard: func(context.Context, plan.Goal) error { return drivers.ErrRefused }, want: engine.Refused},
+		{
+			name: "a precheck refuses", want: engine.Refused,
+			before: func(w *world) { w.foreign(host.Call{Op: host.OpUnload, Target: "module/vfio_pci", Value: "vfio_pci"}) },
+		},
+		{
+			name: "the host has changed since", want: engine.Blocked,
+			before: func(w *world) { w.setLink(port, 4000, true) },
+		},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			draft := w.bindDraft()
+			if tc.before != nil {
+				tc.before(w)
+			}
+			if tc.fault.Label != "" {
+				w.inject(tc.fault)
+			}
+			j, e := w.open()
+			e.Guard = tc.guard
+			r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+			if r.Outcome != tc.want || (r.Err == nil) != (tc.want == engine.Done) {
+				t.Errorf("ended %s (%v), want %s\n%s", r.Outcome, r.Err, tc.want, &w.log)
+			}
+			op, _ := j.Get(r.Operation)
+			if op.Attempts != tc.tries {
+				t.Errorf("tried %d times, want %d", op.Attempts, tc.tries)
+			}
+			if len(w.broken) > 0 {
+				t.Error(w.broken)
+			}
+			if err := j.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestFunctionThatVanishesSupersedes(t *testing.T) {
+	w := newWorld(t)
+	draft := w.bindDraft()
+	j, e := w.open()
+	hook := w.kernel.Hook
+	w.kernel.Hook = func(p sim.Point) {
+		hook(p)
+		if p.Label == "unbind" && p.When == sim.After {
+			if err := w.kernel.Unplug(string(port)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+	if r.Outcome != engine.Superseded {
+		t.Errorf("ended %s (%v), want %s", r.Outcome, r.Err, engine.Superseded)
+	}
+	j.Abandon()
+}
+
+func TestFailuresAreCountedAndCleared(t *testing.T) {
+	w := newWorld(t)
+	w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EINVAL, Times: 3})
+	j, e := w.open()
+	for n := 1; n <= 3; n++ {
+		draft := w.bindDraft()
+		e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+		f, ok := e.Failure(draft)
+		if !ok || f.Reverts != n || !f.Until.After(time.Now()) || f.LastError == "" {
+			t.Fatalf("after %d reverts the journal counts %+v", n, f)
+		}
+	}
+	draft := w.bindDraft()
+	if r := e.Run(context.Background(), draft, journal.Reason{Source: "test"}); r.Outcome != engine.Done {
+		t.Fatalf("ended %s (%v)", r.Outcome, r.Err)
+	}
+	if f, ok := e.Failure(draft); ok {
+		t.Errorf("a success did not clear %+v", f)
+	}
+	j.Abandon()
+}
+
+// TestPoisonIsCountedAcrossBoots: three boots in a row that end while a goal
+// is tried put it off; two do not.
+func TestPoisonIsCountedAcrossBoots(t *testing.T) {
+	w := newWorld(t)
+	for n := 1; n <= 3; n++ {
+		if n > 1 {
+			w.t.Logf("boot %d", n)
+			for _, m := range []string{"vfio", "irqbypass", "vfio_pci_core", "vfio_pci"} {
+				w.load(m)
+			}
+		}
+		draft := w.bindDraft()
+		crashed := false
+		var at *world
+		w.boundary = func(label string) {
+			if strings.Contains(label, "before") && strings.Contains(label, "bind") && strings.HasPrefix(label, "host") && !strings.Contains(label, "unbind") && !crashed {
+				crashed, at = true, w.copyAt()
+			}
+		}
+		j, e := w.open()
+		e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+		j.Abandon()
+		w = at
+		w.kernel.Reboot()
+		w.recover(plan.Goal(draft.After))
+		j, e = w.open()
+		f, ok := e.Failure(draft)
+		if !ok || f.Panics != n || f.Until.IsZero() == (n == 3) {
+			t.Fatalf("after %d boots: %+v", n, f)
+		}
+		j.Abandon()
+	}
+}
+
+// TestOneOperationATarget runs two operations on one target, and a resume of
+// the first from outside, at once.
+func TestOneOperationATarget(t *testing.T) {
+	w := newWorld(t)
+	draft := w.bindDraft()
+	j, e := w.open()
+	hook := w.kernel.Hook
+	tried := false
+	w.kernel.Hook = func(p sim.Point) {
+		hook(p)
+		if tried {
+			return
+		}
+		tried = true
+		if r := e.Run(context.Background(), draft, journal.Reason{Source: "test"}); r.Outcome != engine.Blocked {
+			t.Errorf("a second operation on the target ended %s", r.Outcome)
+		}
+		if _, r := e.Resume(context.Background(), w.env(nil), j.Operations()[0].ID); r.Outcome != engine.Blocked {
+			t.Errorf("resuming an operation that is being carried out ended %s", r.Outcome)
+		}
+	}
+	if r := e.Run(context.Background(), draft, journal.Reason{Source: "test"}); r.Outcome != engine.Done || !tried {
+		t.Errorf("ended %s (%v)", r.Outcome, r.Err)
+	}
+	j.Abandon()
+}
+
+// TestForgedRecordWritesNothingElsewhere: a record with a valid checksum is
+// still only believed as far as the allow-list goes.
+func TestForgedRecordWritesNothingElsewhere(t *testing.T) {
+	w := newWorld(t)
+	j, e := w.open()
+	defer j.Abandon()
+	for _, c := range []journal.Change{
+		{Key: keyOf("driver", port), Class: drivers.Volatile, Before: "driver=igb override=-", After: "driver=../../evil override=../../evil"},
+		{Key: keyOf("mtu", port), Class: drivers.Volatile, Before: "1500", After: "9000; rm -rf /"},
+		{Key: keyOf("noiommu", "param/kernel/panic"), Class: drivers.Volatile, Before: "off", After: "on"},
+		{Key: keyOf("firmware", port), Class: drivers.Volatile, Before: "a", After: "b"},
+	} {
+		op, err := j.Begin(context.Background(), journal.Operation{Changes: []journal.Change{c}, Reason: journal.Reason{Source: "forged"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Resume(context.Background(), w.env(nil), op.ID)
+		if n := w.kernel.Writes(); n != 0 {
+			t.Fatalf("%s to %q was written", c.Key, c.After)
+		}
+		if op, _ = j.Get(op.ID); op.State.Open() {
+			if err := j.Finish(op.ID, journal.Superseded, "test"); err != nil {
+				t.Fatal(err)
+			}
+		} else if op.State == journal.Quarantined {
+			if err := j.Resolve(context.Background(), op.ID, "accept", "test", "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// outsideCalls are calls of a method with that name in files that may not.
+func outsideCalls(file *ast.File, fset *token.FileSet, method string) []string {
+	var found []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		if s, ok := call.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == method {
+			found = append(found, fset.Position(call.Pos()).String())
+		}
+		return true
+	})
+	return found
+}
+
+// TestOnlyTheEngineWritesTheHost: Apply is called by the engine alone, and the
+// host's Do by drivers alone.
+func TestOnlyTheEngineWritesTheHost(t *testing.T) {
+	allowed := map[string][]string{
+		"Apply": {"agent/engine"},
+		"Do":    {"drivers/dpdk", "drivers/link", "drivers/module", "drivers/host", "drivers/host/sim", "cmd/agent"},
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, path, nil, 0)
+		if err != nil {
+			return err
+		}
+		for method, dirs := range allowed {
+			calls := outsideCalls(file, fset, method)
+			if strings.HasPrefix(rel, "drivers/drivertest") {
+				continue // the drivers' own tests
+			}
+			seen[method] += len(calls)
+			if len(calls) > 0 && !slices.Contains(dirs, filepath.ToSlash(filepath.Dir(rel))) {
+				t.Errorf("%s is called in %v: only %v may", method, calls, dirs)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen["Apply"] != 1 || seen["Do"] == 0 {
+		t.Errorf("found %v calls: the check does not see what it looks for", seen)
+	}
+	// The broken variant: a write from elsewhere.
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "elsewhere.go", "package p\nfunc f() { d.Apply(ctx, t, s) }", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(outsideCalls(file, fset, "Apply")) != 1 {
+		t.Error("a call from elsewhere is not seen")
+	}
+}
