@@ -55,6 +55,8 @@ type Agent struct {
 
 	workers sync.WaitGroup
 	slots   chan struct{}
+	heard   bool  // the source has spoken, or had its time; the loop's own
+	unkept  error // why desired state is not in the journal; the loop's own
 
 	mu         sync.Mutex
 	source     SourceReport
@@ -144,6 +146,9 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 const (
 	beat   = time.Second           // the loop is alive
 	settle = 20 * time.Millisecond // events that come together make one pass
+	// grace is how long the source has for its first word after a start, before
+	// the last good desired state is acted on: it may have changed meanwhile.
+	grace = 2 * time.Second
 )
 
 func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <-chan host.Event) error {
@@ -151,6 +156,7 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 	defer full.Stop()
 	defer pulse.Stop()
 	var soon <-chan time.Time
+	patience := time.After(grace)
 	for {
 		pass := false
 		select {
@@ -161,7 +167,8 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 				updates = nil
 				break
 			}
-			pass = a.take(ctx, u)
+			a.take(ctx, u)
+			a.heard, pass = true, true
 		case _, ok := <-events:
 			if !ok {
 				return fmt.Errorf("events of the host ended: %w", context.Cause(ctx))
@@ -173,6 +180,8 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			if soon == nil {
 				soon = time.After(settle)
 			}
+		case <-patience:
+			a.heard, pass = true, true
 		case <-soon:
 			soon, pass = nil, true
 		case <-full.C:

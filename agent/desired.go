@@ -42,16 +42,16 @@ func (a *Agent) restore() {
 	a.remembered = a.view.selections(d)
 }
 
-// take puts a new desired state in force, and says whether there is one. A
-// source that cannot be read leaves the last good one.
-func (a *Agent) take(ctx context.Context, u source.Update) bool {
+// take puts a new desired state in force. A source that cannot be read leaves
+// the last good one.
+func (a *Agent) take(ctx context.Context, u source.Update) {
 	a.metrics.sourceError(u.Err)
 	if u.Err != nil {
 		a.mu.Lock()
 		a.source.Error = u.Err.Error()
 		a.mu.Unlock()
 		level.Warn(a.logger).Log("source", a.c.Name, "object", a.c.Object, "err", u.Err, "msg", "desired state not readable, the last good one stays in force")
-		return true
+		return
 	}
 	a.mu.Lock()
 	old := a.interfaces
@@ -62,7 +62,6 @@ func (a *Agent) take(ctx context.Context, u source.Update) bool {
 	a.mu.Unlock()
 	level.Info(a.logger).Log("source", a.c.Name, "object", a.c.Object, "generation", u.Desired.Generation, "count", count, "msg", "desired state in force")
 	a.forgive(ctx, changed)
-	return true
 }
 
 // merge is the new desired state plus the entries that it no longer names and

@@ -28,13 +28,18 @@ const (
 // none is on. It does not wait for them.
 func (a *Agent) pass(ctx context.Context) {
 	a.resumeOpen(ctx)
+	if !a.heard {
+		return
+	}
 	a.mu.Lock()
 	interfaces, remembered := slices.Clone(a.interfaces), slices.Clone(a.remembered)
 	a.mu.Unlock()
 	requests := a.view.resolve(ctx, interfaces, remembered)
-	if err := a.remember(ctx, requests); err != nil {
+	err := a.remember(ctx, requests)
+	if err != nil && (a.unkept == nil || a.unkept.Error() != err.Error()) {
 		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal")
 	}
+	a.unkept = err
 	a.mu.Lock()
 	a.order = a.order[:0]
 	for i := range requests {

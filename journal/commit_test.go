@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -19,34 +20,35 @@ func splitWords(s string) []string { return strings.Fields(s) }
 func TestFlushAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := memoryPlace()
-		commits := 0
+		var commits atomic.Int32
 		j := p.open(t, func(o *Options) {
 			o.FlushAfter = time.Second
-			o.OnCommit = func(time.Duration, error) { commits++ }
+			o.OnCommit = func(time.Duration, error) { commits.Add(1) }
 		})
 		a := begin(t, j, 1, "9000")
 		finish(t, j, a.ID, Done)
 		time.Sleep(999 * time.Millisecond)
 		synctest.Wait()
-		if commits != 1 {
-			t.Fatalf("%d commits before its time", commits)
+		if n := commits.Load(); n != 1 {
+			t.Fatalf("%d commits before its time", n)
 		}
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
-		if commits != 2 {
-			t.Fatalf("%d commits, want the flush", commits)
+		if n := commits.Load(); n != 2 {
+			t.Fatalf("%d commits, want the flush", n)
 		}
 		time.Sleep(time.Hour)
-		if commits != 2 {
-			t.Fatalf("%d commits while nothing happened", commits)
+		synctest.Wait()
+		if n := commits.Load(); n != 2 {
+			t.Fatalf("%d commits while nothing happened", n)
 		}
 		b := begin(t, j, 1, "9001")
 		finish(t, j, b.ID, Done)
 		c := begin(t, j, 2, "9001") // carries it; the timer has nothing left to do
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if commits != 4 {
-			t.Fatalf("%d commits, want 4", commits)
+		if n := commits.Load(); n != 4 {
+			t.Fatalf("%d commits, want 4", n)
 		}
 		wantOpen(t, j, c.ID)
 		j.Abandon()
@@ -217,12 +219,12 @@ func TestNoSpace(t *testing.T) {
 func TestNoSpaceRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := memoryPlace()
-		tries := 0
+		var tries atomic.Int32
 		j := p.open(t, func(o *Options) {
 			o.FlushAfter = time.Second
 			o.Fault = func(point string) error {
 				if strings.Contains(point, "finish:before") || strings.Contains(point, "retry:before") {
-					if tries++; tries < 4 {
+					if tries.Add(1) < 4 {
 						return syscall.ENOSPC
 					}
 				}
@@ -233,8 +235,8 @@ func TestNoSpaceRetries(t *testing.T) {
 		finish(t, j, a.ID, Done)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if tries != 4 {
-			t.Fatalf("%d tries", tries)
+		if n := tries.Load(); n != 4 {
+			t.Fatalf("%d tries", n)
 		}
 		j.Abandon()
 		wantOpen(t, p.open(t))

@@ -93,7 +93,7 @@ func (j *Journal) intent(o Operation) (Operation, error) {
 	}
 	o.ID, o.State, o.Attempts = j.nextID, Intent, 1
 	o.BootID, o.MachineID, o.TriedIn = j.o.BootID, j.o.MachineID, ""
-	o.LastError, o.Outcome, o.Agent = "", "", j.o.Version
+	o.LastError, o.Outcome, o.UndoneAt, o.Agent = "", "", 0, j.o.Version
 	o.Reason.Object = clip(o.Reason.Object)
 	o.Created = j.stamp()
 	o.Updated = o.Created

@@ -226,3 +226,18 @@ func TestWaitsForLock(t *testing.T) {
 	ok(t, err)
 	ok(t, k.Close())
 }
+
+// After a panic of bbolt the file is let go of, although its map stays.
+func TestPanicLetsGoOfTheFile(t *testing.T) {
+	p := filePlace(t)
+	j := p.open(t)
+	begin(t, j, 1, "1")
+	s := j.store.(*boltStore)
+	err := guard("commit", func() error { panic("as bbolt does") })
+	wantErr(t, err, ErrCorrupt)
+	s.dead = true
+	_, err = j.Begin(context.Background(), operation(2, "1"), nil)
+	wantErr(t, err, ErrIndeterminate)
+	wantErr(t, j.Close(), ErrIndeterminate)
+	wantOpen(t, p.open(t), 1)
+}

@@ -168,6 +168,8 @@ func (o *Operation) validate() error {
 		return fmt.Errorf("operation of %d changes: want 1 to %d: %w", len(o.Changes), maxChanges, ErrInvalid)
 	case o.Attempts < 0 || o.Attempts > maxCount:
 		return fmt.Errorf("%d attempts: %w", o.Attempts, ErrInvalid)
+	case o.UndoneAt < 0 || o.UndoneAt > o.Attempts:
+		return fmt.Errorf("undone at attempt %d of %d: %w", o.UndoneAt, o.Attempts, ErrInvalid)
 	}
 	for i, c := range o.Changes {
 		if err := c.validate(); err != nil {

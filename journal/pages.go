@@ -117,6 +117,22 @@ func (im *image) fits() error {
 	return nil
 }
 
+// headers checks what a meta page says of itself before its checksum begins. A
+// torn write does not change it: it is the same in every commit.
+func (im *image) headers() error {
+	for i := range int64(2) {
+		var h [pageHeader]byte
+		if _, err := im.r.ReadAt(h[:], i*pageSize); err != nil {
+			return fmt.Errorf("meta page %d: %w: %w", i, ErrCorrupt, err)
+		}
+		id, flags := binary.NativeEndian.Uint64(h[:]), binary.NativeEndian.Uint16(h[8:])
+		if id != uint64(i) || flags != metaPage {
+			return fmt.Errorf("meta page %d says it is page %d of kind %#x: %w", i, id, flags, ErrCorrupt)
+		}
+	}
+	return nil
+}
+
 // walker goes through the tree of one meta page.
 type walker struct {
 	im      *image
@@ -133,6 +149,9 @@ func (im *image) check(fn func(bucket, key string, value []byte) error) error {
 	if err := im.fits(); err != nil {
 		return err
 	}
+	if err := im.headers(); err != nil {
+		return err
+	}
 	w := &walker{im: im, meta: im.metas[0], seen: make([]bool, im.metas[0].high), fn: fn}
 	if err := w.tree("", w.meta.root, nil, nil, 0); err != nil {
 		return err
@@ -146,6 +165,15 @@ func (im *image) check(fn func(bucket, key string, value []byte) error) error {
 		}
 	}
 	return nil
+}
+
+// rows are all rows of a file whose pages are sound.
+func (im *image) rows() (rows []write, err error) {
+	err = im.check(func(bucket, key string, value []byte) error {
+		rows = append(rows, write{bucket, key, bytes.Clone(value)})
+		return nil
+	})
+	return rows, err
 }
 
 // collect walks leniently and returns what rows there are, and whether

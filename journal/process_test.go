@@ -104,14 +104,14 @@ func TestScanInChild(t *testing.T) {
 	ok(t, j.Close())
 	for _, role := range []string{"hang", "panic"} {
 		before := fingerprint(t, p.path())
-		_, err := p.try(scanChild(role), func(o *Options) { o.ScanTimeout = 300 * time.Millisecond })
+		_, err := p.try(scanChild(role), func(o *Options) { o.ScanTimeout = 2 * time.Second })
 		if err == nil || errors.Is(err, ErrCorrupt) || fingerprint(t, p.path()) != before {
 			t.Fatalf("a scan that always fails was believed: %v", err)
 		}
 	}
 	for _, role := range []string{"hang-once", "panic-once"} {
 		ok(t, os.WriteFile(filepath.Join(p.dir, "once"), nil, 0o600))
-		j, err := p.try(scanChild(role), func(o *Options) { o.ScanTimeout = 300 * time.Millisecond })
+		j, err := p.try(scanChild(role), func(o *Options) { o.ScanTimeout = 2 * time.Second })
 		ok(t, err)
 		d, degraded := j.Degraded()
 		if !degraded || !strings.Contains(d.Reason, "scan") {
@@ -361,6 +361,9 @@ func TestDiskFull(t *testing.T) {
 	begin(t, j, n, "1")
 	ok(t, j.Close())
 	j = p.open(t)
+	if d, degraded := j.Degraded(); degraded {
+		t.Fatalf("a full disk damaged the journal: %+v", d)
+	}
 	if got := len(j.Operations()); got != n {
 		t.Fatalf("%d open, want %d", got, n)
 	}

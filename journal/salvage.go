@@ -21,51 +21,58 @@ type saved struct {
 	records  *Records
 	meta     Meta
 	degraded *Degradation
+	manifest *Manifest // nil when it was lost
 	count    int
 	lost     []string
 	newer    error // the journal belongs to a newer agent
+
+	have map[slot]bool
+	ids  map[uint64]bool
 }
 
 // salvage keeps every row that decodes, those of a newer agent as they are.
 // older are rows of the commit before; they only fill gaps. One of its open
 // operations may long be done: recovery looks at the host and finds out.
 func salvage(newest, older []write) *saved {
-	s := &saved{records: newRecords()}
-	have := map[slot]bool{}
-	ids := map[uint64]bool{}
-	var manifest *Manifest
-	for i, rows := range [][]write{newest, older} {
-		for _, w := range inOrder(rows) {
-			at := slot{w.bucket, w.key}
-			if have[at] {
-				continue
-			}
-			rec, err := decode(w.bucket, w.key, w.value)
-			if m, ok := rec.(*Manifest); ok {
-				if manifest == nil {
-					manifest = m
-				}
-				have[at] = true
-				continue
-			}
-			if errors.Is(err, ErrNewer) && w.bucket == BucketMeta {
-				s.newer = err
-			}
-			if o, ok := rec.(*Operation); ok {
-				if ids[o.ID] {
-					continue
-				}
-				ids[o.ID] = true
-			}
-			if err := s.keep(w); err == nil {
-				have[at] = true
-			} else if i == 0 {
-				s.lost = append(s.lost, fmt.Sprintf("%s: %v", keyText(w.bucket, w.key), err))
-			}
+	s := &saved{records: newRecords(), have: map[slot]bool{}, ids: map[uint64]bool{}}
+	for _, w := range inOrder(newest) {
+		if err := s.offer(w); err != nil {
+			s.lost = append(s.lost, fmt.Sprintf("%s: %v", keyText(w.bucket, w.key), err))
 		}
 	}
-	s.conclude(manifest, ids)
+	for _, w := range inOrder(older) {
+		_ = s.offer(w) // counted against the manifest
+	}
+	s.conclude()
 	return s
+}
+
+// offer takes a row in, unless the place or the operation is there already.
+func (s *saved) offer(w write) error {
+	at := slot{w.bucket, w.key}
+	if s.have[at] || !slices.Contains(buckets(), w.bucket) {
+		return nil
+	}
+	rec, err := decode(w.bucket, w.key, w.value)
+	if errors.Is(err, ErrNewer) && w.bucket == BucketMeta {
+		s.newer = err
+	}
+	if m, ok := rec.(*Manifest); ok {
+		s.have[at], s.manifest = true, m
+		return nil
+	}
+	o, _ := rec.(*Operation)
+	if o != nil && s.ids[o.ID] {
+		return nil
+	}
+	if err := s.records.load(w.bucket, w.key, w.value); err != nil {
+		return err
+	}
+	s.have[at] = true
+	if o != nil {
+		s.ids[o.ID] = true
+	}
+	return nil
 }
 
 // inOrder sorts open and quarantined operations before closed ones, so that of
@@ -82,16 +89,9 @@ func inOrder(rows []write) []write {
 	return rows
 }
 
-func (s *saved) keep(w write) error {
-	if !slices.Contains(buckets(), w.bucket) {
-		return nil
-	}
-	return s.records.load(w.bucket, w.key, w.value)
-}
-
 // conclude counts, against the manifest when there is one, what is missing.
-func (s *saved) conclude(m *Manifest, ids map[uint64]bool) {
-	r := s.records
+func (s *saved) conclude() {
+	r, m := s.records, s.manifest
 	if old, ok := r.meta.get(keyMeta); ok {
 		s.meta = *old
 		if old.MinReader > format {
@@ -103,7 +103,7 @@ func (s *saved) conclude(m *Manifest, ids map[uint64]bool) {
 	}
 	r.meta, r.degraded = newTable[Meta](BucketMeta), newTable[Degradation](BucketMeta)
 	next := uint64(1)
-	for id := range ids {
+	for id := range s.ids {
 		next = max(next, id+1)
 	}
 	have := r.tallies()

@@ -27,8 +27,19 @@ func OpenReadOnly(path string) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
-	defer done()
-	r, err := readRecords(im.check)
+	rows, err := im.rows()
+	done() // decoding takes longer than reading, and needs no lock
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", path, err)
+	}
+	r, err := readRecords(func(fn func(bucket, key string, value []byte) error) error {
+		for _, w := range rows {
+			if err := fn(w.bucket, w.key, w.value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read journal %s: %w", path, err)
 	}

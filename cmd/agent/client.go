@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -70,13 +69,7 @@ func (c *cli) openOffline(ctx context.Context) (*offline, error) {
 	if err := agent.CheckPath(c.options.StateDir); err != nil {
 		return nil, usage(fmt.Errorf("--state-dir %s: %w", c.options.StateDir, err))
 	}
-	snapshot, err := journal.OpenReadOnly(filepath.Join(c.options.JournalDir(), journal.FileName))
-	if errors.Is(err, journal.ErrNotExist) {
-		return nil, fmt.Errorf("no agent answers and %w: has one run with this --state-dir?", err)
-	}
-	if errors.Is(err, journal.ErrLocked) {
-		return nil, fmt.Errorf("%w; it does not answer on %s: it is starting, stopping, or not an agent", err, c.options.SocketPath())
-	}
+	snapshot, err := c.read("")
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,9 @@ const exitStatus = `Exit status:
   1    an error, told on standard error
   2    wrong usage: flags, arguments, or a confirmation that was not given
   3    something is to be done: plan has changes, recover has open operations,
-       status is not as desired
-  4    a person is needed: an operation is quarantined, or a goal was given up
+       status is not as desired, not ready, or the file is not readable
+  4    a person is needed: an operation is quarantined, a goal was given up, or
+       the journal was damaged
   5    the journal is held by another process, which is named
   6    the journal is corrupt, or from a newer agent; nothing was changed
   7    the journal cannot be used where it is: permission, owner, mode, read-only
@@ -100,5 +101,7 @@ func (c *cli) printError(err error) {
 		_ = json.NewEncoder(c.err).Encode(map[string]any{"error": err.Error(), "exit_code": exitCode(err)})
 		return
 	}
-	fmt.Fprintln(c.err, "agent:", err)
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(c.err, "agent:", line)
+	}
 }

@@ -58,9 +58,9 @@ func inventoryTable(w io.Writer, functions []inventory.Function) {
 }
 
 func checkTable(w io.Writer, checks []inventory.Check) {
-	rows := [][]string{{"CHECK", "", "FOUND", "REMEDY"}}
+	rows := [][]string{{"CHECK", "OK", "FOUND", "REMEDY"}}
 	for _, c := range checks {
-		mark := "ok"
+		mark := "yes"
 		if !c.OK {
 			mark = "NO"
 		}

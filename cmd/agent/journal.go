@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"eniagent/drivers"
 	"eniagent/journal"
 )
 
 func (c *cli) journalCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "journal", Short: "Look into the journal", Args: noArgs}
+	cmd := &cobra.Command{Use: "journal", Short: "Look into the journal"}
 	var path string
 	var closed int
 	list := &cobra.Command{
@@ -51,7 +54,7 @@ func (c *cli) journalCommand() *cobra.Command {
 		sub.Flags().StringVar(&path, "journal", "", "read this file, such as a copy from another machine")
 		cmd.AddCommand(sub)
 	}
-	return cmd
+	return group(cmd)
 }
 
 func (c *cli) journalPath(path string) string {
@@ -59,6 +62,22 @@ func (c *cli) journalPath(path string) string {
 		return path
 	}
 	return filepath.Join(c.options.JournalDir(), journal.FileName)
+}
+
+// read reads a copy, or this machine's journal while no agent runs.
+func (c *cli) read(copied string) (*journal.Snapshot, error) {
+	path := c.journalPath(copied)
+	s, err := journal.OpenReadOnly(path)
+	switch {
+	case errors.Is(err, journal.ErrNotExist) && copied != "":
+		return nil, fmt.Errorf("%w at %s", journal.ErrNotExist, path)
+	case errors.Is(err, journal.ErrNotExist):
+		return nil, fmt.Errorf("no agent answers on %s and there is %w, %s: has one run with this --state-dir?",
+			c.options.SocketPath(), journal.ErrNotExist, path)
+	case errors.Is(err, journal.ErrLocked) && copied == "":
+		return nil, fmt.Errorf("%w; where it is the agent, it is starting or stopping and does not answer on %s yet", err, c.options.SocketPath())
+	}
+	return s, err
 }
 
 func (c *cli) journalList(ctx context.Context, path string, closed int) error {
@@ -69,7 +88,7 @@ func (c *cli) journalList(ctx context.Context, path string, closed int) error {
 	}
 	if errors.Is(err, errNobody) {
 		var s *journal.Snapshot
-		if s, err = journal.OpenReadOnly(c.journalPath(path)); err == nil {
+		if s, err = c.read(path); err == nil {
 			operations = elsewhere(s).Operations(closed)
 		}
 	}
@@ -96,7 +115,7 @@ func (c *cli) journalShow(ctx context.Context, path string, id uint64) error {
 	}
 	if errors.Is(err, errNobody) {
 		var s *journal.Snapshot
-		if s, err = journal.OpenReadOnly(c.journalPath(path)); err == nil {
+		if s, err = c.read(path); err == nil {
 			op, err = elsewhere(s).Operation(id)
 		}
 	}
@@ -120,11 +139,11 @@ func showOperation(w io.Writer, op journal.Operation) {
 		{"created", op.Created.Format("2006-01-02 15:04:05.000Z07:00")},
 		{"updated", op.Updated.Format("2006-01-02 15:04:05.000Z07:00")},
 	}
-	for _, ch := range op.Changes {
+	for _, ch := range byKind(op.Changes, func(ch journal.Change) drivers.Key { return ch.Key }) {
 		rows = append(rows, []string{ch.Key.String(), fmt.Sprintf("%s -> %s (%s)", ch.Before, ch.After, ch.Class)})
 	}
-	for t, id := range op.Identity {
-		b, err := json.Marshal(id)
+	for _, t := range slices.Sorted(maps.Keys(op.Identity)) {
+		b, err := json.Marshal(op.Identity[t])
 		if err != nil {
 			b = []byte(err.Error())
 		}

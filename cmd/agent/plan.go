@@ -110,7 +110,11 @@ func planTable(w io.Writer, p agent.PlanReport) {
 	if len(rows) > 0 {
 		columns(w, append([][]string{{"ENTRY", "TARGET", "KIND", "STEP"}}, rows...))
 	}
-	fmt.Fprintf(w, "\n%d writes would be made.\n", p.Changes())
+	if p.Changes() == 0 {
+		fmt.Fprintln(w, "\nNothing would be written.")
+		return
+	}
+	fmt.Fprintf(w, "\n%s would be made.\n", count(p.Changes(), "write", "writes"))
 }
 
 func sourceLine(w io.Writer, s agent.SourceReport) {

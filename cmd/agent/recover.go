@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"eniagent/agent"
+	"eniagent/drivers"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
@@ -46,7 +47,7 @@ shown as unknown, and nothing is done.`,
 }
 
 func (c *cli) recoverCopy(ctx context.Context, path string) error {
-	s, err := journal.OpenReadOnly(path)
+	s, err := c.read(path)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,9 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 		return c.showRecovery(r)
 	}
 	if !yes {
-		recoverTable(c.err, r)
+		if c.output != "json" {
+			recoverTable(c.err, r)
+		}
 		if err := c.confirm("Do this?"); err != nil {
 			return err
 		}
@@ -98,13 +101,15 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 	if err != nil {
 		return err
 	}
+	if r.DryRun {
+		fmt.Fprintln(c.err, "agent: the running agent only observes (--observe): nothing was done")
+	}
 	return c.showRecovery(r)
 }
 
 // confirm asks a person; without a terminal there is none.
 func (c *cli) confirm(question string) error {
-	info, err := c.in.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if _, err := unix.IoctlGetTermios(int(c.in.Fd()), unix.TCGETS); err != nil {
 		return usage(errors.New("nobody to ask, as standard input is not a terminal: give --yes"))
 	}
 	fmt.Fprint(c.err, question, " [y/N] ")
@@ -141,7 +146,7 @@ func recoverTable(w io.Writer, r agent.RecoverReport) {
 	case len(r.Entries) == 0:
 		fmt.Fprintln(w, "Nothing was left unfinished.")
 	case r.DryRun:
-		fmt.Fprintf(w, "%d operations are open. Nothing was touched.\n", len(r.Entries))
+		fmt.Fprintf(w, "%s open. Nothing was touched.\n", count(len(r.Entries), "operation is", "operations are"))
 	}
 	for _, e := range r.Entries {
 		recoverEntry(w, e)
@@ -161,7 +166,7 @@ func recoverEntry(w io.Writer, e agent.RecoverEntry) {
 		fmt.Fprintf(w, "  last error  %s\n", e.LastError)
 	}
 	rows := [][]string{{"  KEY", "BEFORE", "AFTER", "FOUND NOW", "IS"}}
-	for _, k := range e.Keys {
+	for _, k := range byKind(e.Keys, func(k agent.KeyReport) drivers.Key { return k.Key }) {
 		rows = append(rows, []string{"  " + string(k.Key.Kind), string(k.Before), string(k.After), k.Observed, string(k.Class)})
 	}
 	columns(w, rows)

@@ -33,7 +33,7 @@ func (c *cli) retryCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(answer, func(w io.Writer) { fmt.Fprintf(w, "%d failures forgotten.\n", answer.Cleared) })
+			return c.print(answer, func(w io.Writer) { fmt.Fprintf(w, "%s forgotten.\n", count(answer.Cleared, "failure", "failures")) })
 		},
 	}
 }

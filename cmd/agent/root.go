@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,6 +40,9 @@ func execute(ctx context.Context, args []string, s streams) int {
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
+	if asksJSON(args) {
+		c.output = "json" // for an error in the flags, too
+	}
 	err := root.ExecuteContext(ctx)
 	c.printError(err)
 	return exitCode(err)
@@ -65,16 +69,46 @@ func (c *cli) root() *cobra.Command {
 	return root
 }
 
-// prepare completes the flags that all commands have.
-func (c *cli) prepare(cmd *cobra.Command) error {
-	if c.output != "table" && c.output != "json" {
-		return usage(fmt.Errorf("--output %s: want table or json", c.output))
+// asksJSON says whether a command line asks for JSON, which its errors then
+// are as well, even those that keep it from being understood.
+func asksJSON(args []string) bool {
+	for i, a := range args {
+		switch {
+		case a == "--":
+			return false
+		case a == "-ojson", a == "-o=json", a == "--output=json":
+			return true
+		case (a == "-o" || a == "--output") && i+1 < len(args) && args[i+1] == "json":
+			return true
+		}
 	}
+	return false
+}
+
+// prepare completes the flags that all commands have, and checks them.
+func (c *cli) prepare(cmd *cobra.Command) error {
+	c.simulated(cmd)
+	var bad error
+	if c.output != "table" && c.output != "json" {
+		bad = fmt.Errorf("--output %s: want table or json", c.output)
+	}
+	if cmd.Name() == "run" {
+		bad = errors.Join(bad, c.options.Validate())
+	}
+	if bad != nil {
+		return usage(bad)
+	}
+	return nil
+}
+
+// simulated puts everything of a simulated node into one directory, unless a
+// flag says otherwise.
+func (c *cli) simulated(cmd *cobra.Command) {
 	if c.options.Simulate != "" {
 		c.simulate = true
 	}
 	if !c.simulate {
-		return nil
+		return
 	}
 	if !cmd.Flags().Changed("state-dir") {
 		c.options.StateDir = filepath.Join(os.TempDir(), "eniagent-simulated-"+strconv.Itoa(os.Geteuid()))
@@ -85,7 +119,19 @@ func (c *cli) prepare(cmd *cobra.Command) error {
 	if f := cmd.Flags().Lookup("config"); f != nil && !f.Changed {
 		c.options.ConfigFile = filepath.Join(c.options.StateDir, "interfaces.yaml")
 	}
-	return nil
+}
+
+// group is a command that only has subcommands: alone it tells of them, and
+// one that it does not have is an error.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
 }
 
 // configFlag is the flag of the commands that read the desired state.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,14 +22,13 @@ functions alone; a second signal ends it at once.
 With --simulate it runs on a simulated node and needs no root; the node's state
 is a file, so that it outlives a kill -9 as hardware would.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := c.options.Validate(); err != nil {
-				return err
-			}
 			if c.simulate {
 				if err := exampleConfig(c.options.ConfigFile); err != nil {
 					return err
 				}
 			}
+			// To the journal zero is its default, and not "do not wait".
+			c.options.LockTimeout = max(c.options.LockTimeout, time.Nanosecond)
 			return agent.Run(cmd.Context(), c.options, c.options.NewLogger(c.err), crashPoints)
 		},
 	}
@@ -36,9 +36,9 @@ is a file, so that it outlives a kill -9 as hardware would.`,
 	c.configFlag(cmd)
 	f.StringVar(&o.Listen, "listen", o.Listen, "address of /healthz, /readyz and /metrics; empty for none")
 	f.DurationVar(&o.Interval, "interval", o.Interval, "how often to look at everything without any event, 1s to 10m")
-	f.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "how long a stop may take")
-	f.DurationVar(&o.WriteTimeout, "write-timeout", o.WriteTimeout, "when a write that hangs in the kernel is left to it")
-	f.DurationVar(&o.LockTimeout, "lock-timeout", o.LockTimeout, "how long to wait for another holder of the journal")
+	f.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "how long a stop may take, 1s to 10m")
+	f.DurationVar(&o.WriteTimeout, "write-timeout", o.WriteTimeout, "when a write that hangs in the kernel is left to it, 1s to 10m")
+	f.DurationVar(&o.LockTimeout, "lock-timeout", o.LockTimeout, "how long to wait for another holder of the journal, 0 to 10m")
 	f.BoolVar(&o.Observe, "observe", false, "plan and report, never write")
 	f.BoolVar(&o.NoIOMMU, "allow-noiommu", false, "switch vfio's unsafe mode on where there is no IOMMU; TAINTS the kernel")
 	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")

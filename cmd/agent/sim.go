@@ -20,7 +20,7 @@ import (
 // hold devices, other tools, faults.
 func (c *cli) simCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "sim", Short: "Play the world around a simulated node (development)", Args: noArgs,
+		Use: "sim", Short: "Play the world around a simulated node (development)",
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			c.simulate = true
 			return c.prepare(cmd)
@@ -52,7 +52,7 @@ func (c *cli) simCommand() *cobra.Command {
 		&cobra.Command{Use: "hold ADDRESS", Short: "Hold a function's vfio group as a DPDK program would, until interrupted", Args: oneArg("a PCI address"), RunE: on(c.simHold)},
 		c.simFaultCommand(on), c.simWriteCommand(on),
 	)
-	return cmd
+	return group(cmd)
 }
 
 func (c *cli) openSim() (*sim.File, error) {

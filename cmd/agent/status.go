@@ -8,23 +8,22 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"eniagent/agent"
+	"eniagent/drivers"
 	"eniagent/journal"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var wait time.Duration
+	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the interfaces stand", Args: noArgs,
 		Long: "Show how the interfaces stand, from the running agent; without one, from the journal\nand the host. Exits with 3 when something is not as desired, 4 when a person is needed.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var s agent.Status
-			err := c.ask(cmd.Context(), "GET", "/status", &s)
-			if errors.Is(err, errNobody) {
-				s, err = c.offlineStatus(cmd.Context())
-			}
+			s, err := c.status(cmd.Context(), wait)
 			if err != nil {
 				return err
 			}
@@ -34,10 +33,47 @@ func (c *cli) statusCommand() *cobra.Command {
 			return statusError(s)
 		},
 	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for an agent that is ready and has everything as desired")
+	return cmd
 }
 
+// status asks the agent, or reads here when none runs. It asks again until all
+// is as desired or the wait is over.
+func (c *cli) status(ctx context.Context, wait time.Duration) (agent.Status, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		var s agent.Status
+		err := c.ask(ctx, "GET", "/status", &s)
+		over := time.Now().After(deadline)
+		switch {
+		case err == nil && (over || s.Ready && statusError(s) == nil):
+			return s, nil
+		case errors.Is(err, errNobody) && over:
+			return c.offlineStatus(ctx)
+		case err != nil && !errors.Is(err, errNobody):
+			return s, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return s, context.Cause(ctx)
+		}
+	}
+}
+
+// stopped is the mode of a status without an agent.
+const stopped = "stopped"
+
+// statusError says whether all is as desired: what the file asks now and
+// cannot be read is not.
 func statusError(s agent.Status) error {
 	result := error(nil)
+	switch {
+	case s.Mode == "degraded":
+		return errHuman
+	case !s.Ready && s.Mode != stopped, s.Source.Error != "":
+		result = errPending
+	}
 	for _, i := range s.Interfaces {
 		switch i.Condition {
 		case agent.Right, agent.Released:
@@ -120,7 +156,7 @@ func operationTable(w io.Writer, operations []journal.Operation) {
 		if why == "" {
 			why = op.LastError
 		}
-		for i, ch := range op.Changes {
+		for i, ch := range byKind(op.Changes, func(ch journal.Change) drivers.Key { return ch.Key }) {
 			row := []string{
 				fmt.Sprint(op.ID), string(op.State), age(op.Created), fmt.Sprint(op.Attempts), string(ch.Key.Target),
 				fmt.Sprintf("%s: %s -> %s", ch.Key.Kind, ch.Before, ch.After), why,

@@ -23,7 +23,7 @@ func (c *cli) validateCommand() *cobra.Command {
 				return err
 			}
 			return c.print(desired, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %d interfaces, valid.\n", args[0], len(desired.Interfaces))
+				fmt.Fprintf(w, "%s: %s, valid.\n", args[0], count(len(desired.Interfaces), "interface", "interfaces"))
 			})
 		},
 	}

@@ -64,7 +64,11 @@ func (d binder) Apply(ctx context.Context, t drivers.Target, to drivers.State) e
 	if err := legal(t, to); err != nil {
 		return err
 	}
-	for _, hop := range route(d.Observe(ctx, t).State, to) {
+	at, err := d.read(ctx, string(t))
+	if err != nil {
+		return d.fault(t, "read driver", err, "")
+	}
+	for _, hop := range route(at.State(), to) {
 		if err := d.hop(ctx, t, hop); err != nil {
 			return err
 		}
@@ -77,6 +81,9 @@ func (d binder) hop(ctx context.Context, t drivers.Target, to drivers.State) err
 	at, err := d.read(ctx, address)
 	if err != nil {
 		return d.fault(t, "read driver", err, "")
+	}
+	if at.State() == to {
+		return nil // another hand was here first
 	}
 	goal, err := Parse(to)
 	if err != nil {
@@ -131,23 +138,34 @@ func remedy(err error, goal Binding) string {
 	return ""
 }
 
-// Precheck refuses what is known to fail before anything is unbound.
+// Precheck refuses what is known to fail, or to destroy, before anything is
+// unbound. What it cannot read it does not take for harmless.
 func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers.State) error {
 	goal, err := Parse(to)
 	if err != nil {
 		return err
 	}
-	if goal.Driver == "" || goal.Driver == foreignDriver(from) {
+	if goal.Driver == foreignDriver(from) {
 		return nil
 	}
 	refuse := func(why, remedy string) error {
 		return d.fault(t, "precheck", fmt.Errorf("%w: %s", drivers.ErrRefused, why), remedy)
 	}
-	if _, err := d.host.Inode(ctx, host.PCIDrivers+goal.Driver); errors.Is(err, fs.ErrNotExist) {
-		return refuse("driver "+goal.Driver+" is not registered", "is its module installed for this kernel?")
-	}
-	if n, err := d.host.Read(ctx, host.Attr(string(t), "sriov_numvfs")); err == nil && n != "0" && n != "" {
+	n, err := d.host.Read(ctx, host.Attr(string(t), "sriov_numvfs"))
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return d.fault(t, "precheck", fmt.Errorf("count its VFs: %w", err), "")
+	case err == nil && n != "0" && n != "":
 		return refuse("it is a physical function with "+n+" VFs, which a rebind would destroy", "remove the VFs first")
+	case goal.Driver == "":
+		return nil
+	}
+	_, err = d.host.Inode(ctx, host.PCIDrivers+goal.Driver)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse("driver "+goal.Driver+" is not registered", "is its module installed for this kernel?")
+	case err != nil:
+		return d.fault(t, "precheck", fmt.Errorf("look for driver %s: %w", goal.Driver, err), "")
 	}
 	if goal.Driver == "vfio-pci" && !d.hasIOMMU(ctx, t) {
 		return refuse("vfio-pci needs an IOMMU group and the function has none",

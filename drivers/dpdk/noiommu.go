@@ -45,7 +45,10 @@ type noiommu struct{ host host.Host }
 
 // Observe reads the parameter; Gone while vfio is not loaded or was built
 // without CONFIG_VFIO_NOIOMMU.
-func (n noiommu) Observe(ctx context.Context, _ drivers.Target) drivers.Observation {
+func (n noiommu) Observe(ctx context.Context, t drivers.Target) drivers.Observation {
+	if t != NoIOMMUTarget {
+		return drivers.Observation{Presence: drivers.Unobservable, Err: fmt.Errorf("target %q of noiommu: %w", t, drivers.ErrIllegal)}
+	}
 	v, err := n.host.Read(ctx, noiommuFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -58,18 +61,24 @@ func (n noiommu) Observe(ctx context.Context, _ drivers.Target) drivers.Observat
 	return drivers.Seen(NoIOMMUOff)
 }
 
-// Apply writes the parameter.
+// Apply writes the parameter and reads it back.
 func (n noiommu) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
 	if err := legalNoIOMMU(t, to); err != nil {
 		return err
 	}
+	if n.Observe(ctx, t).Is(to) {
+		return nil
+	}
 	value := map[drivers.State]string{NoIOMMUOn: "Y", NoIOMMUOff: "N"}[to]
+	fault := func(do string, err error, remedy string) error {
+		return &drivers.Error{Key: drivers.Key{Kind: KindNoIOMMU, Target: t}, Do: do, Err: err, Remedy: remedy}
+	}
 	err := n.host.Do(ctx, host.Call{Op: host.OpSysfs, Target: t, Path: noiommuFile, Value: value})
 	if err != nil {
-		return &drivers.Error{
-			Key: drivers.Key{Kind: KindNoIOMMU, Target: t}, Do: "write " + value, Err: err,
-			Remedy: "the kernel needs CONFIG_VFIO_NOIOMMU and vfio loaded",
-		}
+		return fault("write "+value, err, "the kernel needs CONFIG_VFIO_NOIOMMU and vfio loaded")
+	}
+	if got := n.Observe(ctx, t); !got.Is(to) {
+		return fault("read back", fmt.Errorf("want %q, found %q: %w", to, got, drivers.ErrUnverified), "")
 	}
 	return nil
 }

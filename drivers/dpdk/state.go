@@ -70,7 +70,9 @@ func Bound(driver string) drivers.State {
 }
 
 // route is override first, then no driver, then the driver wanted: each hop is
-// one write. A state that cannot be parsed can be left, not reached.
+// one write. Where the goal's override names another driver than it has (a
+// stale one that was found so), it is set last, because nothing could be bound
+// against it. A state that cannot be parsed can be left, not reached.
 func route(from, to drivers.State) []drivers.State {
 	goal, err := Parse(to)
 	if err != nil {
@@ -81,20 +83,22 @@ func route(from, to drivers.State) []drivers.State {
 		at = Binding{Driver: foreignDriver(from), Override: "?"}
 	}
 	var hops []drivers.State
-	if at.Override != goal.Override {
-		at.Override = goal.Override
-		hops = append(hops, at.State())
+	hop := func(driver, override string) {
+		if next := (Binding{Driver: driver, Override: override}); next != at {
+			at = next
+			hops = append(hops, at.State())
+		}
 	}
-	if at.Driver == goal.Driver {
-		return hops
+	if at.Driver != goal.Driver {
+		during := goal.Override
+		if goal.Driver != "" && during != goal.Driver {
+			during = ""
+		}
+		hop(at.Driver, during)
+		hop("", during)
+		hop(goal.Driver, during)
 	}
-	if at.Driver != "" {
-		at.Driver = ""
-		hops = append(hops, at.State())
-	}
-	if goal.Driver != "" {
-		hops = append(hops, to)
-	}
+	hop(goal.Driver, goal.Override)
 	return hops
 }
 

@@ -38,7 +38,7 @@ func legalAdmin(t drivers.Target, to drivers.State) error {
 // NewAdmin is the kind admin on this machine.
 func NewAdmin(h host.Host) drivers.Driver {
 	return netdev{
-		host: h, kind: KindAdmin, attr: "flags",
+		host: h, kind: KindAdmin, attr: "flags", legal: legalAdmin,
 		state: func(text string) (drivers.State, error) {
 			flags, err := strconv.ParseUint(text, 0, 32)
 			if err != nil {

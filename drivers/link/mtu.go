@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 
 	"eniagent/drivers"
@@ -53,7 +54,7 @@ func legalMTU(t drivers.Target, to drivers.State) error {
 // NewMTU is the kind mtu on this machine.
 func NewMTU(h host.Host) drivers.Driver {
 	return mtu{netdev{
-		host: h, kind: KindMTU, attr: "mtu",
+		host: h, kind: KindMTU, attr: "mtu", legal: legalMTU,
 		state: func(text string) (drivers.State, error) {
 			n, err := strconv.Atoi(text)
 			return MTU(n), err
@@ -102,7 +103,7 @@ func (m mtu) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State
 	}
 	for _, l := range links {
 		switch {
-		case l.Index == own.Master && l.Kind != "bridge" && l.MTU != want:
+		case l.Index == own.Master && slices.Contains(aggregates(), l.Kind) && l.MTU != want:
 			return refuse("set the MTU of "+l.Name+" instead", "%s belongs to %s %s, which sets the MTU of its members (%d)", own.Name, l.Kind, l.Name, l.MTU)
 		case l.Lower == own.Index && l.Index != own.Index && l.MTU > want:
 			return refuse("lower the MTU of "+l.Name+" first", "%s %s sits on it with %d", l.Kind, l.Name, l.MTU)
@@ -110,6 +111,10 @@ func (m mtu) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State
 	}
 	return nil
 }
+
+// aggregates are the kinds of master that set the MTU of their members. A
+// bridge, a VRF and Open vSwitch do not.
+func aggregates() []string { return []string{"bond", "team"} }
 
 func (m mtu) linkOf(ctx context.Context, t drivers.Target, links []host.Link) (host.Link, bool, error) {
 	dev, err := host.NetdevOf(ctx, m.host, string(t))

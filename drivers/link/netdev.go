@@ -15,6 +15,8 @@ type netdev struct {
 	host host.Host
 	kind drivers.Kind
 	attr string // in sysfs
+	// legal is the kind's allow-list.
+	legal func(drivers.Target, drivers.State) error
 	// state reads the attribute's text.
 	state func(text string) (drivers.State, error)
 	// call is the write that brings the netdev to the state.
@@ -61,6 +63,9 @@ func (n netdev) Observe(ctx context.Context, t drivers.Target) drivers.Observati
 func (n netdev) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
 	fault := func(do string, err error) error {
 		return &drivers.Error{Key: drivers.Key{Kind: n.kind, Target: t}, Do: do, Err: err}
+	}
+	if err := n.legal(t, to); err != nil {
+		return err
 	}
 	o := n.Observe(ctx, t)
 	switch {

@@ -2,7 +2,9 @@ package module
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -49,15 +51,27 @@ func readIndex(ctx context.Context, r host.Reader) (*index, error) {
 		slices.Reverse(x.deps[name]) // depmod lists the last to load first
 	}
 	// Both are optional: older depmods write none.
-	if text, err := r.Read(ctx, dir+"modules.softdep"); err == nil {
-		x.softdeps(text)
+	if text, err = optional(ctx, r, dir+"modules.softdep"); err != nil {
+		return nil, err
 	}
-	if text, err := r.Read(ctx, dir+"modules.builtin"); err == nil {
-		for line := range strings.Lines(text) {
-			x.builtin[nameOf(strings.TrimSpace(line))] = true
-		}
+	x.softdeps(text)
+	if text, err = optional(ctx, r, dir+"modules.builtin"); err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(text) {
+		x.builtin[nameOf(strings.TrimSpace(line))] = true
 	}
 	return x, nil
+}
+
+// optional is a file that need not be there. One that cannot be read is not
+// one that is not there.
+func optional(ctx context.Context, r host.Reader, file string) (string, error) {
+	text, err := r.Read(ctx, file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read module index: %w", err)
+	}
+	return text, nil
 }
 
 func absolute(dir, file string) string {

@@ -54,11 +54,19 @@ func (l loader) Observe(ctx context.Context, t drivers.Target) drivers.Observati
 		return drivers.Observation{Presence: drivers.Unobservable, Err: fmt.Errorf("read state of module %s: %w", name, err)}
 	}
 	// Built-in modules have no initstate, and a directory only with parameters.
-	if _, err := l.host.Inode(ctx, host.SysModule+name); err == nil {
+	_, err = l.host.Inode(ctx, host.SysModule+name)
+	switch {
+	case err == nil:
 		return drivers.Seen(Loaded)
+	case !errors.Is(err, fs.ErrNotExist):
+		return drivers.Observation{Presence: drivers.Unobservable, Err: fmt.Errorf("look for module %s: %w", name, err)}
 	}
-	if index, err := readIndex(ctx, l.host); err == nil && index.builtin[name] {
+	index, err := readIndex(ctx, l.host)
+	switch {
+	case err == nil && index.builtin[name]:
 		return drivers.Seen(Loaded)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
 	}
 	return drivers.Seen(Absent)
 }
@@ -85,11 +93,10 @@ func (l loader) Apply(ctx context.Context, t drivers.Target, to drivers.State) e
 		call = host.Call{Op: host.OpLoad, Target: t, Path: file}
 	}
 	err := l.host.Do(ctx, call)
-	if errors.Is(err, syscall.EEXIST) {
-		return nil // somebody else loaded it first
-	}
-	if err != nil {
-		return l.fault(t, call.Label(), err, loadRemedy(err))
+	// EEXIST is that somebody else loaded it first, or that something of its
+	// own clashes with what is there: reading back tells.
+	if err != nil && (to == Absent || !errors.Is(err, syscall.EEXIST)) {
+		return l.fault(t, call.Label(), err, remedy(call.Op, err))
 	}
 	if got := l.Observe(ctx, t); !got.Is(to) {
 		return l.fault(t, "read back", fmt.Errorf("want %q, found %q: %w", to, got, drivers.ErrUnverified), "")
@@ -101,7 +108,10 @@ func (l loader) fault(t drivers.Target, do string, err error, remedy string) err
 	return &drivers.Error{Key: drivers.Key{Kind: Kind, Target: t}, Do: do, Err: err, Remedy: remedy}
 }
 
-func loadRemedy(err error) string {
+func remedy(op host.Op, err error) string {
+	if op == host.OpUnload {
+		return unloadRemedy(err)
+	}
 	switch {
 	case errors.Is(err, syscall.EPERM):
 		return "loading modules wants CAP_SYS_MODULE and kernel.modules_disabled=0"
@@ -111,6 +121,18 @@ func loadRemedy(err error) string {
 		return "a symbol is missing: a module it depends on is not loaded"
 	case errors.Is(err, syscall.ENOEXEC):
 		return "the module was built for another kernel"
+	}
+	return ""
+}
+
+func unloadRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EPERM):
+		return "unloading modules wants CAP_SYS_MODULE and kernel.modules_disabled=0"
+	case errors.Is(err, syscall.ENOENT):
+		return "it is built into the kernel, or was unloaded meanwhile"
+	case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, syscall.EBUSY):
+		return "it is in use: lsmod names the modules that need it"
 	}
 	return ""
 }

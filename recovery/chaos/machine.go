@@ -62,7 +62,8 @@ func power(qemu string, args []string, log *console, files ...*os.File) (*machin
 		ours[i], theirs = conn, append(theirs, file)
 	}
 	m.conn = ours[1]
-	m.cmd = exec.Command(qemu, append(channelArgs(), args...)...)
+	// It outlives the call that starts it, and that call's context.
+	m.cmd = exec.CommandContext(context.Background(), qemu, append(channelArgs(), args...)...)
 	m.cmd.ExtraFiles = append(slices.Clone(theirs), files...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	// In a session of its own QEMU does not see the terminal's signals: it ends when the rig ends it, or with it.

@@ -21,8 +21,7 @@ type shared struct {
 	err  error
 }
 
-// The machine outlives every test, so it cannot be a local of one.
-var machineOfAll shared
+var machineOfAll shared //nolint:gochecknoglobals // it outlives every test, so it cannot be a local of one
 
 func TestMain(m *testing.M) {
 	code := m.Run()

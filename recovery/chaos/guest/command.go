@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -68,7 +69,7 @@ func (s *server) start(r wire.Request) (*exec.Cmd, [2]*os.File, error) {
 	if len(r.Args) == 0 {
 		return nil, outputs, errors.New("no program named")
 	}
-	cmd := exec.Command(r.Args[0], r.Args[1:]...)
+	cmd := exec.CommandContext(context.Background(), r.Args[0], r.Args[1:]...)
 	cmd.Env = append(os.Environ(), r.Env...)
 	cmd.Dir = r.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

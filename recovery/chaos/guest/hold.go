@@ -55,7 +55,9 @@ func hold(addr string) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	fmt.Fprintln(os.Stdout, "held")
+	if _, err := fmt.Fprintln(os.Stdout, "held"); err != nil {
+		return fmt.Errorf("say that it is held: %w", err)
+	}
 	<-stop
 	return nil
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -59,13 +60,17 @@ func boot(began time.Duration) (int, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return 0, fmt.Errorf("parse setup: %w", err)
 	}
+	ix, err := readIndex()
+	if err != nil {
+		return 0, err
+	}
 	// The NIC driver's probe and the disk take their time; they do not need each other.
 	var g errgroup.Group
-	g.Go(func() error { return loadAll(s.Load) })
-	g.Go(func() error { return mountDisk(s.DiskFS) })
+	g.Go(func() error { return ix.loadAll(s.Load...) })
+	g.Go(func() error { return mountDisk(ix, s.DiskFS) })
 	g.Go(loopbackUp)
 	if s.HostRoot {
-		g.Go(mountHostRoot)
+		g.Go(func() error { return mountHostRoot(ix) })
 	}
 	if err := g.Wait(); err != nil {
 		return 0, err
@@ -83,7 +88,7 @@ func boot(began time.Duration) (int, error) {
 			return 0, err
 		}
 	}
-	cmd := exec.Command(wire.Helper, "serve")
+	cmd := exec.CommandContext(context.Background(), wire.Helper, "serve")
 	cmd.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
 		fmt.Sprintf("%s=%d", beganVar, began),
@@ -124,8 +129,8 @@ func mountKernel() error {
 }
 
 // mountDisk mounts the state disk with the file system's own defaults: barriers on, as on a node.
-func mountDisk(fstype string) error {
-	if err := loadAll([]string{"virtio_blk", "crc32c_generic", fstype}); err != nil {
+func mountDisk(ix *index, fstype string) error {
+	if err := ix.loadAll("virtio_blk", "crc32c_generic", fstype); err != nil {
 		return err
 	}
 	if _, err := until(wire.Exists, "/dev/vda", "", 10*time.Second); err != nil {
@@ -141,8 +146,8 @@ const (
 )
 
 // mountHostRoot lays a tmpfs over the host's root, which comes in over 9p and read-only.
-func mountHostRoot() error {
-	if err := loadAll([]string{"9pnet_virtio", "9p", "overlay"}); err != nil {
+func mountHostRoot(ix *index) error {
+	if err := ix.loadAll("9pnet_virtio", "9p", "overlay"); err != nil {
 		return err
 	}
 	if err := mountAt(wire.Tag, "9p", lowerDir, unix.MS_RDONLY,

@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,12 +39,12 @@ func modprobe(args []string) error {
 		}
 		return nil
 	}
-	if all {
-		return loadAll(names)
-	}
 	ix, err := readIndex()
 	if err != nil {
 		return err
+	}
+	if all {
+		return ix.loadAll(names...)
 	}
 	return ix.load(names[0], strings.Join(names[1:], " "))
 }
@@ -58,12 +57,7 @@ type index struct {
 	builtin map[string]bool
 }
 
-// indexOnce spares the boot reading the same files for each of its goroutines.
-var indexOnce = sync.OnceValues(parseIndex)
-
-func readIndex() (*index, error) { return indexOnce() }
-
-func parseIndex() (*index, error) {
+func readIndex() (*index, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return nil, fmt.Errorf("read the kernel's release: %w", err)
@@ -110,11 +104,7 @@ func moduleOf(file string) string {
 	return canonical(name)
 }
 
-func loadAll(names []string) error {
-	ix, err := readIndex()
-	if err != nil {
-		return err
-	}
+func (ix *index) loadAll(names ...string) error {
 	for _, name := range names {
 		if err := ix.load(name, ""); err != nil {
 			return err

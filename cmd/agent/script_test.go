@@ -1,0 +1,493 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"eniagent/journal"
+)
+
+// TestMain makes this binary the agent as well: under the name "agent" for
+// scripts, and for the children that an agent starts from /proc/self/exe.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "writer" || os.Args[1] == "journal-scan") {
+		os.Exit(execute(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	}
+	testscript.Main(m, map[string]func(){"agent": scriptAgent})
+}
+
+// scriptAgent is the agent on a script's simulated node: the flags that say so
+// come first, so that a script may give others. With a uid it runs as that user.
+func scriptAgent() {
+	if uid, err := strconv.Atoi(os.Getenv("AGENT_UID")); err == nil {
+		err := errors.Join(unix.Setgroups(nil), unix.Setresgid(uid, uid, uid), unix.Setresuid(uid, uid, uid),
+			unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // else /proc/self/exe is root's
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "become another user:", err)
+			os.Exit(99)
+		}
+	}
+	args := append(strings.Fields(os.Getenv("AGENT_FLAGS")), os.Args[1:]...)
+	os.Exit(execute(context.Background(), args, streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// patience is how long a script waits for what it says must come.
+const patience = 30 * time.Second
+
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			s := &world{dir: e.WorkDir, running: map[string]*process{}, remembered: map[string]string{}}
+			e.Values[worldKey{}] = s
+			e.Defer(s.end)
+			state := filepath.Join(e.WorkDir, "state")
+			e.Setenv("STATE", state)
+			e.Setenv("JOURNAL", filepath.Join(state, "journal", journal.FileName))
+			e.Setenv("AGENT_FLAGS", "--simulate --state-dir "+state)
+			e.Setenv("CONFIG", filepath.Join(state, "interfaces.yaml"))
+			// Others must be able to come here, and nobody else to write.
+			return errors.Join(os.Chmod(filepath.Dir(e.WorkDir), 0o711), os.Chmod(e.WorkDir, 0o755))
+		},
+		Condition: func(c string) (bool, error) {
+			if c == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", c)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exit": cmdExit, "start": cmdStart, "ended": cmdEnded, "signal": cmdSignal, "until": cmdUntil,
+			"remember": cmdRemember, "unchanged": cmdUnchanged, "json": cmdJSON, "want": cmdWant, "asked": cmdAsked,
+			"newer": cmdNewer, "damage": cmdDamage, "tmpfs": cmdTmpfs, "readonly": cmdReadOnly, "fill": cmdFill,
+			"freeport": cmdFreePort, "get": cmdGet, "chown": cmdChown, "truncate": cmdTruncate,
+		},
+	})
+}
+
+// world is what one script has under way.
+type world struct {
+	dir        string
+	mu         sync.Mutex
+	running    map[string]*process
+	remembered map[string]string
+	mounts     []string
+}
+
+type worldKey struct{}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+// process is an agent, or another of its commands, in the background.
+type process struct {
+	cmd  *exec.Cmd
+	out  *buffer
+	done chan struct{}
+	err  error
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (w *world) end() {
+	for _, p := range w.running {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+	for _, m := range slices.Backward(w.mounts) {
+		_ = unix.Unmount(m, unix.MNT_DETACH)
+	}
+}
+
+// cmdStart starts a command in the background: start NAME agent run. It needs
+// not be ready; what a script waits for it says.
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME command...")
+	}
+	w := worldOf(ts)
+	path, err := exec.LookPath(args[1])
+	ts.Check(err)
+	p := &process{cmd: exec.Command(path, args[2:]...), out: &buffer{}, done: make(chan struct{})}
+	p.cmd.Args[0] = args[1]
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = w.dir, p.out, p.out
+	// A writer that outlives its agent holds the pipe of its standard error.
+	p.cmd.WaitDelay = 10 * time.Millisecond
+	p.cmd.Env = os.Environ()
+	for _, name := range []string{"AGENT_FLAGS", "AGENT_UID", "STATE", "TMPDIR"} {
+		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
+	}
+	ts.Check(p.cmd.Start())
+	go func() {
+		defer close(p.done)
+		p.err = p.cmd.Wait()
+	}()
+	w.running[args[0]] = p
+}
+
+func (w *world) process(ts *testscript.TestScript, name string) *process {
+	p, ok := w.running[name]
+	if !ok {
+		ts.Fatalf("nothing called %q was started", name)
+	}
+	return p
+}
+
+// cmdEnded waits for a background command to end: ended NAME [CODE|killed]. Its
+// output is then stdout's.
+func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ended NAME CODE|killed")
+	}
+	w := worldOf(ts)
+	p := w.process(ts, args[0])
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		ts.Fatalf("%s has not ended after %s; it said:\n%s", args[0], patience, p.out)
+	}
+	got := strconv.Itoa(p.cmd.ProcessState.ExitCode())
+	if s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() && s.Signal() == syscall.SIGKILL {
+		got = "killed"
+	}
+	fmt.Fprint(ts.Stdout(), p.out)
+	if got != args[1] {
+		ts.Fatalf("%s ended with %s, want %s; it said:\n%s", args[0], got, args[1], p.out)
+	}
+	delete(w.running, args[0])
+}
+
+// cmdSignal sends a signal: signal NAME TERM|KILL|INT.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: signal NAME TERM|INT|KILL")
+	}
+	ts.Check(worldOf(ts).process(ts, args[0]).cmd.Process.Signal(unix.SignalNum("SIG" + args[1])))
+}
+
+// cmdExit runs a command that must end with a code: exit 3 agent plan.
+func cmdExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit CODE command...")
+	}
+	if got := run(ts, args[1:]); strconv.Itoa(got) != args[0] {
+		ts.Fatalf("%s ended with %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+func run(ts *testscript.TestScript, args []string) int {
+	err := ts.Exec(args[0], args[1:]...)
+	var exited *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exited):
+		return exited.ExitCode()
+	}
+	ts.Fatalf("%s: %v", args[0], err)
+	return -1
+}
+
+// cmdUntil runs a command again and again until its output matches, whatever
+// it ends with: until PATTERN agent status. "until NAME: PATTERN" looks at the
+// output of a background command instead.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 1 {
+		ts.Fatalf("usage: until [NAME:] PATTERN [command...]")
+	}
+	var out func() string
+	if name, ok := strings.CutSuffix(args[0], ":"); ok {
+		p := worldOf(ts).process(ts, name)
+		args, out = args[1:], p.out.String
+	} else {
+		out = func() string {
+			run(ts, args[1:])
+			return ts.ReadFile("stdout")
+		}
+	}
+	pattern := regexp.MustCompile("(?m)" + args[0])
+	seen := ""
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if seen = out(); pattern.MatchString(seen) != neg {
+			return
+		}
+	}
+	ts.Fatalf("after %s: no %s (wanted: %t) in:\n%s", patience, args[0], !neg, seen)
+}
+
+// cmdRemember and cmdUnchanged hold files and whole directories against each
+// other: bytes, mode, owner, times, inodes, names.
+func cmdRemember(ts *testscript.TestScript, neg bool, args []string) {
+	for _, path := range args {
+		worldOf(ts).remembered[path] = fingerprint(ts, path)
+	}
+}
+
+func cmdUnchanged(ts *testscript.TestScript, neg bool, args []string) {
+	for _, path := range args {
+		was, ok := worldOf(ts).remembered[path]
+		if !ok {
+			ts.Fatalf("%s was not remembered", path)
+		}
+		if now := fingerprint(ts, path); (now == was) == neg {
+			ts.Fatalf("%s: unchanged is %t, want %t; was\n%snow\n%s", path, now == was, !neg, was, now)
+		}
+	}
+}
+
+func fingerprint(ts *testscript.TestScript, root string) string {
+	var b strings.Builder
+	ts.Check(filepath.WalkDir(ts.MkAbs(root), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		var sum [32]byte
+		if d.Type().IsRegular() {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sum = sha256.Sum256(data)
+		}
+		fmt.Fprintf(&b, "%s inode=%d mode=%o owner=%d:%d links=%d size=%d mtime=%d.%09d ctime=%d.%09d %x\n", path, st.Ino, st.Mode,
+			st.Uid, st.Gid, st.Nlink, st.Size, st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec, sum[:8])
+		return nil
+	}))
+	return b.String()
+}
+
+// cmdJSON looks into the JSON on stdout or stderr: json .interfaces[0].condition right.
+// A path may end in .length. A value "..." only has to be there.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	from := "stdout"
+	if len(args) == 3 {
+		from, args = args[0], args[1:]
+	}
+	if len(args) != 2 {
+		ts.Fatalf("usage: json [stderr] .path[0].to VALUE")
+	}
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(from)), &v))
+	got, found := lookup(v, args[0])
+	equal := found && (args[1] == "..." || spelled(got) == args[1])
+	if equal == neg {
+		ts.Fatalf("%s is %s (there: %t), want %s (%t)", args[0], spelled(got), found, args[1], !neg)
+	}
+}
+
+func spelled(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+var pathPart = regexp.MustCompile(`\.([a-z_]+)|\[(\d+)\]`)
+
+func lookup(v any, path string) (any, bool) {
+	for _, part := range pathPart.FindAllStringSubmatch(path, -1) {
+		switch at := v.(type) {
+		case map[string]any:
+			if v = at[part[1]]; !slices.Contains(slices.Collect(maps.Keys(at)), part[1]) {
+				return nil, false
+			}
+		case []any:
+			if part[1] == "length" {
+				return len(at), true
+			}
+			i, err := strconv.Atoi(part[2])
+			if err != nil || i >= len(at) {
+				return nil, false
+			}
+			v = at[i]
+		default:
+			return nil, false
+		}
+	}
+	return v, true
+}
+
+// cmdWant is what a script asks of the node, line by line: want 'pci: "0000:02:00.0"' 'driver: vfio-pci'.
+// A "-" begins the next interface. The file is replaced in one rename.
+func cmdWant(ts *testscript.TestScript, neg bool, args []string) {
+	var b strings.Builder
+	b.WriteString("apiVersion: eniagent/v1alpha1\ninterfaces:\n")
+	mark := "  - "
+	for _, a := range args {
+		if a == "-" {
+			mark = "  - "
+			continue
+		}
+		b.WriteString(mark + a + "\n")
+		mark = "    "
+	}
+	cmdAsked(ts, neg, []string{b.String()})
+}
+
+// cmdAsked puts a text, or a file of the script, in the place of the desired state.
+func cmdAsked(ts *testscript.TestScript, _ bool, args []string) {
+	data := args[0]
+	if len(args) == 2 && args[0] == "from" {
+		data = ts.ReadFile(args[1])
+	}
+	path := ts.Getenv("CONFIG")
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o700))
+	ts.Check(os.WriteFile(path+".new", []byte(data), 0o644))
+	ts.Check(os.Rename(path+".new", path))
+}
+
+// cmdNewer makes a journal one that only a newer agent may read.
+func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
+	db, err := bbolt.Open(ts.MkAbs(args[0]), 0o600, &bbolt.Options{Timeout: time.Second})
+	ts.Check(err)
+	ts.Check(db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket([]byte(journal.BucketMeta))
+		raw, err := journal.Encode(journal.BucketMeta, []byte("journal"), &journal.Meta{Format: 99, MinReader: 99, Created: time.Unix(1767225600, 0).UTC(), Agent: "v99"})
+		if err != nil {
+			return err
+		}
+		return meta.Put([]byte("journal"), raw)
+	}))
+	ts.Check(db.Close())
+}
+
+// cmdDamage flips one bit in each of a file's pages but the first two, as a
+// dying disk does.
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	const page = 4096
+	for at := 2 * page; at < min(len(data), 64*page); at += page {
+		for i := at + 16; i < at+page; i++ {
+			if data[i] != 0 {
+				data[i] ^= 0x10
+			}
+		}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.Write(data)
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+func cmdTruncate(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
+}
+
+// cmdTmpfs mounts a small file system: tmpfs DIR 5m.
+func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+args[1]))
+	w := worldOf(ts)
+	w.mounts = append(w.mounts, dir)
+}
+
+// cmdReadOnly makes such a file system read-only, or with ! writable again.
+func cmdReadOnly(ts *testscript.TestScript, neg bool, args []string) {
+	flags := uintptr(unix.MS_REMOUNT)
+	if !neg {
+		flags |= unix.MS_RDONLY
+	}
+	ts.Check(unix.Mount("", ts.MkAbs(args[0]), "", flags, ""))
+}
+
+// cmdFill writes a file until the disk is full.
+func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	for _, size := range []int{1 << 16, 1 << 12, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			ts.Check(err)
+		}
+	}
+	ts.Check(f.Close())
+}
+
+func cmdChown(ts *testscript.TestScript, neg bool, args []string) {
+	uid, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for _, path := range args[1:] {
+		ts.Check(os.Lchown(ts.MkAbs(path), uid, uid))
+	}
+}
+
+// cmdFreePort sets a variable to an address that was free a moment ago.
+func cmdFreePort(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], l.Addr().String())
+	ts.Check(l.Close())
+}
+
+// cmdGet gets a URL until it answers with a code: get 200 http://...; the body
+// is then stdout's.
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	last := ""
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		resp, err := client.Get(args[1])
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		var b bytes.Buffer
+		_, err = b.ReadFrom(resp.Body)
+		ts.Check(errors.Join(err, resp.Body.Close()))
+		if last = resp.Status + " " + b.String(); strconv.Itoa(resp.StatusCode) == args[0] {
+			fmt.Fprint(ts.Stdout(), b.String())
+			return
+		}
+	}
+	ts.Fatalf("%s: want %s, last was %s", args[1], args[0], last)
+}

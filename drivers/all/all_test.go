@@ -1,0 +1,160 @@
+package all_test
+
+import (
+	"testing"
+
+	"eniagent/drivers"
+	"eniagent/drivers/all"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/drivertest"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+	"eniagent/drivers/link"
+	"eniagent/drivers/module"
+)
+
+const (
+	pf = drivers.Target("0000:02:00.0") // a port without VFs
+	vf = drivers.Target("0000:01:10.0")
+)
+
+// withVFIO loads what vfio-pci needs.
+func withVFIO(t testing.TB, k *sim.Kernel) { load(t, k, "vfio-pci") }
+
+func withUIO(t testing.TB, k *sim.Kernel) { load(t, k, "uio_pci_generic") }
+
+// load loads modules with all that they need.
+func load(t testing.TB, k *sim.Kernel, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		closure, err := module.Closure(t.Context(), k, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range closure {
+			drivertest.MustApply(t, all.New(k), module.Kind, m, module.Loaded)
+		}
+	}
+}
+
+func onVFIO(t testing.TB, k *sim.Kernel) {
+	withVFIO(t, k)
+	drivertest.MustApply(t, all.New(k), dpdk.KindDriver, vf, dpdk.Bound("vfio-pci"))
+}
+
+func wideLink(t testing.TB, k *sim.Kernel) {
+	drivertest.MustApply(t, all.New(k), link.KindMTU, pf, link.MTU(9000))
+}
+
+// overridden is a function that an operator gave another override, unbound.
+func overridden(t testing.TB, k *sim.Kernel) {
+	withVFIO(t, k)
+	drivertest.MustApply(t, all.New(k), dpdk.KindDriver, vf, "driver=- override=uio_pci_generic")
+}
+
+// samples are what each kind is tried with. A kind that is not here fails.
+func samples() map[drivers.Kind][]drivertest.Sample {
+	remade := []string{"index", "mac"} // of the netdev that a driver makes anew
+	return map[drivers.Kind][]drivertest.Sample{
+		module.Kind: {
+			{Name: "alone", Target: "module/uio", Before: module.Absent, After: module.Loaded},
+			{Name: "away", Target: "module/uio", Prepare: func(t testing.TB, k *sim.Kernel) { load(t, k, "uio") }, Before: module.Loaded, After: module.Absent},
+			{Name: "with drivers", Target: "module/vfio_pci", Prepare: func(t testing.TB, k *sim.Kernel) { load(t, k, "vfio-pci-core") }, Before: module.Absent, After: module.Loaded},
+		},
+		dpdk.KindNoIOMMU: {
+			{Target: dpdk.NoIOMMUTarget, Prepare: withVFIO, Before: dpdk.NoIOMMUOff, After: dpdk.NoIOMMUOn},
+		},
+		dpdk.KindDriver: {
+			{Name: "VF to vfio-pci", Target: vf, Prepare: withVFIO, Before: dpdk.Bound("igbvf"), After: dpdk.Bound("vfio-pci"), Renewed: remade},
+			{Name: "PF to vfio-pci", Target: pf, Prepare: withVFIO, Before: dpdk.Bound("igb"), After: dpdk.Bound("vfio-pci"), Renewed: remade},
+			{Name: "VF to uio", Target: vf, Prepare: withUIO, Before: dpdk.Bound("igbvf"), After: dpdk.Bound("uio_pci_generic"), Renewed: remade},
+			{Name: "VF to nothing", Target: vf, Before: dpdk.Bound("igbvf"), After: "driver=- override=-", Renewed: remade},
+			{Name: "back to the kernel", Target: vf, Prepare: onVFIO, Before: dpdk.Bound("vfio-pci"), After: dpdk.Bound("igbvf"), Renewed: remade},
+			{Name: "userspace to userspace", Target: vf, Prepare: func(t testing.TB, k *sim.Kernel) { withUIO(t, k); onVFIO(t, k) }, Before: dpdk.Bound("vfio-pci"), After: dpdk.Bound("uio_pci_generic"), Renewed: remade},
+			{Name: "override alone", Target: vf, Before: dpdk.Bound("igbvf"), After: "driver=igbvf override=vfio-pci"},
+			{Name: "from an operator's override", Target: vf, Prepare: overridden, Before: "driver=- override=uio_pci_generic", After: dpdk.Bound("vfio-pci"), Renewed: remade},
+		},
+		link.KindMTU: {
+			{Name: "PF", Target: pf, Before: "1500", After: "9000"},
+			{Name: "down to the minimum", Target: pf, Prepare: wideLink, Before: "9000", After: "1280"},
+			{Name: "VF", Target: vf, Before: "1500", After: "1400"},
+			{Name: "virtio", Config: withVirtio, Target: virtio, Before: "1500", After: "4000"},
+		},
+		link.KindAdmin: {
+			{Name: "PF", Target: pf, Before: link.Down, After: link.Up},
+			{Name: "of an MTU", Target: pf, Prepare: wideLink, Before: link.Down, After: link.Up},
+			{Name: "virtio", Config: withVirtio, Target: virtio, Before: link.Down, After: link.Up},
+		},
+	}
+}
+
+const virtio = drivers.Target("0000:00:06.0")
+
+// withVirtio is a node with a virtio NIC, whose netdev is one level deeper.
+func withVirtio() sim.Config {
+	c := sim.DefaultNode()
+	c.Devices = append(c.Devices, sim.Device{
+		Address: string(virtio), Vendor: "0x1af4", Device: "0x1041", Class: "0x020000",
+		Net: &sim.Netdev{Name: "ens6", MAC: "52:54:00:00:00:06", MaxMTU: 65535, Nest: "virtio0"},
+	})
+	return c
+}
+
+func TestConformance(t *testing.T) { drivertest.Run(t, all.New, samples()) }
+
+// TestNoKindTwice holds New and Specs together.
+func TestNoKindTwice(t *testing.T) {
+	set := all.New(sim.New(sim.DefaultNode()))
+	if len(set.Drivers) != len(set.Specs) {
+		t.Errorf("%d drivers for %d specs", len(set.Drivers), len(set.Specs))
+	}
+	for _, s := range set.Specs {
+		if s.Class != drivers.Volatile && s.Class != drivers.Persistent {
+			t.Errorf("kind %s has class %q", s.Kind, s.Class)
+		}
+		for _, after := range s.After {
+			if _, ok := set.Specs.Find(after); !ok {
+				t.Errorf("kind %s comes after %q, which there is not", s.Kind, after)
+			}
+		}
+		if s.Netdev == (s.Fresh == "") {
+			t.Errorf("kind %s: netdev is %t and fresh is %q", s.Kind, s.Netdev, s.Fresh)
+		}
+	}
+}
+
+// TestSpecsLegal is the allow-list over all kinds.
+func TestSpecsLegal(t *testing.T) {
+	for _, tc := range []struct {
+		key  drivers.Key
+		to   drivers.State
+		want bool
+	}{
+		{drivers.Key{Kind: "mtu", Target: pf}, "9000", true},
+		{drivers.Key{Kind: "mtu", Target: pf}, drivers.Hidden, true},
+		{drivers.Key{Kind: "mtu", Target: pf}, "67", false},
+		{drivers.Key{Kind: "mtu", Target: pf}, "65536", false},
+		{drivers.Key{Kind: "mtu", Target: pf}, "09000", false},
+		{drivers.Key{Kind: "mtu", Target: "module/vfio"}, "9000", false},
+		{drivers.Key{Kind: "admin", Target: pf}, "up", true},
+		{drivers.Key{Kind: "admin", Target: pf}, "1", false},
+		{drivers.Key{Kind: "driver", Target: pf}, dpdk.Bound("vfio-pci"), true},
+		{drivers.Key{Kind: "driver", Target: pf}, drivers.Hidden, false},
+		{drivers.Key{Kind: "driver", Target: pf}, "driver=../../x override=-", false},
+		{drivers.Key{Kind: "driver", Target: pf}, "driver=.. override=-", false},
+		{drivers.Key{Kind: "driver", Target: pf}, `driver=- override="\x00"`, false},
+		{drivers.Key{Kind: "driver", Target: "module/vfio"}, dpdk.Bound("igb"), false},
+		{drivers.Key{Kind: "module", Target: "module/vfio"}, "loaded", true},
+		{drivers.Key{Kind: "module", Target: "module/../vfio"}, "loaded", false},
+		{drivers.Key{Kind: "noiommu", Target: dpdk.NoIOMMUTarget}, "on", true},
+		{drivers.Key{Kind: "noiommu", Target: "param/vfio/other"}, "on", false},
+		{drivers.Key{Kind: "rm", Target: pf}, "-rf", false},
+		{drivers.Key{Kind: "mtu", Target: "junk"}, drivers.Hidden, false},
+	} {
+		if err := all.Specs().Legal(tc.key, tc.to); (err == nil) != tc.want {
+			t.Errorf("%s to %q: %v, want legal %t", tc.key, tc.to, err, tc.want)
+		}
+	}
+}
+
+var _ host.Host = (*sim.Kernel)(nil)
