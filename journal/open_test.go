@@ -206,7 +206,7 @@ func TestExport(t *testing.T) {
 		var b bytes.Buffer
 		ok(t, j.Export(&b))
 		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-		if len(lines) != 3 || !strings.Contains(lines[0], "manifest") || !strings.Contains(lines[2], `"bucket":"open","key":"open/1","record":{"id":1,`) {
+		if len(lines) != 3 || !strings.Contains(lines[0], "manifest") || !strings.Contains(lines[2], `"bucket":"open","key":"1","record":{"id":1,`) {
 			t.Fatal(b.String())
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -96,16 +97,28 @@ func belongs(bucket, key string, r record) bool {
 // idKey is a number as a key that sorts as the number does.
 func idKey(id uint64) string { return string(binary.BigEndian.AppendUint64(nil, id)) }
 
-// keyText is a key for people.
-func keyText(bucket, key string) string {
+// plainKey is a key as text: numbers in digits.
+func plainKey(bucket, key string) string {
 	switch bucket {
 	case BucketOpen, BucketQuarantine, BucketDone:
 		if len(key) == 8 {
-			return fmt.Sprintf("%s/%d", bucket, binary.BigEndian.Uint64([]byte(key)))
+			return strconv.FormatUint(binary.BigEndian.Uint64([]byte(key)), 10)
 		}
 	}
-	return fmt.Sprintf("%s/%q", bucket, key)
+	return key
 }
+
+// keyText is a place in the journal, for people.
+func keyText(bucket, key string) string {
+	text := plainKey(bucket, key)
+	if len(text) > maxName || strings.Trim(text, plainBytes) != "" {
+		text = strconv.Quote(shorten(text))
+	}
+	return bucket + "/" + text
+}
+
+// plainBytes need no quotes.
+const plainBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@:./_#-"
 
 // marshal is the only JSON of a record: compact, no HTML escapes, no newline.
 func marshal(v any) ([]byte, error) {

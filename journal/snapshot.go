@@ -73,9 +73,9 @@ func (r *Records) Export(w io.Writer) error {
 	slices.SortFunc(rows, func(a, b write) int {
 		return strings.Compare(a.bucket+"\x00"+a.key, b.bucket+"\x00"+b.key)
 	})
-	lines := []line{{Bucket: BucketMeta, Key: keyText(BucketMeta, keyManifest), Record: m}}
+	lines := []line{{Bucket: BucketMeta, Key: plainKey(BucketMeta, keyManifest), Record: m}}
 	for _, row := range rows {
-		l := line{Bucket: row.bucket, Key: keyText(row.bucket, row.key)}
+		l := line{Bucket: row.bucket, Key: plainKey(row.bucket, row.key)}
 		if f, err := unseal(row.bucket, row.key, row.value); err == nil {
 			l.Record = f.payload
 		} else {
