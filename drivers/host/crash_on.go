@@ -13,8 +13,9 @@ import (
 var passed atomic.Int64
 
 // CrashPoint kills this process with SIGKILL at the n-th passing of the point
-// that ENIAGENT_CRASH names: "unbind:after:1". It is compiled in by the build
-// tag crashpoint only.
+// that ENIAGENT_CRASH names: "unbind:after:1". With ENIAGENT_CRASH_HOW=stop it
+// stands still there instead, for a test that cuts the power. It is compiled in
+// by the build tag crashpoint only.
 func CrashPoint(point string) {
 	want := os.Getenv("ENIAGENT_CRASH")
 	at := strings.LastIndex(want, ":")
@@ -23,6 +24,10 @@ func CrashPoint(point string) {
 	}
 	if n, err := strconv.ParseInt(want[at+1:], 10, 64); err != nil || passed.Add(1) != n {
 		return
+	}
+	if os.Getenv("ENIAGENT_CRASH_HOW") == "stop" {
+		os.Stderr.WriteString("stopped at " + point + "\n")
+		select {}
 	}
 	_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
 	select {}

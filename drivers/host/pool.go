@@ -24,6 +24,9 @@ type PoolOptions struct {
 	WriteTimeout time.Duration
 	// ReadTimeout is the same for reads that may block; 2 s when zero.
 	ReadTimeout time.Duration
+	// MaxChildren bounds the children at work and the abandoned ones together;
+	// 64 when zero.
+	MaxChildren int
 	// OnAbandon is told of each abandoned request, and OnReturn when it ended
 	// after all; both may be nil.
 	OnAbandon func(t drivers.Target, what string)

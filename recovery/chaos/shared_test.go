@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -34,9 +37,42 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// crashing is the agent with crash points compiled in, in the guest.
+const crashing = "/bin/agent-crash"
+
 // sharedConfig is what the shared machine is. Port 2 is free.
-func sharedConfig() Config {
-	return Config{NICs: 2, FreePorts: 1, Log: consoleLog()}
+func sharedConfig(t *testing.T) Config {
+	t.Helper()
+	agent, crash := built(t)
+	files := program(t, "ip")
+	files[crashing] = crash
+	return Config{NICs: 2, FreePorts: 1, Log: consoleLog(), Agent: agent, Files: files}
+}
+
+// built are the agent as it is shipped, and with crash points.
+func built(t *testing.T) (agent, crash string) {
+	t.Helper()
+	dir := t.TempDir()
+	agent, crash = filepath.Join(dir, "agent"), filepath.Join(dir, "agent-crash")
+	must(t, Build(t.Context(), "eniagent/cmd/agent", agent))
+	must(t, Build(t.Context(), "eniagent/cmd/agent", crash, "-tags=crashpoint"))
+	return agent, crash
+}
+
+// program is a program of this machine and the libraries it is linked to.
+func program(t *testing.T, name string) map[string]string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	must(t, err)
+	said, err := exec.CommandContext(t.Context(), "ldd", path).Output()
+	must(t, err)
+	files := map[string]string{"/bin/" + name: path}
+	for word := range strings.FieldsSeq(string(said)) {
+		if strings.HasPrefix(word, "/") {
+			files[word] = word
+		}
+	}
+	return files
 }
 
 func consoleLog() io.Writer {
@@ -65,7 +101,7 @@ func sharedVM(t *testing.T) *VM {
 	t.Helper()
 	requireVM(t)
 	s := &machineOfAll
-	s.once.Do(func() { s.vm, s.err = Start(t.Context(), sharedConfig()) })
+	s.once.Do(func() { s.vm, s.err = Start(t.Context(), sharedConfig(t)) })
 	if s.err != nil {
 		t.Fatal(s.err)
 	}

@@ -36,6 +36,8 @@ func run(name string, args []string) error {
 		return hold(args[1])
 	case len(args) == 3 && args[0] == "write":
 		return poke(args[1], []byte(args[2]))
+	case len(args) == 2 && args[0] == "remove":
+		return os.RemoveAll(args[1])
 	}
-	return fmt.Errorf("usage: hold ADDR | write PATH VALUE")
+	return fmt.Errorf("usage: hold ADDR | write PATH VALUE | remove PATH")
 }

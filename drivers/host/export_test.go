@@ -1,0 +1,27 @@
+package host
+
+import "encoding/json"
+
+// What the tests of package host_test reach for, which has to be another
+// package because the simulated kernel imports this one.
+var (
+	WriteOnce   = writeOnce
+	Decompress  = decompress
+	ParseUevent = parseUevent
+)
+
+// MaxModule is the bound of Decompress.
+const MaxModule = maxModule
+
+// OverThePipe is an error as the agent gets it from a writer child.
+func OverThePipe(err error) error {
+	b, jerr := json.Marshal(response{Error: encodeError(err)})
+	if jerr != nil {
+		return jerr
+	}
+	var r response
+	if jerr := json.Unmarshal(b, &r); jerr != nil {
+		return jerr
+	}
+	return r.Error.decode()
+}
