@@ -17,6 +17,14 @@ BENCH   ?= .
 IMAGE   ?= eniagent:$(VERSION)
 DOCKER  ?= docker
 
+.PHONY: demo
+demo: build ## Show the main job on a simulated node; needs nothing but Go
+	@deploy/demo.sh bin/agent
+
+.PHONY: demo-vm
+demo-vm: vm-deps ## Show the main job on a real kernel in a VM, with a power cut
+	@go run ./recovery/chaos/demo
+
 .PHONY: build
 build: ## Build bin/agent, one static binary
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/agent ./cmd/agent
@@ -55,7 +63,7 @@ image: ## Build the container image (IMAGE=name:tag DOCKER=podman)
 
 .PHONY: vm-deps
 vm-deps: ## Install what the VM tests need (root, Debian or Ubuntu)
-	@.ci/vm-deps
+	@.ci/vm-deps >/dev/null
 
 .PHONY: clean
 clean: ## Remove what was built here; caches stay
