@@ -36,24 +36,24 @@ func (s *server) shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
-		s.http.Close()
+		_ = s.http.Close() // the listener goes with the process
 	}
 }
 
 // listen opens the public address and the root-only socket.
-func (o Options) listen(a *Agent, reg *prometheus.Registry) ([]*server, error) {
+func (o Options) listen(ctx context.Context, a *Agent, reg *prometheus.Registry) ([]*server, error) {
 	var servers []*server
 	add := func(name string, l net.Listener, h http.Handler) {
 		servers = append(servers, &server{name, l, &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}})
 	}
 	if o.Listen != "" {
-		l, err := net.Listen("tcp", o.Listen)
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("listen for health and metrics: %w: choose another --listen", err)
 		}
 		add("http", l, a.publicHandler(reg))
 	}
-	l, err := listenSocket(o.SocketPath())
+	l, err := listenSocket(ctx, o.SocketPath())
 	if err != nil {
 		for _, s := range servers {
 			err = errors.Join(err, s.listener.Close())
@@ -66,11 +66,11 @@ func (o Options) listen(a *Agent, reg *prometheus.Registry) ([]*server, error) {
 
 // listenSocket replaces a socket that a killed agent left: whoever holds the
 // journal is the only agent here.
-func listenSocket(path string) (net.Listener, error) {
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("replace control socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("open control socket: %w", err)
 	}

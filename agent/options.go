@@ -8,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Options are the flags of `agent run`. Validate them before Run.
@@ -120,27 +120,24 @@ func hostPort(s string) bool {
 	if err != nil {
 		return false
 	}
-	_, err = net.LookupPort("tcp", port)
-	return err == nil && port != ""
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n <= 65535
 }
 
 // checkConfig wants a file that only root and the agent's user can write, where
 // it exists: it is an instruction list for a root process. It may be a link, as
 // in a volume of Kubernetes.
 func checkConfig(path string) error {
-	var st unix.Stat_t
-	err := unix.Stat(path, &st)
+	info, err := os.Stat(path)
 	switch {
 	case err != nil:
 		return nil // told by the source, which waits for it
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+	case !info.Mode().IsRegular():
 		return errors.New("is not a file")
-	case int(st.Uid) != os.Geteuid() && st.Uid != 0:
-		return fmt.Errorf("belongs to user %d: want root or the agent's own user; chown root %s", st.Uid, path)
-	case st.Mode&0o002 != 0:
-		return fmt.Errorf("can be written by everybody (mode %04o): chmod o-w %s", st.Mode&0o777, path)
+	case info.Mode()&0o002 != 0:
+		return fmt.Errorf("can be written by everybody (mode %04o): chmod o-w %s", info.Mode().Perm(), path)
 	}
-	return nil
+	return checkUser(path, info)
 }
 
 // CheckPath wants a path that names one place, and the same one tomorrow:
@@ -150,7 +147,7 @@ func CheckPath(path string) error {
 	case !filepath.IsAbs(path):
 		return errors.New("want an absolute path")
 	case slices.Contains(strings.Split(path, "/"), ".."):
-		return errors.New("want a path without ..")
+		return errors.New("want a path without '..' in it")
 	}
 	for at := filepath.Clean(path); at != "/"; at = filepath.Dir(at) {
 		info, err := os.Lstat(at)
@@ -167,21 +164,25 @@ func CheckPath(path string) error {
 
 // checkOwner wants a directory that nobody else can write, where it exists.
 func checkOwner(dir string) error {
-	var st unix.Stat_t
-	err := unix.Lstat(dir, &st)
+	info, err := os.Lstat(dir)
 	switch {
-	case errors.Is(err, unix.ENOENT):
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return err
-	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
+	case info.Mode()&fs.ModeSymlink != 0:
 		return errors.New("is a symbolic link: give the path it leads to")
-	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+	case !info.IsDir():
 		return errors.New("is not a directory")
-	case int(st.Uid) != os.Geteuid() && st.Uid != 0:
-		return fmt.Errorf("belongs to user %d: want root or the agent's own user; chown root %s", st.Uid, dir)
-	case st.Mode&0o022 != 0:
-		return fmt.Errorf("can be written by others (mode %04o): chmod go-w %s", st.Mode&0o777, dir)
+	case info.Mode()&0o022 != 0:
+		return fmt.Errorf("can be written by others (mode %04o): chmod go-w %s", info.Mode().Perm(), dir)
+	}
+	return checkUser(dir, info)
+}
+
+func checkUser(path string, info fs.FileInfo) error {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return fmt.Errorf("belongs to user %d: want root or the agent's own user; chown root %s", st.Uid, path)
 	}
 	return nil
 }

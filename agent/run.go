@@ -116,7 +116,7 @@ func (o Options) openJournal(ctx context.Context, k host.Kernel, reg prometheus.
 func (o Options) runGroup(ctx context.Context, a *Agent, reg *prometheus.Registry, logger log.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	servers, err := o.listen(a, reg)
+	servers, err := o.listen(ctx, a, reg)
 	if err != nil {
 		return err
 	}

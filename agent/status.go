@@ -46,9 +46,11 @@ func (a *Agent) Status(ctx context.Context) Status {
 	defer a.mu.Unlock()
 	s.Heartbeat, s.Source = a.heartbeat.UTC(), a.source
 	for _, entry := range a.order {
-		if r, ok := a.reports[entry]; ok {
-			s.Interfaces = append(s.Interfaces, r)
+		r, ok := a.reports[entry]
+		if !ok {
+			r = InterfaceReport{Entry: entry, Condition: Pending, Reason: "not looked at yet", Kept: a.kept[entry]}
 		}
+		s.Interfaces = append(s.Interfaces, r)
 	}
 	return s
 }

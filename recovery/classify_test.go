@@ -59,13 +59,10 @@ func seen(s drivers.State, netdev int) drivers.Observation {
 	return o
 }
 
-var (
-	gone = drivers.Observation{Presence: drivers.Gone}
-	dark = drivers.Observation{Presence: drivers.Unobservable, Err: errors.New("EIO")}
-)
-
 func TestClassifyAndWhole(t *testing.T) {
 	hidden := seen(drivers.Hidden, 0)
+	gone := drivers.Observation{Presence: drivers.Gone}
+	dark := drivers.Observation{Presence: drivers.Unobservable, Err: errors.New("EIO")}
 	tests := []struct {
 		name                     string
 		op                       *journal.Operation

@@ -57,18 +57,15 @@ func TestDecideTable(t *testing.T) {
 
 // eachCase is every case there is.
 func eachCase(fn func(Case)) {
-	bools := []bool{false, true}
 	for _, state := range []journal.OperationState{journal.Intent, journal.Reverting, journal.Done, journal.Quarantined, "nonsense"} {
 		for _, class := range []Class{Before, After, Between, Foreign, Gone, Unobservable} {
 			for _, epoch := range []Epoch{SameBoot, NewBoot, OtherMachine} {
 				for _, wanted := range []Wanted{StillWanted, Withdrawn, Unsure} {
-					for _, persistent := range bools {
-						for bits := range 8 {
-							fn(Case{
-								State: state, Class: class, Epoch: epoch, Wanted: wanted, Persistent: persistent,
-								Absent: bits&1 != 0, Ready: bits&2 != 0, Exhausted: bits&4 != 0,
-							})
-						}
+					for bits := range 16 {
+						fn(Case{
+							State: state, Class: class, Epoch: epoch, Wanted: wanted, Persistent: bits&8 != 0,
+							Absent: bits&1 != 0, Ready: bits&2 != 0, Exhausted: bits&4 != 0,
+						})
 					}
 				}
 			}

@@ -122,7 +122,7 @@ func (w *world) mustBeExplained(where string, d plan.Draft, f fate, crashed bool
 	for _, b := range w.broken {
 		w.t.Errorf("%s: write-ahead rule: %s", where, b)
 	}
-	open, quarantined, _ := w.operations()
+	open, quarantined := w.operations()
 	if len(open)+len(quarantined) > 0 {
 		w.t.Errorf("%s: left open %v, in quarantine %v\n%s", where, open, quarantined, &w.log)
 	}

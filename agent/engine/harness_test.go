@@ -156,14 +156,14 @@ func (w *world) env(wanted plan.Goal) recovery.Env {
 }
 
 // operations are all operations in the store, by where they stand.
-func (w *world) operations() (open, quarantined, closed []journal.Operation) {
+func (w *world) operations() (open, quarantined []journal.Operation) {
 	w.t.Helper()
 	j, err := journal.OpenMemory(context.Background(), w.store.Clone(), journal.Options{BootID: "x", FlushAfter: time.Hour})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer j.Abandon()
-	return j.Operations(), j.Quarantined(), j.History(0)
+	return j.Operations(), j.Quarantined()
 }
 
 func (w *world) observe(keys plan.Goal) plan.Observed {

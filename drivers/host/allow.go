@@ -51,7 +51,7 @@ func allowed(c Call) error {
 			return errors.New("want a module target, a module file below /lib/modules and no parameters")
 		}
 		if slices.Contains(strings.Split(c.Path, "/"), "..") {
-			return errors.New("the path must not contain ..")
+			return errors.New("the path must not contain '..' anywhere")
 		}
 	case OpUnload:
 		name, ok := c.Target.ModuleName()

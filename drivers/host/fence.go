@@ -47,7 +47,8 @@ func (f Fences) Take(t drivers.Target) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { file.Close() }, nil
+	// Closing lets go of the lock, and cannot fail for a file never written.
+	return func() { _ = file.Close() }, nil
 }
 
 // Held says whether somebody holds the fence. It takes a shared lock for a
@@ -74,7 +75,7 @@ func (f Fences) lock(t drivers.Target, flags, how int) (*os.File, error) {
 	if err == nil {
 		return file, nil
 	}
-	file.Close()
+	_ = file.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, fmt.Errorf("%s: %w", t, drivers.ErrFenced)
 	}

@@ -51,7 +51,6 @@ type Pool struct {
 	idle   []*child
 	stuck  map[drivers.Target]int // abandoned requests that still run
 	closed bool
-	late   sync.WaitGroup
 }
 
 // NewPool claims the fences and makes a Pool over k. Close it.

@@ -39,7 +39,7 @@ func (l Linux) Watch(ctx context.Context) (<-chan Event, error) {
 	go readUevents(ctx, uevents, kernel)
 	go func() {
 		<-ctx.Done()
-		uevents.Close() // ends the read
+		_ = uevents.Close() // ends the read
 	}()
 	go func() {
 		defer close(out)

@@ -1,0 +1,157 @@
+package host_test
+
+import (
+	"errors"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+)
+
+const noiommu = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+
+func sysfs(t drivers.Target, path, value string) host.Call {
+	return host.Call{Op: host.OpSysfs, Target: t, Path: path, Value: value}
+}
+
+func TestAllowed(t *testing.T) {
+	const address = string(vf0)
+	for _, c := range []host.Call{
+		sysfs(vf0, "/sys/bus/pci/devices/"+address+"/driver_override", "vfio-pci\n"),
+		sysfs(vf0, "/sys/bus/pci/devices/"+address+"/driver_override", "vfio-pci"),
+		sysfs(vf0, "/sys/bus/pci/devices/"+address+"/driver_override", "\n"),
+		sysfs(vf0, "/sys/bus/pci/drivers/igbvf/unbind", address),
+		sysfs(vf0, "/sys/bus/pci/drivers/vfio-pci/bind", address),
+		sysfs(vf0, "/sys/bus/pci/drivers_probe", address),
+		sysfs(dpdk.NoIOMMUTarget, noiommu, "Y"),
+		sysfs(dpdk.NoIOMMUTarget, noiommu, "N"),
+		{Op: host.OpMTU, Target: vf0, Index: 3, Number: 68},
+		{Op: host.OpMTU, Target: vf0, Index: 3, Number: 65535},
+		{Op: host.OpAdmin, Target: vf0, Index: 3, Number: 0},
+		{Op: host.OpAdmin, Target: vf0, Index: 3, Number: 1},
+		{Op: host.OpLoad, Target: "module/vfio", Path: "/lib/modules/6.12.95+deb13-cloud-amd64/kernel/drivers/vfio/vfio.ko.xz"},
+		{Op: host.OpLoad, Target: "module/vfio", Path: "/lib/modules/6.8.0~rc1/updates/dkms/vfio.ko"},
+		{Op: host.OpUnload, Target: "module/vfio_pci", Value: "vfio_pci"},
+	} {
+		if err := host.Allowed(c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestNotAllowed(t *testing.T) {
+	const address, override = string(vf0), "/sys/bus/pci/devices/0000:01:10.0/driver_override"
+	for name, c := range map[string]host.Call{
+		"nothing":                       {},
+		"another operation":             {Op: "rm", Target: vf0, Path: override},
+		"another function's override":   sysfs(vf1, override, "\n"),
+		"another function's address":    sysfs(vf0, "/sys/bus/pci/drivers/igbvf/unbind", string(vf1)),
+		"no target":                     sysfs("", override, "\n"),
+		"a module as target":            sysfs("module/vfio", override, "\n"),
+		"dots in the path":              sysfs(vf0, "/sys/bus/pci/devices/0000:01:10.0/../0000:01:10.2/driver_override", "\n"),
+		"dots to elsewhere":             sysfs(vf0, "/sys/bus/pci/drivers/../../../../etc/passwd/bind", address),
+		"dots for a driver":             sysfs(vf0, "/sys/bus/pci/drivers/../bind", address),
+		"a driver with a slash":         sysfs(vf0, "/sys/bus/pci/drivers/a/b/bind", address),
+		"a driver that is empty":        sysfs(vf0, "/sys/bus/pci/drivers//bind", address),
+		"a driver that is too long":     sysfs(vf0, "/sys/bus/pci/drivers/"+strings.Repeat("x", 65)+"/bind", address),
+		"a driver with a newline":       sysfs(vf0, "/sys/bus/pci/drivers/a\nb/bind", address),
+		"a path with a newline":         sysfs(vf0, "/sys/bus/pci/drivers/igb/bind\n", address),
+		"a path with a NUL":             sysfs(vf0, override+"\x00", "\n"),
+		"two slashes":                   sysfs(vf0, "/sys/bus/pci/devices//0000:01:10.0/driver_override", "\n"),
+		"a relative path":               sysfs(vf0, "sys/bus/pci/drivers_probe", address),
+		"new_id":                        sysfs(vf0, "/sys/bus/pci/drivers/vfio-pci/new_id", "8086 10ca"),
+		"remove":                        sysfs(vf0, "/sys/bus/pci/devices/0000:01:10.0/remove", "1"),
+		"reset":                         sysfs(vf0, "/sys/bus/pci/devices/0000:01:10.0/reset", "1"),
+		"rescan":                        sysfs(vf0, "/sys/bus/pci/rescan", "1"),
+		"an override of two lines":      sysfs(vf0, override, "vfio-pci\nigb"),
+		"an override after a newline":   sysfs(vf0, override, "\nigb"),
+		"an override of two newlines":   sysfs(vf0, override, "\n\n"),
+		"an override that is a NUL":     sysfs(vf0, override, "\x00"),
+		"an override with a slash":      sysfs(vf0, override, "a/b\n"),
+		"an override of no bytes":       sysfs(vf0, override, ""),
+		"an override with a space":      sysfs(vf0, override, "a b\n"),
+		"an address and a newline":      sysfs(vf0, "/sys/bus/pci/drivers_probe", address+"\n"),
+		"a parameter's other value":     sysfs(dpdk.NoIOMMUTarget, noiommu, "1"),
+		"a parameter and a newline":     sysfs(dpdk.NoIOMMUTarget, noiommu, "Y\n"),
+		"a parameter of another target": sysfs("param/other/enable_unsafe_noiommu_mode", noiommu, "Y"),
+		"a parameter for a function":    sysfs(vf0, noiommu, "Y"),
+		"another parameter":             sysfs("param/kvm/x", "/sys/module/kvm/parameters/x", "Y"),
+		"an MTU of a module":            {Op: host.OpMTU, Target: "module/x", Index: 3, Number: 1500},
+		"an MTU of no netdev":           {Op: host.OpMTU, Target: vf0, Number: 1500},
+		"an MTU of a negative one":      {Op: host.OpMTU, Target: vf0, Index: -1, Number: 1500},
+		"an MTU too small":              {Op: host.OpMTU, Target: vf0, Index: 3, Number: 67},
+		"an MTU too large":              {Op: host.OpMTU, Target: vf0, Index: 3, Number: 65536},
+		"admin of something else":       {Op: host.OpAdmin, Target: vf0, Index: 3, Number: 2},
+		"admin of no netdev":            {Op: host.OpAdmin, Target: vf0, Number: 1},
+		"a module elsewhere":            {Op: host.OpLoad, Target: "module/x", Path: "/tmp/x.ko"},
+		"a module by dots":              {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/../../../tmp/x.ko"},
+		"a release of dots":             {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/../x.ko"},
+		"a module by one dot":           {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/./x.ko"},
+		"a module that is none":         {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/x.so"},
+		"a module and more":             {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/x.ko/y"},
+		"a module and a newline":        {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/x.ko\n"},
+		"another module's file":         {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/y.ko"},
+		"a module with parameters":      {Op: host.OpLoad, Target: "module/x", Path: "/lib/modules/6.1/x.ko", Value: "a=1"},
+		"a module for a function":       {Op: host.OpLoad, Target: vf0, Path: "/lib/modules/6.1/x.ko"},
+		"another module to unload":      {Op: host.OpUnload, Target: "module/x", Value: "y"},
+		"no module to unload":           {Op: host.OpUnload, Target: vf0, Value: "x"},
+	} {
+		if err := host.Allowed(c); !errors.Is(err, drivers.ErrIllegal) {
+			t.Errorf("%s: %+v: %v, want ErrIllegal", name, c, err)
+		}
+	}
+}
+
+// FuzzAllowed: whatever is accepted is of the set, and about the target.
+func FuzzAllowed(f *testing.F) {
+	for _, op := range []host.Op{host.OpSysfs, host.OpMTU, host.OpAdmin, host.OpLoad, host.OpUnload} {
+		f.Add(string(op), string(vf0), host.Attr(string(vf0), "driver_override"), "x\n", 3, 1500)
+		f.Add(string(op), string(vf0), "/sys/bus/pci/drivers/../bind", string(vf0), 3, 1)
+		f.Add(string(op), "module/x", "/lib/modules/6.1/a/../x.ko.xz", "", 0, 0)
+		f.Add(string(op), string(dpdk.NoIOMMUTarget), noiommu, "Y", 0, 0)
+	}
+	set := regexp.MustCompile(`\A(/sys/bus/pci/drivers/[^/]+/(bind|unbind)|/sys/bus/pci/drivers_probe|` + noiommu + `|/lib/modules/[^/]+/.*\.ko(\.\w+)?)\z`)
+	f.Fuzz(func(t *testing.T, op, target, file, value string, index, number int) {
+		c := host.Call{Op: host.Op(op), Target: drivers.Target(target), Path: file, Value: value, Index: index, Number: number}
+		if host.Allowed(c) != nil || c.Op != host.OpSysfs && c.Op != host.OpLoad {
+			return
+		}
+		address, isFunction := c.Target.PCIAddress()
+		own := isFunction && file == host.Attr(address, "driver_override")
+		switch {
+		case path.Clean(file) != file || strings.ContainsAny(file, "\n\x00"):
+			t.Fatalf("%+v: the path is not clean", c)
+		case !own && !set.MatchString(file):
+			t.Fatalf("%+v leaves the set", c)
+		case strings.Contains(strings.TrimSuffix(value, "\n"), "\n") || strings.ContainsAny(value, "/\x00"):
+			t.Fatalf("%+v: the value", c)
+		case isFunction && !own && value != address:
+			t.Fatalf("%+v is about another function", c)
+		}
+	})
+}
+
+func TestCallText(t *testing.T) {
+	for _, tc := range []struct {
+		call        host.Call
+		label, text string
+	}{
+		{override(vf0, "x"), "override", `echo "x\n" > /sys/bus/pci/devices/0000:01:10.0/driver_override`},
+		{sysfs(vf0, host.DriversProbe, "a"), "probe", `echo "a" > /sys/bus/pci/drivers_probe`},
+		{sysfs(vf0, "/sys/bus/pci/drivers/igb/bind", "a"), "bind", `echo "a" > /sys/bus/pci/drivers/igb/bind`},
+		{sysfs(vf0, "/sys/bus/pci/drivers/igb/unbind", "a"), "unbind", `echo "a" > /sys/bus/pci/drivers/igb/unbind`},
+		{sysfs(vf0, noiommu, "Y"), "param", `echo "Y" > ` + noiommu},
+		{host.Call{Op: host.OpMTU, Index: 3, Number: 9000}, "mtu", "ip link set index 3 mtu 9000"},
+		{host.Call{Op: host.OpAdmin, Index: 3, Number: 1}, "admin", "ip link set index 3 up"},
+		{host.Call{Op: host.OpLoad, Path: "/x.ko"}, "load", "insmod /x.ko"},
+		{host.Call{Op: host.OpUnload, Value: "x"}, "unload", "unload x"},
+	} {
+		if tc.call.Label() != tc.label || tc.call.String() != tc.text {
+			t.Errorf("%q %q, want %q %q", tc.call.Label(), tc.call, tc.label, tc.text)
+		}
+	}
+}
