@@ -51,7 +51,9 @@ type Agent struct {
 	metrics *metrics
 	started time.Time
 	wake    chan struct{} // a pass is wanted
-	modules chan struct{} // held by whoever loads modules
+	// panicked has the panic of a worker, which ends the loop.
+	panicked chan error
+	modules  chan struct{} // held by whoever loads modules
 
 	workers sync.WaitGroup
 	slots   chan struct{}
@@ -94,7 +96,8 @@ func New(c Config) *Agent {
 			Records: c.Journal.Records, Drivers: set, Host: c.Host, BootID: c.BootID, MachineID: c.MachineID,
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts,
 		},
-		wake: make(chan struct{}, 1), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		panicked: make(chan error, 1),
+		wake:     make(chan struct{}, 1), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		kept: map[string]bool{}, reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{},
 		unjudged: map[uint64]bool{},
 		source:   SourceReport{Source: c.Name, Object: c.Object},
@@ -162,6 +165,8 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case err := <-a.panicked:
+			return err
 		case u, ok := <-updates:
 			if !ok {
 				updates = nil

@@ -541,3 +541,21 @@ func (n *node) await(condition func() bool) {
 		}
 	}
 }
+
+// TestPanicOfAWorkerEndsTheLoop: the journal is closed as for any other end.
+func TestPanicOfAWorkerEndsTheLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.kernel.Hook = func(sim.Point) { panic("a driver is broken") }
+		n.start(nil)
+		n.want(pci(portA, "vfio-pci"))
+		err := <-n.ended
+		if err == nil || !strings.Contains(err.Error(), "a driver is broken") {
+			t.Errorf("reconcile ended with %v", err)
+		}
+		n.stop(errSignal)
+		if err := n.journal.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

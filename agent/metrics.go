@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +45,7 @@ func (m *metrics) sourceError(err error) {
 // stateCollector exports how things stand.
 type stateCollector struct{ agent *Agent }
 
-func descriptions() (interfaces, open, fenced, heartbeat, ready, attempts *prometheus.Desc) {
+func descriptions() (interfaces, open, fenced, heartbeat, ready, failures, tainted *prometheus.Desc) {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("eniagent_"+name, help, labels, nil)
 	}
@@ -53,20 +54,21 @@ func descriptions() (interfaces, open, fenced, heartbeat, ready, attempts *prome
 		d("fenced_targets", "Targets that a write still running in the kernel holds."),
 		d("heartbeat_timestamp_seconds", "When the reconcile loop last turned."),
 		d("ready", "1 when /readyz says so."),
-		d("failures", "Goals that were reverted or put off.")
+		d("failures", "Goals that were reverted or put off."),
+		d("tainted", "1 while vfio's unsafe no-IOMMU mode is on.")
 }
 
 // Describe sends the descriptions.
 func (c stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	interfaces, open, fenced, heartbeat, ready, attempts := descriptions()
-	for _, d := range []*prometheus.Desc{interfaces, open, fenced, heartbeat, ready, attempts} {
+	interfaces, open, fenced, heartbeat, ready, failures, tainted := descriptions()
+	for _, d := range []*prometheus.Desc{interfaces, open, fenced, heartbeat, ready, failures, tainted} {
 		ch <- d
 	}
 }
 
 // Collect reads the agent.
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
-	interfaces, open, fenced, heartbeat, ready, failures := descriptions()
+	interfaces, open, fenced, heartbeat, ready, failures, tainted := descriptions()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -96,9 +98,13 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(fenced, float64(len(held)))
 	gauge(heartbeat, float64(last.UnixNano())/float64(time.Second))
 	gauge(failures, float64(len(a.c.Journal.Failures())))
-	if a.Ready() == nil {
-		gauge(ready, 1)
-		return
+	gauge(ready, truth(a.Ready() == nil))
+	gauge(tainted, truth(taint(context.Background(), a.c.Host) != ""))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
 	}
-	gauge(ready, 0)
+	return 0
 }

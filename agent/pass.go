@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -100,6 +101,7 @@ func (a *Agent) work(ctx context.Context, targets []drivers.Target, fn func()) b
 	a.mu.Unlock()
 	a.workers.Go(func() {
 		defer a.free(targets)
+		defer a.caught()
 		select {
 		case a.slots <- struct{}{}:
 			defer func() { <-a.slots }()
@@ -108,6 +110,19 @@ func (a *Agent) work(ctx context.Context, targets []drivers.Target, fn func()) b
 		}
 	})
 	return true
+}
+
+// caught turns the panic of a worker into the end of the reconcile actor, so
+// that the journal is closed as for any other end.
+func (a *Agent) caught() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	select {
+	case a.panicked <- fmt.Errorf("worker panic: %v\n%s", p, debug.Stack()):
+	default: // one is enough to end
+	}
 }
 
 func (a *Agent) free(targets []drivers.Target) {

@@ -62,6 +62,9 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "msg", "agent started")
+	if o.NoIOMMU {
+		level.Warn(logger).Log("component", "agent", "msg", "no-IOMMU mode is allowed: it lets programs reach all memory by DMA, and taints the kernel")
+	}
 	return o.runGroup(ctx, a, reg, logger)
 }
 

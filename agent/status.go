@@ -39,9 +39,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 		}
 		s.Operations = append(s.Operations, report)
 	}
-	if v, err := a.c.Host.Read(ctx, host.SysModule+"vfio/parameters/enable_unsafe_noiommu_mode"); err == nil && v == "Y" {
-		s.Tainted = string(dpdk.KindNoIOMMU) + ": vfio's unsafe mode is on, programs can reach all memory by DMA"
-	}
+	s.Tainted = taint(ctx, a.c.Host)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Heartbeat, s.Source = a.heartbeat.UTC(), a.source
@@ -53,6 +51,16 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.Interfaces = append(s.Interfaces, r)
 	}
 	return s
+}
+
+// taint says by what a host's kernel is tainted that the agent may be asked to
+// do; "" when it is not.
+func taint(ctx context.Context, h host.Reader) string {
+	v, err := h.Read(ctx, host.SysModule+"vfio/parameters/enable_unsafe_noiommu_mode")
+	if err != nil || v != "Y" {
+		return ""
+	}
+	return string(dpdk.KindNoIOMMU) + ": vfio's unsafe mode is on, programs can reach all memory by DMA"
 }
 
 // Healthy is nil while the loop has a heartbeat. A fenced target does not

@@ -1,4 +1,3 @@
-// Package all lists the kinds there are. A new kind is one line here.
 package all
 
 import (
