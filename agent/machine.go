@@ -70,11 +70,7 @@ func (o Options) OpenHost() (host.Host, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	fences, err := host.OpenFences(o.FenceDir())
-	if err != nil {
-		return nil, nil, errors.Join(err, closeKernel())
-	}
-	return reader{k, fences}, closeKernel, nil
+	return reader{k, host.FencesIn(o.FenceDir())}, closeKernel, nil
 }
 
 // reader is a Host that refuses to write.

@@ -175,10 +175,10 @@ func (a *Agent) after(r engine.Result, fenced bool) {
 
 // settle brings one function to what is asked of it.
 func (a *Agent) settle(ctx context.Context, r request) {
-	if !a.settleFirst(ctx, r) {
-		return
-	}
 	draft, observed, err := a.view.examine(ctx, r)
+	if err == nil {
+		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
+	}
 	seen := describe(observed)
 	if err != nil {
 		a.report(r, conditionOf(err), err.Error(), seen, 0)
@@ -199,7 +199,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		a.report(r, Pending, "observing: see agent plan", seen, 0)
 		return
 	}
-	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, seen) {
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, seen) || !a.settleFirst(ctx, r) {
 		return
 	}
 	a.report(r, Changing, "", seen, 0)
@@ -227,9 +227,6 @@ func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bo
 func (a *Agent) settleFirst(ctx context.Context, r request) bool {
 	if len(a.view.firstMissing(ctx, r)) == 0 {
 		return true
-	}
-	if a.c.Observe {
-		return true // shown with the function's own steps
 	}
 	select {
 	case a.modules <- struct{}{}:

@@ -220,7 +220,11 @@ func (v resolver) prepare(ctx context.Context, r *request) {
 			r.first = append(r.first, journal.Goal{Key: drivers.Key{Kind: module.Kind, Target: t}, State: module.Loaded})
 		}
 	}
-	if _, err := v.host.Readlink(ctx, host.Attr(string(r.target), "iommu_group")); err == nil || driver != "vfio-pci" || !v.noIOMMU {
+	if _, err := v.host.Readlink(ctx, host.Attr(string(r.target), "iommu_group")); err == nil || driver != "vfio-pci" {
+		return
+	}
+	if !v.noIOMMU {
+		r.cannot(Refused, fmt.Errorf("%w: vfio-pci needs an IOMMU group and %s has none: switch the IOMMU on in the firmware and on the kernel's command line, or see --allow-noiommu", drivers.ErrRefused, r.target))
 		return
 	}
 	key := drivers.Key{Kind: dpdk.KindNoIOMMU, Target: dpdk.NoIOMMUTarget}

@@ -195,12 +195,9 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 		return e
 	}
 	first := v.firstMissing(ctx, r)
-	if v.Host != nil && len(first) == 0 {
-		observer := engine.Observer{Drivers: v.Drivers, Host: v.Host}
-		if err := observer.Precheck(ctx, observed, draft.After); err != nil {
-			e.Condition, e.Reason = conditionOf(err), err.Error()
-			return e
-		}
+	if err := v.precheck(ctx, observed, draft, len(first) > 0); err != nil {
+		e.Condition, e.Reason = conditionOf(err), err.Error()
+		return e
 	}
 	for _, g := range first {
 		from := v.observer().Observe(ctx, g.Key)
@@ -219,6 +216,19 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 		e.Condition = Released
 	}
 	return e
+}
+
+// precheck is whether a draft would be refused. What only waits for something
+// that is to come first does not count.
+func (v View) precheck(ctx context.Context, observed plan.Observed, d plan.Draft, first bool) error {
+	if v.Host == nil {
+		return nil
+	}
+	err := engine.Observer{Drivers: v.Drivers, Host: v.Host}.Precheck(ctx, observed, d.After)
+	if first && errors.Is(err, drivers.ErrNotReady) {
+		return nil
+	}
+	return err
 }
 
 // claimed says whether an operation that is not closed holds the target.

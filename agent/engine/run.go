@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -213,11 +214,21 @@ func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause er
 
 // note keeps the last error with the operation. It is for people: the journal
 // not taking it changes nothing.
-func (e *Engine) note(op *journal.Operation, cause error) {
-	if err := e.Journal.Note(op.ID, cause.Error()); err != nil {
+func (e *Engine) note(op *journal.Operation, last error) {
+	text := last.Error()
+	if op.State == journal.Reverting {
+		// Why it is reverted is what a person needs first.
+		cause, _, _ := strings.Cut(op.LastError, andThen)
+		text = cause + andThen + text
+	}
+	op.LastError = text
+	if err := e.Journal.Note(op.ID, text); err != nil {
 		level.Warn(e.Logger).Log("op", op.ID, "err", err, "msg", "last error not kept")
 	}
 }
+
+// andThen joins the cause of a revert and what went wrong with the revert.
+const andThen = "; and the revert: "
 
 // errDecided is the cause of a revert that recovery decided on, and that does
 // not count against the goal.
@@ -328,7 +339,7 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 	}
 	op = &next
 	if j.Decision == recovery.Revert {
-		return e.backward(ctx, op, errors.New(j.Why))
+		return e.backward(ctx, op, errors.New(op.LastError))
 	}
 	return e.forward(ctx, op)
 }

@@ -69,8 +69,12 @@ func List(ctx context.Context, h host.Host) ([]Function, error) {
 }
 
 func read(ctx context.Context, h host.Host, address string, links map[int]host.Link) Function {
+	problem := ""
 	attr := func(name string) string {
 		s, err := h.Read(ctx, host.Attr(address, name))
+		if err != nil && !missing(err) && problem == "" {
+			problem = err.Error()
+		}
 		if err != nil {
 			return ""
 		}
@@ -108,6 +112,7 @@ func read(ctx context.Context, h host.Host, address string, links map[int]host.L
 	if f.Override = attr("driver_override"); f.Override == "(null)" {
 		f.Override = ""
 	}
+	f.Problem = problem
 	dev, err := host.NetdevOf(ctx, h, address)
 	if err != nil {
 		f.Problem = err.Error()
