@@ -236,6 +236,11 @@ func (a *Agent) newBoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if foreign {
+		if err := j.AdoptMachine(ctx); err != nil {
+			return err
+		}
+	}
 	if n > 0 {
 		level.Info(a.logger).Log("count", n, "msg", "baselines of an earlier boot dropped")
 	}

@@ -122,6 +122,9 @@ func (a *Agent) socketHandler() http.Handler {
 		n, err := a.Retry(r.Context(), r.URL.Query().Get("target"))
 		return map[string]int{"cleared": n}, err
 	}))
+	mux.HandleFunc("POST /acknowledge", answer(func(r *http.Request) (any, error) {
+		return struct{}{}, a.Acknowledge(r.Context(), r.URL.Query().Get("who"), r.URL.Query().Get("why"))
+	}))
 	mux.HandleFunc("GET /operations", answer(func(r *http.Request) (any, error) {
 		n, err := strconv.Atoi(r.URL.Query().Get("n"))
 		if err != nil {

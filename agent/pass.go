@@ -191,6 +191,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		condition := Right
 		if r.asked.State == source.Released {
 			condition = Released
+			a.letGo(ctx, r)
 		}
 		a.report(r, condition, "", seen, 0)
 		return
@@ -206,6 +207,20 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	result := a.engine.Run(ctx, draft, a.reason(r.entry))
 	a.reportResult(ctx, r, result)
 	a.after(result, false)
+}
+
+// letGo forgets the baseline of a function that was observed to be back at it:
+// released is left alone from then on, whatever becomes of it.
+func (a *Agent) letGo(ctx context.Context, r request) {
+	if a.c.Observe || len(r.goal) == 0 {
+		return
+	}
+	n, err := a.c.Journal.DropBaselines(ctx, func(b journal.Baseline) bool { return b.Key.Target == r.target })
+	if err != nil {
+		level.Warn(a.logger).Log("target", r.target, "err", err, "msg", "baseline of a released function not dropped")
+		return
+	}
+	level.Info(a.logger).Log("target", r.target, "count", n, "msg", "released, left alone from now on")
 }
 
 // tooSoon says whether a goal that failed before is to be left alone now.

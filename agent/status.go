@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-kit/log/level"
+
 	"eniagent/agent/engine"
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
@@ -143,6 +145,14 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 	}
 	a.Wake()
 	return report
+}
+
+// Acknowledge takes on that a damaged journal was replaced, and what was lost.
+func (a *Agent) Acknowledge(ctx context.Context, who, why string) error {
+	err := a.c.Journal.Acknowledge(ctx, who, why)
+	level.Warn(a.logger).Log("why", why, "err", err, "msg", "loss of the journal acknowledged")
+	a.Wake()
+	return err
 }
 
 // Retry forgets failures, of one target or of all, so that what was given up

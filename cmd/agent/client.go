@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -39,8 +40,10 @@ func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return errNobody
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("ask the agent: %w (run as its user, or as root)", inner(err))
 	case err != nil:
-		return fmt.Errorf("ask the agent: %w", err)
+		return fmt.Errorf("ask the agent: %w", inner(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -54,6 +57,15 @@ func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
 		return fmt.Errorf("read the agent's answer: %w", err)
 	}
 	return nil
+}
+
+// inner is an error of a request without its URL, which says nothing here.
+func inner(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
 }
 
 // offline is what a command looks at when no agent runs.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"eniagent/agent"
 	"eniagent/journal"
@@ -35,8 +36,8 @@ const exitStatus = `Exit status:
        the journal was damaged
   5    the journal is held by another process, which is named
   6    the journal is corrupt, or from a newer agent; nothing was changed
-  7    the journal cannot be used where it is: permission, owner, mode, read-only
-       or full file system
+  7    the state directory cannot be used as it is: permission, owner, mode,
+       read-only or full file system
   130  interrupted`
 
 // errPending and errHuman are not failures: what was asked for was printed.
@@ -77,7 +78,8 @@ func exitCode(err error) int {
 		return exitLocked
 	case is(journal.ErrCorrupt, journal.ErrNewer):
 		return exitJournal
-	case is(journal.ErrPermission, journal.ErrUnsafe, journal.ErrReadOnly, journal.ErrNoSpace, fs.ErrPermission):
+	case is(journal.ErrPermission, journal.ErrUnsafe, journal.ErrReadOnly, journal.ErrNoSpace, fs.ErrPermission,
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS):
 		return exitPlace
 	case is(context.Canceled):
 		return exitInterrupted

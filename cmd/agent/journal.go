@@ -54,6 +54,7 @@ func (c *cli) journalCommand() *cobra.Command {
 		sub.Flags().StringVar(&path, "journal", "", "read this file, such as a copy from another machine")
 		cmd.AddCommand(sub)
 	}
+	cmd.AddCommand(c.acknowledgeCommand())
 	return group(cmd)
 }
 
@@ -72,8 +73,8 @@ func (c *cli) read(copied string) (*journal.Snapshot, error) {
 	case errors.Is(err, journal.ErrNotExist) && copied != "":
 		return nil, fmt.Errorf("%w at %s", journal.ErrNotExist, path)
 	case errors.Is(err, journal.ErrNotExist):
-		return nil, fmt.Errorf("no agent answers on %s and there is %w, %s: has one run with this --state-dir?",
-			c.options.SocketPath(), journal.ErrNotExist, path)
+		return nil, fmt.Errorf("%w: no agent answers on %s, and there is no %s; has one run with this --state-dir?",
+			journal.ErrNotExist, c.options.SocketPath(), path)
 	case errors.Is(err, journal.ErrLocked) && copied == "":
 		return nil, fmt.Errorf("%w; where it is the agent, it is starting or stopping and does not answer on %s yet", err, c.options.SocketPath())
 	}

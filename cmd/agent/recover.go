@@ -94,6 +94,7 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 			return err
 		}
 	}
+	r = agent.RecoverReport{} // what is not in the answer must not stay
 	err = c.ask(ctx, "POST", "/recover", &r)
 	if errors.Is(err, errNobody) {
 		r, err = agent.RecoverNow(ctx, c.options, c.options.NewLogger(c.err), crashPoints)

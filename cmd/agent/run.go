@@ -22,8 +22,8 @@ functions alone; a second signal ends it at once.
 With --simulate it runs on a simulated node and needs no root; the node's state
 is a file, so that it outlives a kill -9 as hardware would.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if c.simulate {
-				if err := exampleConfig(c.options.ConfigFile); err != nil {
+			if c.simulate && !cmd.Flags().Changed("config") {
+				if err := c.exampleConfig(); err != nil {
 					return err
 				}
 			}
@@ -57,8 +57,13 @@ interfaces:
     mtu: 9000
 `
 
-// exampleConfig writes the example where the file is missing.
-func exampleConfig(path string) error {
+// exampleConfig writes the example where the file is missing, at the first run:
+// a file that goes missing later takes nothing back, and asks nothing new.
+func (c *cli) exampleConfig() error {
+	path := c.options.ConfigFile
+	if _, err := os.Lstat(c.journalPath("")); err == nil {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -36,6 +37,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "writer" || os.Args[1] == "journal-scan") {
 		os.Exit(execute(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 	}
+	if filepath.Base(os.Args[0]) != "agent" { // scripts mostly wait: for time-outs, disks, each other's children
+		os.Args = slices.Insert(os.Args, 1, "-test.parallel=8")
+	}
 	testscript.Main(m, map[string]func(){"agent": scriptAgent})
 }
 
@@ -57,6 +61,8 @@ func scriptAgent() {
 // patience is how long a script waits for what it says must come.
 const patience = 30 * time.Second
 
+var update = flag.Bool("update", false, "write the golden key sets anew")
+
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireUniqueNames: true,
@@ -66,6 +72,7 @@ func TestScript(t *testing.T) {
 			e.Defer(s.end)
 			state := filepath.Join(e.WorkDir, "state")
 			e.Setenv("STATE", state)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each process of a race test ends a second later
 			e.Setenv("JOURNAL", filepath.Join(state, "journal", journal.FileName))
 			e.Setenv("AGENT_FLAGS", "--simulate --state-dir "+state)
 			e.Setenv("CONFIG", filepath.Join(state, "interfaces.yaml"))
@@ -82,7 +89,7 @@ func TestScript(t *testing.T) {
 			"exit": cmdExit, "start": cmdStart, "ended": cmdEnded, "signal": cmdSignal, "until": cmdUntil,
 			"remember": cmdRemember, "unchanged": cmdUnchanged, "json": cmdJSON, "want": cmdWant, "asked": cmdAsked,
 			"newer": cmdNewer, "damage": cmdDamage, "tmpfs": cmdTmpfs, "readonly": cmdReadOnly, "fill": cmdFill,
-			"freeport": cmdFreePort, "get": cmdGet, "chown": cmdChown, "truncate": cmdTruncate,
+			"freeport": cmdFreePort, "keys": cmdKeys, "crash-and-compare": cmdCompare, "get": cmdGet, "chown": cmdChown, "truncate": cmdTruncate,
 		},
 	})
 }
@@ -150,7 +157,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	// A writer that outlives its agent holds the pipe of its standard error.
 	p.cmd.WaitDelay = 10 * time.Millisecond
 	p.cmd.Env = os.Environ()
-	for _, name := range []string{"AGENT_FLAGS", "AGENT_UID", "STATE", "TMPDIR"} {
+	for _, name := range []string{"AGENT_FLAGS", "AGENT_UID", "STATE", "TMPDIR", "GORACE"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	ts.Check(p.cmd.Start())
@@ -490,4 +497,127 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s: want %s, last was %s", args[1], args[0], last)
+}
+
+// cmdCompare has the agent killed at one write of binding 0000:02:00.0, and
+// holds the steps of the dry run against those that recover makes, and their
+// number against the node's counter: crash-and-compare override before STEPS.
+// It ends with the node booted anew.
+func cmdCompare(ts *testscript.TestScript, neg bool, args []string) {
+	const function = "0000:02:00.0"
+	run := func(code string, args ...string) string {
+		cmdExit(ts, false, append([]string{code, "agent"}, args...))
+		return ts.ReadFile("stdout")
+	}
+	dump := func() string {
+		for line := range strings.Lines(run("0", "sim", "show")) {
+			if strings.HasPrefix(line, "function "+function) {
+				return strings.TrimSpace(line)
+			}
+		}
+		ts.Fatalf("no %s in the node", function)
+		return ""
+	}
+	run("0", "sim", "fault", args[0], "--path", function, "--when", args[1], "--crash")
+	cmdStart(ts, false, []string{"victim", "agent", "run", "--listen", ""})
+	cmdEnded(ts, false, []string{"victim", "killed"})
+	found, writes := dump(), strings.TrimSpace(run("0", "sim", "writes"))
+
+	var dry, wet struct {
+		Entries []struct {
+			Decision, Outcome string
+			Steps             []struct{ Kind, Target, From, To string }
+		}
+	}
+	ts.Check(json.Unmarshal([]byte(run("3", "recover", "--dry-run", "-o", "json")), &dry))
+	if dump() != found || strings.TrimSpace(run("0", "sim", "writes")) != writes {
+		ts.Fatalf("the dry run wrote")
+	}
+	if len(dry.Entries) != 1 {
+		ts.Fatalf("%d operations are open", len(dry.Entries))
+	}
+	ts.Check(json.Unmarshal([]byte(run("0", "recover", "--yes", "-o", "json")), &wet))
+	var planned []string
+	for _, step := range dry.Entries[0].Steps {
+		planned = append(planned, fmt.Sprintf("kind=%s target=%s before=%q after=%q", step.Kind, step.Target, step.From, step.To))
+	}
+	var made []string
+	for _, m := range stepMade.FindAllStringSubmatch(ts.ReadFile("stderr"), -1) {
+		made = append(made, m[1])
+	}
+	if !slices.Equal(planned, made) {
+		ts.Fatalf("planned\n%s\nmade\n%s", strings.Join(planned, "\n"), strings.Join(made, "\n"))
+	}
+	if wet.Entries[0].Decision != dry.Entries[0].Decision || wet.Entries[0].Outcome != "done" {
+		ts.Fatalf("planned %v, reported %v", dry.Entries, wet.Entries)
+	}
+	if before, after := number(ts, writes), number(ts, run("0", "sim", "writes")); after-before != len(planned) {
+		ts.Fatalf("%d writes for %d steps", after-before, len(planned))
+	}
+	if n := len(planned); len(args) > 2 && strconv.Itoa(n) != args[2] {
+		ts.Fatalf("%d steps, want %s", n, args[2])
+	}
+	if now := dump(); !strings.Contains(now, ` driver=vfio-pci override="vfio-pci"`) {
+		ts.Fatalf("left at %s", now)
+	}
+	run("0", "sim", "reboot")
+}
+
+var stepMade = regexp.MustCompile(`(?m) (kind=\S+ target=\S+ before=.* after=.*) attempt=.* msg="step made"$`)
+
+func number(ts *testscript.TestScript, s string) int {
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	ts.Check(err)
+	return n
+}
+
+// cmdKeys holds the keys of the JSON on stdout against testdata/json/NAME.keys.
+// The JSON is a contract that is only added to: a key that is gone breaks
+// somebody's program. A "?" in the golden file marks a key that may be missing.
+func cmdKeys(ts *testscript.TestScript, neg bool, args []string) {
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	got := map[string]bool{}
+	collect(v, "", got)
+	path := filepath.Join(goldenKeys, args[0]+".keys")
+	if *update {
+		ts.Check(os.WriteFile(path, []byte(strings.Join(slices.Sorted(maps.Keys(got)), "\n")+"\n"), 0o644))
+		return
+	}
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	known := map[string]bool{}
+	for line := range strings.Lines(string(data)) {
+		key, optional := strings.CutSuffix(strings.TrimSpace(line), "?")
+		known[key] = true
+		if !optional && !got[key] {
+			ts.Fatalf("%s: %s is gone", args[0], key)
+		}
+	}
+	for key := range got {
+		if !known[key] {
+			ts.Fatalf("%s: %s is new: add it to %s", args[0], key, path)
+		}
+	}
+}
+
+// goldenKeys is absolute, because scripts run elsewhere.
+var goldenKeys, _ = filepath.Abs("testdata/json")
+
+// collect notes the paths of all keys. Keys that are data are "*".
+func collect(v any, at string, keys map[string]bool) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			collect(e, at+"[]", keys)
+		}
+	case map[string]any:
+		for k, e := range v {
+			if slices.Contains([]string{"want", "observed", "identity", "records"}, at[strings.LastIndexAny(at, ".]")+1:]) {
+				k = "*"
+			}
+			keys[at+"."+k] = true
+			collect(e, at+"."+k, keys)
+		}
+	}
 }
