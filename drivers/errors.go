@@ -17,6 +17,9 @@ var (
 	ErrFenced = errors.New("a write still runs in the kernel and holds the target")
 	// ErrRefused is returned when a rule forbids the write; nothing was written.
 	ErrRefused = errors.New("refused")
+	// ErrNotReady is returned with ErrRefused when something else has to come
+	// first, such as a module.
+	ErrNotReady = errors.New("not ready")
 	// ErrUnsupported is returned when the device or the kernel cannot do it.
 	ErrUnsupported = errors.New("not supported here")
 	// ErrUnverified is returned when a write succeeded and the host shows

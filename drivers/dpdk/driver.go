@@ -151,6 +151,9 @@ func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers
 	refuse := func(why, remedy string) error {
 		return d.fault(t, "precheck", fmt.Errorf("%w: %s", drivers.ErrRefused, why), remedy)
 	}
+	notReady := func(why, remedy string) error {
+		return d.fault(t, "precheck", fmt.Errorf("%w, %w: %s", drivers.ErrRefused, drivers.ErrNotReady, why), remedy)
+	}
 	n, err := d.host.Read(ctx, host.Attr(string(t), "sriov_numvfs"))
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -163,12 +166,12 @@ func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers
 	_, err = d.host.Inode(ctx, host.PCIDrivers+goal.Driver)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return refuse("driver "+goal.Driver+" is not registered", "is its module installed for this kernel?")
+		return notReady("driver "+goal.Driver+" is not registered", "is its module installed for this kernel?")
 	case err != nil:
 		return d.fault(t, "precheck", fmt.Errorf("look for driver %s: %w", goal.Driver, err), "")
 	}
 	if goal.Driver == "vfio-pci" && !d.hasIOMMU(ctx, t) {
-		return refuse("vfio-pci needs an IOMMU group and the function has none",
+		return notReady("vfio-pci needs an IOMMU group and the function has none",
 			"switch the IOMMU on in the firmware and on the kernel's command line, or see --allow-noiommu")
 	}
 	return nil

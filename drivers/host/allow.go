@@ -13,8 +13,9 @@ import (
 
 var (
 	driverFile = regexp.MustCompile(`^/sys/bus/pci/drivers/[A-Za-z0-9_.-]{1,64}/(bind|unbind)$`)
-	moduleFile = regexp.MustCompile(`^/lib/modules/[A-Za-z0-9_.+~-]{1,64}(/[A-Za-z0-9_.+-]{1,64})+\.ko(\.(xz|zst|gz))?$`)
-	overrideIs = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,64}\n?$`)
+	// No part of the path begins with a dot. The last one is the module.
+	moduleFile = regexp.MustCompile(`^/lib/modules/[A-Za-z0-9_+~-][A-Za-z0-9_.+~-]{0,127}(?:/[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,63})*/([A-Za-z0-9_-]{1,64})\.ko(?:\.(?:xz|zst|gz))?$`)
+	overrideIs = regexp.MustCompile(`^([A-Za-z0-9_.-]{1,64}\n?|\n)$`)
 )
 
 // writable are the module parameters that may be written, and their values.
@@ -47,11 +48,10 @@ func allowed(c Call) error {
 			return errors.New("want a PCI target, an ifindex and 0 or 1")
 		}
 	case OpLoad:
-		if _, ok := c.Target.ModuleName(); !ok || !moduleFile.MatchString(c.Path) || c.Value != "" {
-			return errors.New("want a module target, a module file below /lib/modules and no parameters")
-		}
-		if slices.Contains(strings.Split(c.Path, "/"), "..") {
-			return errors.New("the path must not contain '..' anywhere")
+		name, ok := c.Target.ModuleName()
+		file := moduleFile.FindStringSubmatch(c.Path)
+		if !ok || file == nil || strings.ReplaceAll(file[1], "-", "_") != name || c.Value != "" {
+			return errors.New("want a module target, its file below /lib/modules and no parameters")
 		}
 	case OpUnload:
 		name, ok := c.Target.ModuleName()
@@ -69,10 +69,11 @@ func allowedSysfs(c Call) error {
 		return errors.New("the path is not clean")
 	}
 	if values, ok := writableParams()[c.Path]; ok {
-		if _, _, isParam := c.Target.ParamName(); isParam && slices.Contains(values, c.Value) {
-			return nil
+		module, name, ok := c.Target.ParamName()
+		if !ok || c.Path != SysModule+module+"/parameters/"+name || !slices.Contains(values, c.Value) {
+			return fmt.Errorf("want the parameter's target and one of %q", values)
 		}
-		return fmt.Errorf("want one of %q", values)
+		return nil
 	}
 	address, ok := c.Target.PCIAddress()
 	if !ok {

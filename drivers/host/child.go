@@ -60,10 +60,7 @@ func startChild(argv []string) (*child, error) {
 	return &child{cmd: cmd, in: inW, enc: json.NewEncoder(inW), dec: json.NewDecoder(outR), out: outR}, nil
 }
 
-func (c *child) ask(r request) reply {
-	if err := c.enc.Encode(r); err != nil {
-		return reply{err: err}
-	}
+func (c *child) receive() reply {
 	var a reply
 	a.err = c.dec.Decode(&a.response)
 	return a

@@ -10,9 +10,6 @@ var (
 	ParseUevent = parseUevent
 )
 
-// MaxModule is the bound of Decompress.
-const MaxModule = maxModule
-
 // OverThePipe is an error as the agent gets it from a writer child.
 func OverThePipe(err error) error {
 	b, jerr := json.Marshal(response{Error: encodeError(err)})

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,13 +17,21 @@ import (
 )
 
 // Fences are files in one directory, one a target. Whoever writes a target
-// holds an flock on its file for as long as write(2) runs. The kernel lets go
-// of it only when the task is really gone (seen on Linux 6.12 with a task in
+// holds a lock on its file for as long as write(2) runs. The kernel lets go of
+// it only when the task is really gone (seen on Linux 6.12 with a task in
 // state D), so a fence tells of a hung write across agents and restarts, with
 // no process ids stored.
+//
+// The lock is one of the open file description (F_OFD_SETLK of fcntl(2)), which
+// lives and dies as flock's does, and which, unlike that, can be asked for
+// without being taken: a look at a fence never gets in the way of a write.
 type Fences struct{ dir string }
 
 const ownerFile = "owner"
+
+// FencesIn are the fences in a directory that need not be there, for who only
+// asks about them.
+func FencesIn(dir string) Fences { return Fences{dir: dir} }
 
 // OpenFences makes the directory where it is missing.
 func OpenFences(dir string) (Fences, error) {
@@ -43,43 +52,40 @@ func (f Fences) file(t drivers.Target) string {
 
 // Take takes the fence, or returns drivers.ErrFenced at once.
 func (f Fences) Take(t drivers.Target) (release func(), err error) {
-	file, err := f.lock(t, os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
-	if err != nil {
-		return nil, err
-	}
-	// Closing lets go of the lock, and cannot fail for a file never written.
-	return func() { _ = file.Close() }, nil
-}
-
-// Held says whether somebody holds the fence. It takes a shared lock for a
-// moment, so that two readers do not take each other for a writer.
-func (f Fences) Held(t drivers.Target) (bool, error) {
-	file, err := f.lock(t, os.O_RDONLY, unix.LOCK_SH)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return false, nil
-	case errors.Is(err, drivers.ErrFenced):
-		return true, nil
-	case err != nil:
-		return false, err
-	}
-	return false, file.Close()
-}
-
-func (f Fences) lock(t drivers.Target, flags, how int) (*os.File, error) {
-	file, err := os.OpenFile(f.file(t), flags|unix.O_NOFOLLOW, 0o600)
+	file, err := os.OpenFile(f.file(t), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open fence of %s: %w", t, err)
 	}
-	err = unix.Flock(int(file.Fd()), how|unix.LOCK_NB)
+	lock := whole()
+	err = unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock)
 	if err == nil {
-		return file, nil
+		// Closing lets go of the lock, and cannot fail for a file never written.
+		return func() { _ = file.Close() }, nil
 	}
 	_ = file.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return nil, fmt.Errorf("%s: %w", t, drivers.ErrFenced)
 	}
 	return nil, fmt.Errorf("lock fence of %s: %w", t, err)
+}
+
+// whole is a writer's lock on all of a file.
+func whole() unix.Flock_t { return unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart} }
+
+// Held says whether somebody holds the fence, and takes nothing itself.
+func (f Fences) Held(t drivers.Target) (bool, error) {
+	file, err := os.OpenFile(f.file(t), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open fence of %s: %w", t, err)
+	}
+	lock := whole()
+	if err := unix.FcntlFlock(file.Fd(), unix.F_OFD_GETLK, &lock); err != nil {
+		return false, fmt.Errorf("look at fence of %s: %w", t, errors.Join(err, file.Close()))
+	}
+	return lock.Type != unix.F_UNLCK, file.Close()
 }
 
 // Claim makes the caller the owner of all fences to come and returns its
@@ -103,7 +109,7 @@ func (f Fences) Claim() (owner string, err error) {
 func (f Fences) Owned(owner string) error {
 	b, err := os.ReadFile(filepath.Join(f.dir, ownerFile))
 	if err != nil {
-		return fmt.Errorf("read owner of fences: %w", err)
+		return fmt.Errorf("read owner of fences: %w: %s", drivers.ErrRefused, err.Error())
 	}
 	if string(b) != owner {
 		return fmt.Errorf("another agent has taken over: %w", drivers.ErrRefused)

@@ -42,7 +42,10 @@ func Identify(ctx context.Context, r Reader, t drivers.Target) (drivers.Identity
 		id.PFIncarnation, _ = r.Inode(ctx, PCIDevices+path.Base(link))
 	}
 	if dev, err := NetdevOf(ctx, r, address); err == nil && dev.Name != "" {
-		id.Netdev, id.MAC = dev.Index, dev.MAC
+		id.Netdev = dev.Index
+		if dev.ownMAC(ctx, r) {
+			id.MAC = dev.MAC
+		}
 	}
 	return id, nil
 }
@@ -109,6 +112,15 @@ func virtioNet(ctx context.Context, r Reader, address string) (dir string, names
 // Attr reads an attribute of the netdev, "mtu" or "flags".
 func (n Netdev) Attr(ctx context.Context, r Reader, name string) (string, error) {
 	return r.Read(ctx, n.dir+"/"+name)
+}
+
+// ownMAC says whether the MAC is the device's own. One that is random, or that
+// somebody set, as a bond does with its members', tells nothing of the device
+// (NET_ADDR_PERM of linux/netdevice.h). Kernels without the attribute are
+// believed.
+func (n Netdev) ownMAC(ctx context.Context, r Reader) bool {
+	assigned, err := n.Attr(ctx, r, "addr_assign_type")
+	return errors.Is(err, fs.ErrNotExist) || err == nil && assigned == "0"
 }
 
 // DriverOf is the driver bound to a function; "" when none is.

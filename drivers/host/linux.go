@@ -116,10 +116,15 @@ func (l Linux) link(ctx context.Context, message []byte, eth *ethtool.Ethtool) (
 	link := Link{
 		Index: a.Index, Name: a.Name, AltNames: a.AltNames, Up: a.Flags&net.FlagUp != 0,
 		Oper: a.OperState.String(), MTU: a.MTU, MAC: a.HardwareAddr.String(),
-		PermMAC: a.PermHWAddr.String(), Master: a.MasterIndex, Lower: a.ParentIndex,
+		PermMAC: a.PermHWAddr.String(), Master: a.MasterIndex,
 	}
 	if kind := decoded.Type(); kind != "device" {
 		link.Kind = kind
+	}
+	// The kernel gives a veth's peer in the same attribute, and an index of
+	// another namespace is that of something else in this one.
+	if link.Kind != "veth" && a.NetNsID < 0 {
+		link.Lower = a.ParentIndex
 	}
 	link.MinMTU, link.MaxMTU = mtuLimits(message)
 	// Virtual devices have no bus info or permanent address; older kernels do

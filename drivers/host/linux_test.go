@@ -214,12 +214,15 @@ func fileOf(t testing.TB, name string, content []byte) *os.File {
 	return f
 }
 
+// maxModule is the bound in these tests.
+const maxModule = 1 << 20
+
 func TestDecompress(t *testing.T) {
 	image := bytes.Repeat([]byte("\x7fELF module "), 50000)
 	for _, suffix := range []string{".xz", ".zst", ".gz"} {
 		f := packed(t, suffix, image)
 		for range 2 { // finit_module may have read the file before
-			got, err := host.Decompress(f)
+			got, err := host.Decompress(f, maxModule)
 			if err != nil || !bytes.Equal(got, image) {
 				t.Errorf("%s: %d bytes, %v, want %d", suffix, len(got), err, len(image))
 			}
@@ -228,27 +231,27 @@ func TestDecompress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := host.Decompress(fileOf(t, "m.ko"+suffix, b[:len(b)-7])); err == nil {
+		if _, err := host.Decompress(fileOf(t, "m.ko"+suffix, b[:len(b)-7]), maxModule); err == nil {
 			t.Errorf("%s: cut off and no error", suffix)
 		}
-		if _, err := host.Decompress(fileOf(t, "m.ko"+suffix, []byte("rubbish"))); err == nil {
+		if _, err := host.Decompress(fileOf(t, "m.ko"+suffix, []byte("rubbish")), maxModule); err == nil {
 			t.Errorf("%s: rubbish and no error", suffix)
 		}
 	}
-	if _, err := host.Decompress(fileOf(t, "m.ko.bz2", nil)); err == nil {
+	if _, err := host.Decompress(fileOf(t, "m.ko.bz2", nil), maxModule); err == nil {
 		t.Error("an unknown compression and no error")
 	}
 }
 
 // TestDecompressBound is a module that would fill the memory.
 func TestDecompressBound(t *testing.T) {
-	for _, suffix := range []string{".zst", ".gz"} {
-		f := packed(t, suffix, make([]byte, host.MaxModule))
-		if b, err := host.Decompress(f); err != nil || len(b) != host.MaxModule {
+	for _, suffix := range []string{".xz", ".zst", ".gz"} {
+		f := packed(t, suffix, make([]byte, maxModule))
+		if b, err := host.Decompress(f, maxModule); err != nil || len(b) != maxModule {
 			t.Errorf("%s of the largest size: %d bytes, %v", suffix, len(b), err)
 		}
-		f = packed(t, suffix, make([]byte, host.MaxModule+1))
-		if _, err := host.Decompress(f); err == nil || !strings.Contains(err.Error(), "more than") {
+		f = packed(t, suffix, make([]byte, maxModule+1))
+		if _, err := host.Decompress(f, maxModule); err == nil || !strings.Contains(err.Error(), "more than") {
 			t.Errorf("%s of one byte more: %v", suffix, err)
 		}
 	}

@@ -39,14 +39,14 @@ func loadModule(path, params string) error {
 }
 
 func loadDecompressed(f *os.File, params string) error {
-	image, err := decompress(f)
+	image, err := decompress(f, maxModule)
 	if err != nil {
 		return fmt.Errorf("decompress %s: %w", f.Name(), err)
 	}
 	return os.NewSyscallError("init_module", unix.InitModule(image, params))
 }
 
-func decompress(f *os.File) ([]byte, error) {
+func decompress(f *os.File, limit int64) ([]byte, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
@@ -70,9 +70,9 @@ func decompress(f *os.File) ([]byte, error) {
 		return nil, err
 	}
 	var image bytes.Buffer
-	n, err := io.Copy(&image, io.LimitReader(r, maxModule+1))
-	if err == nil && n > maxModule {
-		err = fmt.Errorf("more than %d bytes", maxModule)
+	n, err := io.Copy(&image, io.LimitReader(r, limit+1))
+	if err == nil && n > limit {
+		err = fmt.Errorf("more than %d bytes", limit)
 	}
 	return image.Bytes(), err
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // inNetns runs fn on a thread of its own in a fresh network namespace. The
-// thread is never unlocked, so that Go ends it: the namespace ends with it.
+// thread is never unlocked, so that Go ends it, and the namespace with it.
 func inNetns(t *testing.T, fn func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -27,20 +27,37 @@ func inNetns(t *testing.T, fn func()) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	go onThread(func() {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		defer func() { done <- err }()
 		if err == nil {
 			fn()
 		}
-	}()
+	})
 	if err := <-done; err != nil {
 		t.Skipf("*** NOT TESTED: unshare: %v ***", err)
 	}
 	if after, err := os.Readlink("/proc/self/ns/net"); after != before || err != nil {
 		t.Errorf("the process is in %s, was in %s (%v)", after, before, err)
 	}
+}
+
+// onThread runs fn on a thread that ends with it. The first thread of a
+// process, which stands for the process in /proc, would not: it is kept busy
+// until another one has been found.
+func onThread(fn func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		fn()
+		return
+	}
+	defer runtime.UnlockOSThread()
+	other := make(chan struct{})
+	go func() {
+		defer close(other)
+		onThread(fn)
+	}()
+	<-other
 }
 
 func byName(t *testing.T, links []host.Link, name string) host.Link {
@@ -67,17 +84,25 @@ func TestLinksOfThisMachine(t *testing.T) {
 	}
 }
 
+// mustLink makes a link; where it cannot, it ends the goroutine that it is in.
 func mustLink(t *testing.T, l netlink.Link) int {
-	if err := netlink.LinkAdd(l); err != nil {
+	index, err := tryLink(l)
+	if err != nil {
 		t.Errorf("add %s %s: %v", l.Type(), l.Attrs().Name, err)
-		return 0
+		runtime.Goexit()
+	}
+	return index
+}
+
+func tryLink(l netlink.Link) (int, error) {
+	if err := netlink.LinkAdd(l); err != nil {
+		return 0, err
 	}
 	made, err := netlink.LinkByName(l.Attrs().Name)
 	if err != nil {
-		t.Error(err)
-		return 0
+		return 0, err
 	}
-	return made.Attrs().Index
+	return made.Attrs().Index, nil
 }
 
 func named(name string) netlink.LinkAttrs {
@@ -88,46 +113,58 @@ func named(name string) netlink.LinkAttrs {
 
 func TestLinksInNamespace(t *testing.T) {
 	inNetns(t, func() {
-		dummy := mustLink(t, &netlink.Dummy{LinkAttrs: named("dummy0")})
-		under := named("vlan0.7") // a dot in the name, as VLANs have
-		under.ParentIndex = dummy
-		vlan := mustLink(t, &netlink.Vlan{LinkAttrs: under, VlanId: 7})
+		port := mustLink(t, &netlink.Veth{LinkAttrs: named("port0"), PeerName: "port1"})
 		bridge := mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
-		if err := netlink.LinkSetMasterByIndex(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: dummy}}, bridge); err != nil {
+		if err := netlink.LinkSetMasterByIndex(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: port}}, bridge); err != nil {
 			t.Error(err)
 		}
 		k := host.Linux{Root: "/"}
 		for _, c := range []host.Call{
-			{Op: host.OpMTU, Index: dummy, Number: 9000},
-			{Op: host.OpAdmin, Index: dummy, Number: 1},
+			{Op: host.OpMTU, Index: port, Number: 9000},
+			{Op: host.OpAdmin, Index: port, Number: 1},
 		} {
 			if err := k.Do(context.Background(), c); err != nil {
 				t.Errorf("%s: %v", c, err)
 			}
 		}
 		links := dump(t)
-		d := byName(t, links, "dummy0")
-		if d.Index != dummy || d.Kind != "dummy" || !d.Up || d.MTU != 9000 || d.Master != bridge || d.MAC == "" || d.Lower != 0 {
-			t.Errorf("dummy0 is %+v", d)
+		p := byName(t, links, "port0")
+		if p.Index != port || p.Kind != "veth" || !p.Up || p.MTU != 9000 || p.Master != bridge || p.MAC == "" || p.MinMTU != 68 || p.MaxMTU != 65535 {
+			t.Errorf("port0 is %+v", p)
 		}
-		if d.MinMTU != 0 || d.MaxMTU != 0 { // a dummy takes any
-			t.Errorf("dummy0 has limits %d and %d", d.MinMTU, d.MaxMTU)
-		}
-		v := byName(t, links, "vlan0.7")
-		if v.Index != vlan || v.Kind != "vlan" || v.Lower != dummy || v.Up || v.MaxMTU != 65535 || v.MTU != 1500 {
-			t.Errorf("vlan0.7 is %+v", v)
-		}
-		if b := byName(t, links, "br0"); b.Kind != "bridge" || b.MinMTU != 68 || b.MaxMTU != 65535 {
+		if b := byName(t, links, "br0"); b.Kind != "bridge" || b.MinMTU != 68 || b.MaxMTU != 65535 || b.Up {
 			t.Errorf("br0 is %+v", b)
 		}
-		if len(links) < 4 || byName(t, links, "lo").Up {
-			t.Errorf("links: %+v", links)
+		if byName(t, links, "lo").Up {
+			t.Error("lo is up in a fresh namespace: this is not one")
 		}
-		testNetlinkErrors(t, k, bridge, dummy)
+		testNetlinkErrors(t, k, bridge, port)
 	})
 }
 
-func testNetlinkErrors(t *testing.T, k host.Linux, bridge, dummy int) {
+func TestDummyAndVLAN(t *testing.T) {
+	inNetns(t, func() {
+		dummy, err := tryLink(&netlink.Dummy{LinkAttrs: named("dummy0")})
+		if err != nil {
+			t.Skipf("*** NOT TESTED: this kernel makes no dummy: %v ***", err)
+		}
+		under := named("vlan0.7") // a dot in the name, as VLANs have
+		under.ParentIndex = dummy
+		vlan, err := tryLink(&netlink.Vlan{LinkAttrs: under, VlanId: 7})
+		if err != nil {
+			t.Skipf("*** NOT TESTED: this kernel makes no VLAN: %v ***", err)
+		}
+		links := dump(t)
+		if d := byName(t, links, "dummy0"); d.Index != dummy || d.Kind != "dummy" || d.MinMTU != 0 || d.MaxMTU != 0 {
+			t.Errorf("dummy0 is %+v", d) // it takes any MTU
+		}
+		if v := byName(t, links, "vlan0.7"); v.Index != vlan || v.Kind != "vlan" || v.Lower != dummy || v.MaxMTU != 65535 {
+			t.Errorf("vlan0.7 is %+v", v)
+		}
+	})
+}
+
+func testNetlinkErrors(t *testing.T, k host.Linux, bridge, port int) {
 	for _, tc := range []struct {
 		call host.Call
 		want error
@@ -136,14 +173,14 @@ func testNetlinkErrors(t *testing.T, k host.Linux, bridge, dummy int) {
 		{host.Call{Op: host.OpAdmin, Index: 4711, Number: 1}, unix.ENODEV},
 		{host.Call{Op: host.OpMTU, Index: bridge, Number: 67}, unix.EINVAL},
 		{host.Call{Op: host.OpMTU, Index: bridge, Number: 65536}, unix.EINVAL},
-		{host.Call{Op: host.OpAdmin, Index: dummy, Number: 0}, nil},
+		{host.Call{Op: host.OpAdmin, Index: port, Number: 0}, nil},
 	} {
 		if err := k.Do(context.Background(), tc.call); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", tc.call, err, tc.want)
 		}
 	}
-	if byName(t, dump(t), "dummy0").Up {
-		t.Error("dummy0 is up")
+	if byName(t, dump(t), "port0").Up {
+		t.Error("port0 is up")
 	}
 }
 
@@ -153,16 +190,16 @@ func TestIPv6OfLinks(t *testing.T) {
 		t.Skip("*** NOT TESTED: this kernel has no IPv6 ***")
 	}
 	inNetns(t, func() {
-		mustLink(t, &netlink.Dummy{LinkAttrs: named("dummy0")})
-		if !byName(t, dump(t), "dummy0").IPv6 {
-			t.Error("dummy0 has no IPv6")
+		mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
+		if !byName(t, dump(t), "br0").IPv6 {
+			t.Error("br0 has no IPv6")
 		}
-		if err := os.WriteFile("/proc/sys/net/ipv6/conf/dummy0/disable_ipv6", []byte("1"), 0); err != nil {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/br0/disable_ipv6", []byte("1"), 0); err != nil {
 			t.Logf("*** NOT TESTED: switching IPv6 off: %v ***", err)
 			return
 		}
-		if byName(t, dump(t), "dummy0").IPv6 {
-			t.Error("dummy0 still has IPv6")
+		if byName(t, dump(t), "br0").IPv6 {
+			t.Error("br0 still has IPv6")
 		}
 	})
 }
@@ -207,7 +244,7 @@ func TestWatchLinks(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		mustLink(t, &netlink.Dummy{LinkAttrs: named("dummy0")})
+		mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
 		for e := range events {
 			if e.What == "link" {
 				break
@@ -230,11 +267,11 @@ func TestWatchOverflow(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		dummy := mustLink(t, &netlink.Dummy{LinkAttrs: named("dummy0")})
+		bridge := mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
 		k := host.Linux{Root: "/"}
 		flood := func() {
 			for i := range 2000 {
-				if err := k.Do(ctx, host.Call{Op: host.OpMTU, Index: dummy, Number: 1300 + i}); err != nil {
+				if err := k.Do(ctx, host.Call{Op: host.OpMTU, Index: bridge, Number: 1300 + i}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -280,9 +317,9 @@ func TestWatchEnds(t *testing.T) {
 			cancel()
 			return
 		}
-		dummy := mustLink(t, &netlink.Dummy{LinkAttrs: named("dummy0")})
+		bridge := mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
 		for i := range 300 {
-			if err := (host.Linux{}).Do(ctx, host.Call{Op: host.OpMTU, Index: dummy, Number: 1300 + i}); err != nil {
+			if err := (host.Linux{}).Do(ctx, host.Call{Op: host.OpMTU, Index: bridge, Number: 1300 + i}); err != nil {
 				t.Error(err)
 			}
 		}

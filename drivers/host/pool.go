@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"eniagent/drivers"
@@ -34,8 +35,8 @@ type PoolOptions struct {
 }
 
 const (
-	keepIdle    = 4  // children kept between writes
-	maxChildren = 64 // children at work and abandoned ones together
+	keepIdle    = 4 // children kept between writes
+	maxChildren = 64
 )
 
 // Pool is a Host whose writes, and whose reads that can block, are made by
@@ -61,14 +62,17 @@ func NewPool(k Kernel, opts PoolOptions) (*Pool, error) {
 	if opts.ReadTimeout == 0 {
 		opts.ReadTimeout = 2 * time.Second
 	}
+	if opts.MaxChildren == 0 {
+		opts.MaxChildren = maxChildren
+	}
 	owner, err := opts.Fences.Claim()
 	if err != nil {
 		return nil, err
 	}
 	return &Pool{
 		Kernel: k, opts: opts, owner: owner,
-		slots:  make(chan struct{}, maxChildren),
-		events: make(chan Event, maxChildren),
+		slots:  make(chan struct{}, opts.MaxChildren),
+		events: make(chan Event, opts.MaxChildren),
 		stuck:  map[drivers.Target]int{},
 	}, nil
 }
@@ -173,21 +177,22 @@ func (p *Pool) Watch(ctx context.Context) (<-chan Event, error) {
 // ask sends one request to a child and waits for the answer, no longer than
 // the timeout. What takes longer is left to itself.
 func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request, timeout time.Duration) (response, error) {
+	if ctx.Err() != nil {
+		return response{}, fmt.Errorf("%s %s: %w", what, t, context.Cause(ctx))
+	}
 	if p.isStuck(t) {
 		return response{}, fmt.Errorf("%s %s: %w", what, t, drivers.ErrFenced)
 	}
-	select {
-	case p.slots <- struct{}{}:
-	default:
-		return response{}, fmt.Errorf("%s %s: %d writer children hang in the kernel already: %w", what, t, maxChildren, drivers.ErrFenced)
+	if err := p.slot(ctx, timeout); err != nil {
+		return response{}, fmt.Errorf("%s %s: %w", what, t, err)
 	}
-	c, err := p.take()
+	c, err := p.send(r)
 	if err != nil {
 		<-p.slots
-		return response{}, err
+		return response{}, fmt.Errorf("%s %s: %w", what, t, err)
 	}
 	answer := make(chan reply, 1)
-	go func() { answer <- c.ask(r) }()
+	go func() { answer <- c.receive() }()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	select {
@@ -229,20 +234,72 @@ func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan re
 	}()
 }
 
-func (p *Pool) take() (*child, error) {
+// slot waits for its turn while all children are at work. It does not wait for
+// children that hang.
+func (p *Pool) slot(ctx context.Context, timeout time.Duration) error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	if n := p.hung(); n >= cap(p.slots) {
+		return fmt.Errorf("%d writer children hang in the kernel already: %w", n, drivers.ErrFenced)
+	}
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-late.C:
+		return fmt.Errorf("no writer child came free within %s, %d hang in the kernel: %w", timeout, p.hung(), drivers.ErrFenced)
+	}
+}
+
+// hung is how many children were abandoned and have not come back.
+func (p *Pool) hung() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, children := range p.stuck {
+		n += children
+	}
+	return n
+}
+
+// send gives a request to a child. A kept one that has died since has got
+// nothing of it, and the next one is asked.
+func (p *Pool) send(r request) (*child, error) {
+	for {
+		c, kept, err := p.take()
+		if err != nil {
+			return nil, err
+		}
+		if err = c.enc.Encode(r); err == nil {
+			return c, nil
+		}
+		_ = c.close()
+		if !kept || !errors.Is(err, syscall.EPIPE) {
+			return nil, fmt.Errorf("writer child: %w", err)
+		}
+	}
+}
+
+func (p *Pool) take() (c *child, kept bool, err error) {
 	p.mu.Lock()
 	if n := len(p.idle); n > 0 {
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		return c, nil
+		return c, true, nil
 	}
 	closed := p.closed
 	p.mu.Unlock()
 	if closed {
-		return nil, errors.New("pool of writer children is closed")
+		return nil, false, errors.New("pool of writer children is closed")
 	}
-	return startChild(append(slices.Clone(p.opts.Command), p.owner))
+	c, err = startChild(append(slices.Clone(p.opts.Command), p.owner))
+	return c, false, err
 }
 
 // put keeps a child for the next request unless its pipe failed.

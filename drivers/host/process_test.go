@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -20,6 +22,9 @@ import (
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
 )
+
+// quickEnd keeps the race detector from sleeping a second at each exit.
+const quickEnd = "GORACE=atexit_sleep_ms=0"
 
 // roleVar names what a re-executed test binary does; its arguments follow.
 const roleVar = "HOST_TEST_ROLE"
@@ -52,26 +57,21 @@ func act(role string, args []string) error {
 		release()
 		return err
 	case "serve":
-		return actServe(args)
+		var k host.Kernel = fakeKernel{dir}
+		if f, err := sim.Open(filepath.Join(dir, "sim")); err == nil {
+			k = f
+		}
+		return host.Serve(os.Stdin, os.Stdout, k, fences, args[1])
+	case "linux":
+		return host.Serve(os.Stdin, os.Stdout, host.Linux{Root: dir}, fences, args[1])
 	case "agent":
 		return actAgent(dir, fences)
 	}
 	return fmt.Errorf("no role %q", role)
 }
 
-// actServe is the life of a writer child.
-func actServe(args []string) error {
-	dir, owner := args[0], args[len(args)-1]
-	fences, err := host.OpenFences(filepath.Join(dir, "fence"))
-	if err != nil {
-		return err
-	}
-	var k host.Kernel = fakeKernel{dir}
-	if f, err := sim.Open(filepath.Join(dir, "sim")); err == nil {
-		k = f
-	}
-	return host.Serve(os.Stdin, os.Stdout, k, fences, owner)
-}
+// signalled is how an agent ends that was told to.
+const signalled = 7
 
 // actAgent locks what a journal would lock, and hangs in a write.
 func actAgent(dir string, fences host.Fences) error {
@@ -82,7 +82,14 @@ func actAgent(dir string, fences host.Fences) error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		return err
 	}
-	p, err := host.NewPool(fakeKernel{dir}, host.PoolOptions{Command: serveCommand(dir), Fences: fences})
+	// A shell's background job starts with some of them ignored.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-signals
+		os.Exit(signalled)
+	}()
+	p, err := host.NewPool(fakeKernel{dir}, host.PoolOptions{Command: serveCommand(dir), Fences: fences, WriteTimeout: time.Hour})
 	if err != nil {
 		return err
 	}
@@ -92,14 +99,14 @@ func actAgent(dir string, fences host.Fences) error {
 // serveCommand makes the test binary a writer child; env tells it so,
 // because a pool gives its children no environment of their own.
 func serveCommand(dir string) []string {
-	return []string{"/usr/bin/env", roleVar + "=serve", os.Args[0], dir}
+	return []string{"/usr/bin/env", roleVar + "=serve", quickEnd, os.Args[0], dir}
 }
 
 // start runs the test binary in a role, and says what it says.
 func start(t *testing.T, attr *syscall.SysProcAttr, role string, args ...string) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), roleVar+"="+role)
+	cmd.Env = append(os.Environ(), roleVar+"="+role, quickEnd)
 	cmd.SysProcAttr, cmd.Stderr = attr, os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os/signal"
 	"syscall"
+
+	"eniagent/drivers"
 )
 
 // Serve is the life of a writer child: it answers requests from in until in is
@@ -46,14 +48,18 @@ func serve(r request, k Kernel, fences Fences, owner string) response {
 }
 
 // write is the one place where a host is written. The order matters: fence,
-// then owner, then write; see Fences.Claim.
+// then owner, then write; see Fences.Claim. What goes wrong with the fence
+// itself is a refusal without an errno: an errno is the answer of the write.
 func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string) error {
 	if err := Allowed(c); err != nil {
 		return err
 	}
 	release, err := fences.Take(c.Target)
-	if err != nil {
+	if errors.Is(err, drivers.ErrFenced) {
 		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s", drivers.ErrRefused, err.Error())
 	}
 	defer release()
 	if err := fences.Owned(owner); err != nil {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"eniagent/drivers"
@@ -21,51 +23,57 @@ func (l Linux) Watch(ctx context.Context) (<-chan Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	updates := make(chan netlink.LinkUpdate, 64)
-	failed := make(chan Event, 1)
-	err = netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
-		ErrorCallback: func(error) {
-			select {
-			case failed <- Event{What: "lost"}:
-			default:
-			}
-		},
-	})
+	links, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to links: %w", errors.Join(err, uevents.Close()))
 	}
 	out := make(chan Event, 64)
-	kernel := make(chan Event)
-	go readUevents(ctx, uevents, kernel)
+	var readers sync.WaitGroup
+	readers.Go(func() { readUevents(ctx, uevents, out) })
+	readers.Go(func() { l.readLinks(ctx, links, out) })
 	go func() {
 		<-ctx.Done()
-		_ = uevents.Close() // ends the read
-	}()
-	go func() {
-		defer close(out)
-		for {
-			var e Event
-			select {
-			case <-ctx.Done():
-				return
-			case e = <-kernel:
-			case e = <-failed:
-			case u, ok := <-updates:
-				if !ok {
-					updates = nil
-					e = Event{What: "lost"}
-					break
-				}
-				e = Event{Target: l.pciOf(ctx, u.Attrs().Name), What: "link"}
-			}
-			select {
-			case out <- e:
-			case <-ctx.Done():
-				return
-			}
-		}
+		_ = uevents.Close() // both end a read
+		links.Close()
+		readers.Wait()
+		close(out)
 	}()
 	return out, nil
+}
+
+// readLinks sends an event for each link that changes. The socket goes on when
+// its buffer was too small.
+func (l Linux) readLinks(ctx context.Context, s *nl.NetlinkSocket, out chan<- Event) {
+	for ctx.Err() == nil {
+		messages, from, err := s.Receive()
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			send(ctx, out, Event{What: "lost"})
+			continue
+		case err != nil:
+			return // closed
+		case from.Pid != nl.PidKernel:
+			continue
+		}
+		for _, m := range messages {
+			if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK {
+				continue
+			}
+			link, err := netlink.LinkDeserialize(nil, m.Data)
+			if err != nil {
+				send(ctx, out, Event{What: "lost"})
+				continue
+			}
+			send(ctx, out, Event{Target: l.pciOf(ctx, link.Attrs().Name), What: "link"})
+		}
+	}
+}
+
+func send(ctx context.Context, out chan<- Event, e Event) {
+	select {
+	case out <- e:
+	case <-ctx.Done():
+	}
 }
 
 // pciOf is the PCI function behind a netdev; "" when there is none.
@@ -104,7 +112,7 @@ func openUevents() (*os.File, error) {
 
 func readUevents(ctx context.Context, f *os.File, out chan<- Event) {
 	buf := make([]byte, 64<<10)
-	for {
+	for ctx.Err() == nil {
 		n, err := f.Read(buf)
 		var e Event
 		switch {
@@ -118,11 +126,7 @@ func readUevents(ctx context.Context, f *os.File, out chan<- Event) {
 				continue
 			}
 		}
-		select {
-		case out <- e:
-		case <-ctx.Done():
-			return
-		}
+		send(ctx, out, e)
 	}
 }
 

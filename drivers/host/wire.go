@@ -26,7 +26,7 @@ type response struct {
 type wireError struct {
 	Message string        `json:"message"`
 	Errno   syscall.Errno `json:"errno,omitempty"`
-	Cause   string        `json:"cause,omitempty"`
+	Causes  []string      `json:"causes,omitempty"`
 }
 
 // causes are the sentinels that cross the pipe.
@@ -45,7 +45,7 @@ func encodeError(err error) *wireError {
 	errors.As(err, &w.Errno)
 	for name, cause := range causes() {
 		if errors.Is(err, cause) {
-			w.Cause = name
+			w.Causes = append(w.Causes, name)
 		}
 	}
 	return w
@@ -61,14 +61,16 @@ func (w *wireError) decode() error {
 // Error is the message as the child had it.
 func (w *wireError) Error() string { return w.Message }
 
-// Unwrap gives errors.Is the errno and the sentinel.
+// Unwrap gives errors.Is the errno and the sentinels.
 func (w *wireError) Unwrap() []error {
 	var errs []error
 	if w.Errno != 0 {
 		errs = append(errs, w.Errno)
 	}
-	if cause, ok := causes()[w.Cause]; ok {
-		errs = append(errs, cause)
+	for _, name := range w.Causes {
+		if cause, ok := causes()[name]; ok {
+			errs = append(errs, cause)
+		}
 	}
 	return errs
 }
