@@ -35,19 +35,17 @@ func node(t testing.TB, change ...func(*sim.Config)) *sim.Kernel {
 	return sim.New(c)
 }
 
-func noGroup(address drivers.Target) func(*sim.Config) {
-	return func(c *sim.Config) {
-		for i := range c.Devices {
-			if c.Devices[i].Address == string(address) {
-				c.Devices[i].IOMMUGroup = ""
-			}
+func noGroup(c *sim.Config) {
+	for i := range c.Devices {
+		if c.Devices[i].Address == string(vf) {
+			c.Devices[i].IOMMUGroup = ""
 		}
 	}
 }
 
-func apply(t testing.TB, h host.Host, target drivers.Target, to drivers.State) {
+func apply(t testing.TB, h host.Host, to drivers.State) {
 	t.Helper()
-	if err := NewDriver(h).Apply(t.Context(), target, to); err != nil {
+	if err := NewDriver(h).Apply(t.Context(), vf, to); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -59,14 +57,14 @@ func observe(h host.Host, target drivers.Target) drivers.Observation {
 // TestRevertOnKernel watches each write of a way back.
 func TestRevertOnKernel(t *testing.T) {
 	k := node(t)
-	apply(t, k, vf, Bound("vfio-pci"))
+	apply(t, k, Bound("vfio-pci"))
 	var writes []string
 	k.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
 			writes = append(writes, p.Label+" "+p.Call.Value)
 		}
 	}
-	apply(t, k, vf, Bound("igbvf"))
+	apply(t, k, Bound("igbvf"))
 	want := []string{"override \n", "unbind " + string(vf), "bind " + string(vf)}
 	if !slices.Equal(writes, want) {
 		t.Errorf("wrote %q, want %q", writes, want)
@@ -77,7 +75,7 @@ func TestRevertOnKernel(t *testing.T) {
 // real one, the way that brokenRoute goes fails and leaves no driver at all.
 func TestBrokenRevertOnKernel(t *testing.T) {
 	k := node(t)
-	apply(t, k, vf, Bound("vfio-pci"))
+	apply(t, k, Bound("vfio-pci"))
 	d := binder{k}
 	var err error
 	for _, hop := range brokenRoute(Bound("vfio-pci"), Bound("igbvf")) {
@@ -116,8 +114,8 @@ func TestOverrideStates(t *testing.T) {
 			if got := observe(k, vf); !got.Is(tc.want) {
 				t.Fatalf("observed %q, want %q", got, tc.want)
 			}
-			apply(t, k, vf, Bound("vfio-pci")) // it can be left
-			apply(t, k, vf, Bound("igbvf"))
+			apply(t, k, Bound("vfio-pci")) // it can be left
+			apply(t, k, Bound("igbvf"))
 			if _, err := Parse(tc.want); err != nil { // and not asked for
 				err := NewDriver(k).Apply(t.Context(), vf, tc.want)
 				if !errors.Is(err, drivers.ErrIllegal) {
@@ -167,7 +165,7 @@ func TestRemedies(t *testing.T) {
 
 // TestBindWithoutIOMMU is the commonest failure of all, as the kernel has it.
 func TestBindWithoutIOMMU(t *testing.T) {
-	k := node(t, noGroup(vf))
+	k := node(t, noGroup)
 	err := NewDriver(k).Apply(t.Context(), vf, Bound("vfio-pci"))
 	if !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "--allow-noiommu") {
 		t.Errorf("%v, want EINVAL and the remedy", err)
@@ -218,9 +216,9 @@ func TestPrecheck(t *testing.T) {
 		{name: "PF with VFs keeps its driver", target: pfWithVFs, to: "driver=igb override=-"},
 		{name: "VFs that cannot be counted", prepare: fail("sriov_numvfs"), target: pfWithVFs, to: Bound("vfio-pci"), refusal: "EIO"},
 		{name: "drivers that cannot be looked at", prepare: fail("drivers/vfio-pci"), target: vf, to: Bound("vfio-pci"), refusal: "EIO"},
-		{name: "no group", node: noGroup(vf), target: vf, to: Bound("vfio-pci"), refusal: "IOMMU"},
-		{name: "no group, unsafe mode", node: noGroup(vf), prepare: on, target: vf, to: Bound("vfio-pci")},
-		{name: "no group, uio", node: noGroup(vf), target: vf, to: Bound("uio_pci_generic")},
+		{name: "no group", node: noGroup, target: vf, to: Bound("vfio-pci"), refusal: "IOMMU"},
+		{name: "no group, unsafe mode", node: noGroup, prepare: on, target: vf, to: Bound("vfio-pci")},
+		{name: "no group, uio", node: noGroup, target: vf, to: Bound("uio_pci_generic")},
 		{name: "to no driver", target: vf, to: "driver=- override=-"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -281,12 +279,12 @@ func TestSomebodyElseUnbinds(t *testing.T) {
 	if err != nil && !errors.Is(err, drivers.ErrUnverified) {
 		t.Errorf("%v, want ErrUnverified at most", err)
 	}
-	apply(t, k, vf, Bound("vfio-pci"))
+	apply(t, k, Bound("vfio-pci"))
 
 	k = node(t)
-	apply(t, k, vf, "driver=igbvf override=vfio-pci")
+	apply(t, k, "driver=igbvf override=vfio-pci")
 	h := &fakeMeddler{Kernel: k, reads: 2, call: write(host.PCIDrivers+"igbvf/unbind", string(vf))}
-	apply(t, h, vf, "driver=- override=vfio-pci")
+	apply(t, h, "driver=- override=vfio-pci")
 }
 
 // fakeMeddler is a host on which another hand writes before a certain look at
@@ -318,11 +316,11 @@ func TestNoIOMMU(t *testing.T) {
 	if !errors.As(err, &e) || !strings.Contains(e.Remedy, "CONFIG_VFIO_NOIOMMU") {
 		t.Errorf("without vfio: %v, want the remedy", err)
 	}
-	k := node(t, noGroup(vf))
+	k := node(t, noGroup)
 	if err := NewNoIOMMU(k).Apply(t.Context(), NoIOMMUTarget, NoIOMMUOn); err != nil {
 		t.Fatal(err)
 	}
-	apply(t, k, vf, Bound("vfio-pci"))
+	apply(t, k, Bound("vfio-pci"))
 	if !slices.Contains(k.Taint(), "TAINT_USER") {
 		t.Errorf("taints: %q", k.Taint())
 	}

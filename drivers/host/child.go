@@ -49,7 +49,8 @@ func startChild(argv []string) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start writer child: %w", errors.Join(err, inR.Close(), inW.Close()))
 	}
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // a write in the kernel has no end that a context could bring about
+	// A write in the kernel has no end that a context could bring about.
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()

@@ -1,14 +1,18 @@
 package host
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"os"
+)
 
 // What the tests of package host_test reach for, which has to be another
 // package because the simulated kernel imports this one.
-var (
-	WriteOnce   = writeOnce
-	Decompress  = decompress
-	ParseUevent = parseUevent
-)
+
+func WriteOnce(path, value string) error { return writeOnce(path, value) }
+
+func Decompress(f *os.File, limit int64) ([]byte, error) { return decompress(f, limit) }
+
+func ParseUevent(message []byte) (Event, bool) { return parseUevent(message) }
 
 // OverThePipe is an error as the agent gets it from a writer child.
 func OverThePipe(err error) error {

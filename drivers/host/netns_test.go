@@ -142,28 +142,6 @@ func TestLinksInNamespace(t *testing.T) {
 	})
 }
 
-func TestDummyAndVLAN(t *testing.T) {
-	inNetns(t, func() {
-		dummy, err := tryLink(&netlink.Dummy{LinkAttrs: named("dummy0")})
-		if err != nil {
-			t.Skipf("*** NOT TESTED: this kernel makes no dummy: %v ***", err)
-		}
-		under := named("vlan0.7") // a dot in the name, as VLANs have
-		under.ParentIndex = dummy
-		vlan, err := tryLink(&netlink.Vlan{LinkAttrs: under, VlanId: 7})
-		if err != nil {
-			t.Skipf("*** NOT TESTED: this kernel makes no VLAN: %v ***", err)
-		}
-		links := dump(t)
-		if d := byName(t, links, "dummy0"); d.Index != dummy || d.Kind != "dummy" || d.MinMTU != 0 || d.MaxMTU != 0 {
-			t.Errorf("dummy0 is %+v", d) // it takes any MTU
-		}
-		if v := byName(t, links, "vlan0.7"); v.Index != vlan || v.Kind != "vlan" || v.Lower != dummy || v.MaxMTU != 65535 {
-			t.Errorf("vlan0.7 is %+v", v)
-		}
-	})
-}
-
 func testNetlinkErrors(t *testing.T, k host.Linux, bridge, port int) {
 	for _, tc := range []struct {
 		call host.Call
@@ -184,26 +162,6 @@ func testNetlinkErrors(t *testing.T, k host.Linux, bridge, port int) {
 	}
 }
 
-// TestIPv6OfLinks is what sysctl says of each link.
-func TestIPv6OfLinks(t *testing.T) {
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
-		t.Skip("*** NOT TESTED: this kernel has no IPv6 ***")
-	}
-	inNetns(t, func() {
-		mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
-		if !byName(t, dump(t), "br0").IPv6 {
-			t.Error("br0 has no IPv6")
-		}
-		if err := os.WriteFile("/proc/sys/net/ipv6/conf/br0/disable_ipv6", []byte("1"), 0); err != nil {
-			t.Logf("*** NOT TESTED: switching IPv6 off: %v ***", err)
-			return
-		}
-		if byName(t, dump(t), "br0").IPv6 {
-			t.Error("br0 still has IPv6")
-		}
-	})
-}
-
 // TestVethHasNoLower: the peer of a veth is no device that it sits on, and in
 // another namespace its index is the index of something else here. On a node
 // with pods it is often that of a NIC.
@@ -214,13 +172,13 @@ func TestVethHasNoLower(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		defer home.Close()
+		defer func() { _ = home.Close() }()
 		pod, err := netns.New() // which also enters it
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		defer pod.Close()
+		defer func() { _ = pod.Close() }()
 		if err := netns.Set(home); err != nil {
 			t.Error(err)
 			return
@@ -245,11 +203,7 @@ func TestWatchLinks(t *testing.T) {
 			return
 		}
 		mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
-		for e := range events {
-			if e.What == "link" {
-				break
-			}
-		}
+		readUntil(events, "link", 1)
 		cancel()
 		for range events { // until it is closed
 		}
@@ -268,42 +222,48 @@ func TestWatchOverflow(t *testing.T) {
 			return
 		}
 		bridge := mustLink(t, &netlink.Bridge{LinkAttrs: named("br0")})
-		k := host.Linux{Root: "/"}
-		flood := func() {
-			for i := range 2000 {
-				if err := k.Do(ctx, host.Call{Op: host.OpMTU, Index: bridge, Number: 1300 + i}); err != nil {
-					t.Error(err)
-					return
-				}
-			}
+		if !flood(ctx, t, bridge) {
+			return
 		}
-		flood()
-		for e := range events {
-			if e.What == "lost" {
-				break
-			}
-		}
+		readUntil(events, "lost", 1)
 		// What is in the pipes is older than what comes now: more than fits in
 		// them must still arrive.
-		drained := make(chan int)
+		drained := make(chan struct{})
 		go func() {
-			n := 0
-			for e := range events {
-				if n++; e.What == "link" && n > 1000 {
-					break
-				}
-			}
-			drained <- n
+			defer close(drained)
+			readUntil(events, "link", 1001)
 		}()
-		for len(drained) == 0 {
+		for {
 			select {
 			case <-drained:
 				return
 			default:
-				flood()
+				if !flood(ctx, t, bridge) {
+					return
+				}
 			}
 		}
 	})
+}
+
+// flood makes more events of a link than a reader who sleeps can keep.
+func flood(ctx context.Context, t *testing.T, index int) bool {
+	for i := range 2000 {
+		if err := (host.Linux{}).Do(ctx, host.Call{Op: host.OpMTU, Index: index, Number: 1300 + i}); err != nil {
+			t.Error(err)
+			return false
+		}
+	}
+	return true
+}
+
+// readUntil reads at least n events, and on to one of the kind.
+func readUntil(events <-chan host.Event, what string, n int) {
+	for e := range events {
+		if n--; n <= 0 && e.What == what {
+			return
+		}
+	}
 }
 
 // TestWatchEnds: what is under way when ctx ends keeps nobody waiting; goleak

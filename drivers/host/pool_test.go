@@ -422,7 +422,7 @@ func testAgentEnds(t *testing.T, end func(*os.Process) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Fatalf("the journal is not locked: %v", err)
 	}

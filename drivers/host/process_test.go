@@ -32,7 +32,7 @@ const roleVar = "HOST_TEST_ROLE"
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVar); role != "" {
 		if err := act(role, os.Args[1:]); err != nil {
-			fmt.Println("error:", err)
+			fmt.Fprintln(os.Stdout, "error:", err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -52,7 +52,7 @@ func act(role string, args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println("ready")
+		fmt.Fprintln(os.Stdout, "ready")
 		_, err = io.Copy(io.Discard, os.Stdin)
 		release()
 		return err
@@ -208,7 +208,7 @@ func (k fakeKernel) Do(_ context.Context, c host.Call) error {
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 		select {}
 	case "garble":
-		fmt.Print("}{")
+		fmt.Fprint(os.Stdout, "}{")
 	default:
 		if err, ok := namedErrors()[value]; ok {
 			return fmt.Errorf("write it: %w", err)

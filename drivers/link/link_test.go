@@ -31,10 +31,10 @@ func node(t testing.TB, change func(*sim.Config)) *sim.Kernel {
 	return sim.New(c)
 }
 
-// netOf is the netdev of a function in a Config.
-func netOf(c *sim.Config, t drivers.Target) *sim.Netdev {
+// netOf is the netdev of other in a Config.
+func netOf(c *sim.Config) *sim.Netdev {
 	for i := range c.Devices {
-		if c.Devices[i].Address == string(t) {
+		if c.Devices[i].Address == string(other) {
 			return c.Devices[i].Net
 		}
 	}
@@ -44,13 +44,13 @@ func netOf(c *sim.Config, t drivers.Target) *sim.Netdev {
 func withMaster(kind string, mtu int) func(*sim.Config) {
 	return func(c *sim.Config) {
 		c.Links = append(c.Links, sim.Netdev{Name: "over0", Kind: kind, MAC: "52:54:00:00:01:00", MTU: mtu, MaxMTU: 65535})
-		netOf(c, other).Master = "over0"
+		netOf(c).Master = "over0"
 	}
 }
 
 func TestMTUPrecheck(t *testing.T) {
 	limits := func(lowest, highest int) func(*sim.Config) {
-		return func(c *sim.Config) { netOf(c, other).MinMTU, netOf(c, other).MaxMTU = lowest, highest }
+		return func(c *sim.Config) { netOf(c).MinMTU, netOf(c).MaxMTU = lowest, highest }
 	}
 	for _, tc := range []struct {
 		name    string
@@ -65,7 +65,7 @@ func TestMTUPrecheck(t *testing.T) {
 		{"below the device's minimum", limits(1400, 4000), other, 1399, "no less than 1400"},
 		{"below IPv6", nil, other, 1279, "IPv6"},
 		{"at IPv6", nil, other, 1280, ""},
-		{"below IPv6, which is off", func(c *sim.Config) { netOf(c, other).NoIPv6 = true }, other, 600, ""},
+		{"below IPv6, which is off", func(c *sim.Config) { netOf(c).NoIPv6 = true }, other, 600, ""},
 		{"VF above its PF", nil, vf, 1501, "physical function"},
 		{"VF as its PF", nil, vf, 1500, ""},
 		{"PF above its VF", nil, pf, 9000, ""},
@@ -100,7 +100,7 @@ func TestMTUPrecheck(t *testing.T) {
 
 func withVLAN(mtu int) func(*sim.Config) {
 	return func(c *sim.Config) {
-		c.Links = append(c.Links, sim.Netdev{Name: "vlan0", Kind: "vlan", MTU: mtu, Lower: netOf(c, other).Name})
+		c.Links = append(c.Links, sim.Netdev{Name: "vlan0", Kind: "vlan", MTU: mtu, Lower: netOf(c).Name})
 	}
 }
 
@@ -168,7 +168,7 @@ func TestReadbackMismatch(t *testing.T) {
 
 // TestSeveralNetdevs is a function whose ports cannot be told apart.
 func TestSeveralNetdevs(t *testing.T) {
-	k := node(t, func(c *sim.Config) {})
+	k := node(t, nil)
 	h := fakeTwins{k}
 	for to, d := range kinds(h) {
 		got := d.Observe(t.Context(), other)

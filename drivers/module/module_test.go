@@ -94,7 +94,7 @@ func TestClosure(t *testing.T) {
 		{name: "a ring of dependencies", module: "a", dep: "a.ko: b.ko\nb.ko: a.ko", want: "b a"},
 		{name: "a ring of soft ones", module: "a", dep: "a.ko:\nb.ko:", softdep: "softdep a pre: b\nsoftdep b pre: a", want: "b a"},
 		{name: "itself", module: "a", dep: "a.ko: a.ko", want: "a"},
-		{name: "noise", module: "a", dep: "no colon\n\n:\na.ko:", softdep: "softdep\nsoftdep x\nalias a b", want: "a"},
+		{name: "noise", module: "a", dep: "no colon\n\n:\na.ko:", softdep: "softdep\nalias a b\nsoftdep x", want: "a"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := Closure(t.Context(), installed(tc.dep, tc.softdep, tc.builtin), tc.module)

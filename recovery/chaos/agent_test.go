@@ -6,6 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -445,6 +448,28 @@ func TestAgentAndAHungUnbind(t *testing.T) {
 	n.giveBack(p)
 }
 
+// TestHostSeamInTheGuest runs the tests of the seam that want a kernel with
+// dummies, VLANs and IPv6.
+func TestHostSeamInTheGuest(t *testing.T) {
+	vm := sharedVM(t)
+	binary := filepath.Join(t.TempDir(), "host.test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags=guest", "-trimpath", "-ldflags=-s -w", "-o", binary, "eniagent/drivers/host")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the tests: %v\n%s", err, said)
+	}
+	data, err := os.ReadFile(binary)
+	must(t, err)
+	must(t, vm.WriteFile(t.Context(), "/tmp/host.test", data, 0o700))
+	for _, module := range []string{"dummy", "8021q", "bridge"} {
+		mustRun(t, vm, "modprobe", module)
+	}
+	said := mustRun(t, vm, "/tmp/host.test", "-test.v", "-test.run", "TestDummyAndVLAN|TestIPv6OfLinks|TestFenceBetweenProcesses|TestLinksOfThisMachine")
+	if n := strings.Count(said, "--- PASS"); n < 4 || strings.Contains(said, "--- SKIP") {
+		t.Errorf("%d tests passed in the guest:\n%s", n, said)
+	}
+}
+
 // TestAgentWithoutIOMMU: nothing is unbound for a bind that cannot work, and
 // the kernel says EINVAL to who tries all the same.
 func TestAgentWithoutIOMMU(t *testing.T) {
@@ -464,6 +489,7 @@ func TestAgentWithoutIOMMU(t *testing.T) {
 		t.Errorf("inventory --check without an IOMMU:\n%s", said)
 	}
 	n.stop(p)
+	mustRun(t, vm, "modprobe", "vfio-pci") // the agent did not, as it would be for nothing
 	must(t, vm.Poke(t.Context(), n.a.Sysfs("driver/unbind"), n.a.Addr))
 	must(t, vm.Poke(t.Context(), n.a.Sysfs("driver_override"), "vfio-pci\n"))
 	wantIs(t, "bind to vfio-pci without an IOMMU", vm.Poke(t.Context(), "/sys/bus/pci/drivers/vfio-pci/bind", n.a.Addr), syscall.EINVAL)

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"eniagent/drivers/host"
 )
 
@@ -59,6 +61,16 @@ type armed struct {
 
 // FaultLabels are all the labels that a Fault may have.
 func FaultLabels() []string { return append(host.Labels(), LabelRead, LabelLinks) }
+
+// Errno is the system's error of a name such as EBUSY.
+func Errno(name string) (syscall.Errno, bool) {
+	for e := syscall.Errno(1); name != "" && e < 200; e++ {
+		if unix.ErrnoName(e) == name {
+			return e, true
+		}
+	}
+	return 0, false
+}
 
 func (f Fault) validate() error {
 	isRead := f.Label == LabelRead || f.Label == LabelLinks
