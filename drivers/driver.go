@@ -45,6 +45,10 @@ type Spec struct {
 	// Hides says that, in this state, the function has no netdev. Only a kind
 	// that re-creates the netdev has it.
 	Hides func(State) bool
+	// Taken says that, in this state, a program has the function. Found so at
+	// the first touch, it was another hand's doing, and nobody knows what was
+	// before it.
+	Taken func(State) bool
 	// Fresh is the value the kernel gives a netdev that has just come up.
 	Fresh State
 	// Legal is the allow-list: what may be written, to what, checked when the

@@ -25,6 +25,15 @@ func benchLife(b *testing.B, j *Journal) {
 	}
 }
 
+// closeAtEnd closes a journal when the benchmark is over.
+func closeAtEnd(b *testing.B, j *Journal) {
+	b.Cleanup(func() {
+		if err := j.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
 // BenchmarkOperation is Begin and Finish: the journal's share of a change.
 func BenchmarkOperation(b *testing.B) {
 	b.Run("file", func(b *testing.B) {
@@ -32,7 +41,7 @@ func BenchmarkOperation(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer j.Close()
+		closeAtEnd(b, j)
 		benchLife(b, j)
 	})
 	b.Run("memory", func(b *testing.B) {
@@ -40,7 +49,7 @@ func BenchmarkOperation(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer j.Close()
+		closeAtEnd(b, j)
 		benchLife(b, j)
 	})
 }
@@ -53,34 +62,39 @@ func BenchmarkParallel(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer j.Close()
-			work := make(chan int)
-			done := make(chan error, n)
-			for w := range n {
-				go func() {
-					var first error
-					for range work {
-						o, err := j.Begin(context.Background(), operation(w, "9000"), nil)
-						if err == nil {
-							err = j.Finish(o.ID, Done, "")
-						}
-						if first == nil {
-							first = err
-						}
-					}
-					done <- first
-				}()
-			}
-			for b.Loop() {
-				work <- 0
-			}
-			close(work)
-			for range n {
-				if err := <-done; err != nil {
-					b.Fatal(err)
+			closeAtEnd(b, j)
+			benchTogether(b, j, n)
+		})
+	}
+}
+
+// benchTogether is benchLife by n at a time.
+func benchTogether(b *testing.B, j *Journal, n int) {
+	work := make(chan int)
+	done := make(chan error, n)
+	for w := range n {
+		go func() {
+			var first error
+			for range work {
+				o, err := j.Begin(context.Background(), operation(w, "9000"), nil)
+				if err == nil {
+					err = j.Finish(o.ID, Done, "")
+				}
+				if first == nil {
+					first = err
 				}
 			}
-		})
+			done <- first
+		}()
+	}
+	for b.Loop() {
+		work <- 0
+	}
+	close(work)
+	for range n {
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

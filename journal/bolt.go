@@ -226,7 +226,7 @@ func settleTemp(temp string, reserve int64) (warnings []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	if reserve > 0 {
 		reserve = (reserve + pageSize - 1) / pageSize * pageSize
 		err := unix.Fallocate(int(f.Fd()), 0, 0, reserve)

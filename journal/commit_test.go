@@ -109,7 +109,7 @@ func TestConcurrentUse(t *testing.T) {
 					o := begin(t, j, w*100+i%3, fmt.Sprint(i))
 					_ = j.Note(o.ID, "x")
 					if i%5 == 0 {
-						_ = j.Reverting(context.Background(), o.ID, "x")
+						_ = j.Reverting(context.Background(), o.ID, "x", false)
 						_ = j.End(Closing{ID: o.ID, State: Reverted, Count: CountRevert})
 					} else {
 						_ = j.Finish(o.ID, Done, "")
@@ -199,7 +199,7 @@ func TestNoSpace(t *testing.T) {
 		wantErr(t, err, ErrNoSpace)
 		_, err = j.Attempt(ctx, a.ID)
 		wantErr(t, err, ErrNoSpace)
-		wantErr(t, j.Reverting(ctx, a.ID, "x"), ErrNoSpace)
+		wantErr(t, j.Reverting(ctx, a.ID, "x", false), ErrNoSpace)
 		wantErr(t, j.Quarantine(ctx, a.ID, "x"), ErrNoSpace)
 		wantErr(t, j.SetDesired(ctx, Desired{Source: "file", Generation: "2"}), ErrNoSpace)
 		wantErr(t, j.Flush(ctx), ErrNoSpace)
@@ -270,7 +270,7 @@ func TestOnCommit(t *testing.T) {
 	var errs []error
 	p := memoryPlace()
 	j := p.open(t, failing("begin:before", errors.New("boom")), func(o *Options) {
-		o.OnCommit = func(d time.Duration, err error) { errs = append(errs, err) }
+		o.OnCommit = func(_ time.Duration, err error) { errs = append(errs, err) }
 	})
 	_, _ = j.Begin(context.Background(), operation(1, "1"), nil)
 	if len(errs) != 1 || !errors.Is(errs[0], ErrIndeterminate) {
@@ -298,7 +298,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 	for i := range 10 {
 		o := begin(t, j, i%3, fmt.Sprint(i))
 		acked = append(acked, o.ID)
-		ok(t, j.Reverting(context.Background(), o.ID, "x"))
+		ok(t, j.Reverting(context.Background(), o.ID, "x", false))
 		finish(t, j, o.ID, Reverted)
 	}
 	for _, c := range crashes {

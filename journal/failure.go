@@ -124,12 +124,12 @@ func (j *Journal) CountPanic(ctx context.Context, id uint64, until time.Time) (F
 }
 
 // ClearFailures forgets failures, by command or because the goal changed.
-func (j *Journal) ClearFailures(ctx context.Context, clear func(Failure) bool) (int, error) {
+func (j *Journal) ClearFailures(ctx context.Context, forget func(Failure) bool) (int, error) {
 	n := 0
 	err := j.commitChange(ctx, "failure", func(e *edit) error {
 		n = 0
 		for key, f := range j.failures.all() {
-			if clear(f.clone()) {
+			if forget(f.clone()) {
 				remove(e, j.failures, key)
 				n++
 			}

@@ -14,8 +14,6 @@ import (
 	"eniagent/drivers"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
 const goldenDir = "testdata/v1"
 
 // goldenJournal is a journal with a record of every kind, always the same.
@@ -47,7 +45,7 @@ func goldenJournal(t *testing.T, dir string) {
 	ok(t, j.End(Closing{ID: lost.ID, State: Reverted, Outcome: "gave up", Count: CountPanic, Until: time.Date(2026, 2, 1, 0, 0, 0, 5000, time.UTC)}))
 	ok(t, j.Quarantine(ctx, begin(t, j, 3, "9000").ID, "foreign: 4321"))
 	back := begin(t, j, 4, "9000")
-	ok(t, j.Reverting(ctx, back.ID, "device or resource busy"))
+	ok(t, j.Reverting(ctx, back.ID, "device or resource busy", false))
 	ok(t, j.SetDesired(ctx, Desired{
 		Source: "file", Object: "/etc/agent/config.yaml", Generation: "sha256:00", Document: json.RawMessage(`{"interfaces":[{"name":"eth1","mtu":9000}]}`),
 		Goals:      []Goal{{Key: mtu(1), State: "9000", Entry: "eth1"}},
@@ -78,7 +76,7 @@ func goldenRecords() map[string]string {
 }
 
 func TestGolden(t *testing.T) {
-	if *update {
+	if flag.Lookup("update").Value.String() == "true" {
 		updateGolden(t)
 	}
 	seen := map[string]bool{}

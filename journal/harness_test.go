@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(childEnv); role != "" {
 		os.Exit(childMain(role, os.Args[1:]))
 	}
+	flag.Bool("update", false, "write the golden files anew")
 	goleak.VerifyTestMain(m)
 }
 

@@ -179,8 +179,9 @@ func (j *Journal) Note(id uint64, lastError string) error {
 }
 
 // Reverting makes durable that the operation is undone from now on, and its
-// first try at that. There is no way back. Asking again costs nothing.
-func (j *Journal) Reverting(ctx context.Context, id uint64, why string) error {
+// first try at that; withdrawn, that it is not for a failure. There is no way
+// back. Asking again costs nothing.
+func (j *Journal) Reverting(ctx context.Context, id uint64, why string, withdrawn bool) error {
 	return j.commitChange(ctx, "reverting", func(e *edit) error {
 		o, err := j.openOperation(id)
 		if err != nil {
@@ -189,7 +190,7 @@ func (j *Journal) Reverting(ctx context.Context, id uint64, why string) error {
 		if o.State == Reverting {
 			return nil
 		}
-		o.State, o.UndoneAt = Reverting, o.Attempts
+		o.State, o.UndoneAt, o.Withdrawn = Reverting, o.Attempts, withdrawn
 		o.Attempts++ // the first try at undoing
 		o.LastError = clip(why)
 		return j.update(e, &o)

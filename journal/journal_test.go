@@ -50,7 +50,7 @@ func drive(t *testing.T, j *Journal, n int, s OperationState) uint64 {
 	switch s {
 	case Intent:
 	case Reverting:
-		ok(t, j.Reverting(ctx, id, "no"))
+		ok(t, j.Reverting(ctx, id, "no", false))
 	case Quarantined:
 		ok(t, j.Quarantine(ctx, id, "foreign"))
 	case Resolved:
@@ -67,7 +67,7 @@ func TestEveryVerbInEveryState(t *testing.T) {
 	verbs := map[string]func(j *Journal, id uint64) error{
 		"attempt":    func(j *Journal, id uint64) error { _, err := j.Attempt(ctx, id); return err },
 		"note":       func(j *Journal, id uint64) error { return j.Note(id, "x") },
-		"reverting":  func(j *Journal, id uint64) error { return j.Reverting(ctx, id, "x") },
+		"reverting":  func(j *Journal, id uint64) error { return j.Reverting(ctx, id, "x", false) },
 		"done":       func(j *Journal, id uint64) error { return j.Finish(id, Done, "") },
 		"reverted":   func(j *Journal, id uint64) error { return j.Finish(id, Reverted, "") },
 		"superseded": func(j *Journal, id uint64) error { return j.Finish(id, Superseded, "") },
@@ -297,9 +297,9 @@ func TestAttemptsAndReverting(t *testing.T) {
 		if got.Attempts != 3 || got.BootID != "boot-1" || got.LastBoot() != "boot-2" {
 			t.Fatalf("%+v", got)
 		}
-		ok(t, j.Reverting(ctx, a.ID, "gave up"))
+		ok(t, j.Reverting(ctx, a.ID, "gave up", false))
 		seq := j.Manifest().Sequence
-		ok(t, j.Reverting(ctx, a.ID, "gave up"))
+		ok(t, j.Reverting(ctx, a.ID, "gave up", false))
 		if j.Manifest().Sequence != seq {
 			t.Fatal("reverting twice committed twice")
 		}

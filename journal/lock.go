@@ -43,8 +43,7 @@ func takeLock(ctx context.Context, dir string, timeout time.Duration) (*lock, er
 		err = writePID(f)
 	}
 	if err != nil {
-		f.Close()
-		return nil, explain(err)
+		return nil, errors.Join(explain(err), f.Close())
 	}
 	return &lock{f}, nil
 }

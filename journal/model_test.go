@@ -115,7 +115,7 @@ func TestModel(t *testing.T) {
 			},
 			"reverting": func(t *rapid.T) {
 				id := w.pick(t, Intent)
-				w.did(t, w.j.Reverting(ctx, id, "x"), func() { w.m.seen[id] = Reverting })
+				w.did(t, w.j.Reverting(ctx, id, "x", false), func() { w.m.seen[id] = Reverting })
 			},
 			"quarantine": func(t *rapid.T) {
 				id := w.pick(t, Intent, Reverting)

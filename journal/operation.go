@@ -77,6 +77,7 @@ type Operation struct {
 	Reason    Reason                              `json:"reason"`
 	Attempts  int                                 `json:"attempts"`             // committed before each try
 	UndoneAt  int                                 `json:"undone_at,omitempty"`  // Attempts when the revert began
+	Withdrawn bool                                `json:"withdrawn,omitempty"`  // undone because nobody wants it, not because it failed
 	TriedIn   string                              `json:"tried_in,omitempty"`   // boot of the last try, when not BootID
 	LastError string                              `json:"last_error,omitempty"` // of the last try
 	Outcome   string                              `json:"outcome,omitempty"`    // why it was closed, for people

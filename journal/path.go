@@ -98,11 +98,11 @@ func checkElement(path string, info os.FileInfo) error {
 	uid, mode := owner(info), info.Mode()
 	switch {
 	case mode&os.ModeSymlink != 0:
-		real, err := filepath.EvalSymlinks(path)
+		leadsTo, err := filepath.EvalSymlinks(path)
 		if err != nil {
-			real = "the directory it points to"
+			leadsTo = "the directory it points to"
 		}
-		return violation(path, "is a symbolic link", "use "+real+" instead")
+		return violation(path, "is a symbolic link", "use "+leadsTo+" instead")
 	case !mode.IsDir():
 		return violation(path, "is not a directory", "move it away")
 	case uid != 0 && uid != os.Geteuid():
@@ -171,7 +171,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("sync directory: %w", explain(err))
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync directory %s: %w", dir, explain(err))
 	}

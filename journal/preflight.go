@@ -14,7 +14,7 @@ func preflight(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	im, err := readImage(f)
 	if err != nil {
 		return fmt.Errorf("check %s: %w", path, err)
@@ -41,11 +41,11 @@ func openRead(path string) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, explain(err)
 	}
 	if !info.Mode().IsRegular() {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("%s is not a regular file but %s: %w", path, info.Mode().Type(), ErrUnsafe)
 	}
 	return f, nil

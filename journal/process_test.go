@@ -44,10 +44,10 @@ func childJournal(role string, args []string) int {
 	o.Dir = args[0]
 	j, err := Open(context.Background(), o)
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return 1
 	}
-	fmt.Println("opened")
+	fmt.Fprintln(os.Stdout, "opened")
 	switch role {
 	case "hold":
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -58,7 +58,7 @@ func childJournal(role string, args []string) int {
 		for i := range n {
 			op, err := j.Begin(context.Background(), operation(i%7, "9000"), nil)
 			if err != nil || j.Finish(op.ID, Done, "") != nil {
-				fmt.Println(err)
+				fmt.Fprintln(os.Stdout, err)
 				return 1
 			}
 		}
@@ -74,10 +74,10 @@ func life(j *Journal) {
 	for i := 0; ; i++ {
 		op, err := j.Begin(context.Background(), operation(i%5, strconv.Itoa(i)), nil)
 		if err != nil {
-			fmt.Println(err)
+			fmt.Fprintln(os.Stdout, err)
 			return
 		}
-		fmt.Println("begun", op.ID)
+		fmt.Fprintln(os.Stdout, "begun", op.ID)
 		_ = j.Finish(op.ID, Done, "")
 	}
 }
@@ -338,7 +338,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	fill, err := os.Create(filepath.Join(dir, "fill"))
 	ok(t, err)
-	defer fill.Close()
+	defer func() { _ = fill.Close() }()
 	for {
 		if _, err := fill.Write(make([]byte, 4096)); err != nil {
 			break

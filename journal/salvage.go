@@ -160,7 +160,7 @@ func replace(ctx context.Context, o Options, path string, cause error) ([]string
 		return nil, fmt.Errorf("salvage %s: %w", path, err)
 	}
 	if s.newer != nil {
-		return nil, fmt.Errorf("%s is damaged (%v), and %w", path, cause, s.newer)
+		return nil, fmt.Errorf("%s is damaged (%s), and %w", path, cause.Error(), s.newer)
 	}
 	aside, err := asideName(o, path)
 	if err != nil {
@@ -173,7 +173,8 @@ func replace(ctx context.Context, o Options, path string, cause error) ([]string
 	// A scan that cannot pass a fresh journal says nothing about the other.
 	if err := runScan(ctx, o, temp); err != nil {
 		_ = os.Remove(temp)
-		return nil, fmt.Errorf("%s seems damaged (%v), but the scan fails on a fresh journal too: %v", path, cause, err)
+		// Wrapped, either would say that the journal is damaged.
+		return nil, fmt.Errorf("%s seems damaged (%s), but the scan fails on a fresh journal too: %s", path, cause.Error(), err.Error())
 	}
 	if err := os.Link(path, aside); err != nil {
 		return nil, fmt.Errorf("keep the damaged journal aside: %w", explain(err))
@@ -195,7 +196,7 @@ func salvageFile(path string) (*saved, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	im, err := readImage(f)
 	if err != nil {
 		return salvage(nil, nil), nil // nothing to be had without a meta page

@@ -76,7 +76,7 @@ func TestFailures(t *testing.T) {
 			o := begin(t, j, 1, "9000")
 			fp = o.Fingerprint()
 			ok(t, j.Note(o.ID, "EIO"))
-			ok(t, j.Reverting(ctx, o.ID, "EIO"))
+			ok(t, j.Reverting(ctx, o.ID, "EIO", false))
 			ok(t, j.End(Closing{ID: o.ID, State: Reverted, Count: CountRevert, Until: until}))
 		}
 		f, _ := j.Failure(fp)

@@ -97,7 +97,7 @@ func checkBolt(path string) error {
 		if err != nil {
 			return explain(err)
 		}
-		defer db.Close()
+		defer func() { _ = db.Close() }()
 		return db.View(func(tx *bolt.Tx) error {
 			var first error
 			for err := range tx.Check() {
@@ -134,11 +134,11 @@ func lockedImage(path string) (*image, func(), error) {
 		err = im.bad
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, nil, err
 	}
 	return im, func() {
 		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-		f.Close()
+		_ = f.Close()
 	}, nil
 }

@@ -17,8 +17,10 @@ import (
 // drive brings the host to the goal of an operation, which is its After or its
 // Before: observe, plan, one step, observe again, until there is no step left.
 // That last observation is the verification.
-func (e *Engine) drive(ctx context.Context, op *journal.Operation, goal plan.Goal) error {
-	checked := false
+//
+// stop ends it between two steps only: what a step has done is still observed.
+func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Goal) error {
+	ctx, checked := context.WithoutCancel(stop), false
 	for range 16 + 8*len(op.Changes) {
 		observed, err := e.observe(ctx, op)
 		if err != nil {
@@ -31,8 +33,8 @@ func (e *Engine) drive(ctx context.Context, op *journal.Operation, goal plan.Goa
 		if len(steps) == 0 {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", errInterrupted, context.Cause(ctx))
+		if stop.Err() != nil {
+			return fmt.Errorf("%w: %w", errInterrupted, context.Cause(stop))
 		}
 		if !checked {
 			if err := e.mayDrive(ctx, op, observed, goal); err != nil {

@@ -58,6 +58,7 @@ type Engine struct {
 
 	mu   sync.Mutex
 	held map[drivers.Target]bool // an operation on it is being carried out
+	said map[uint64]string       // of operations that are kept: the last judgement
 }
 
 // New makes an Engine.
@@ -84,7 +85,7 @@ func New(o Options) *Engine {
 		o.Sleep = sleep
 	}
 	o.Logger = log.With(o.Logger, "component", "engine")
-	return &Engine{Options: o, held: map[drivers.Target]bool{}}
+	return &Engine{Options: o, held: map[drivers.Target]bool{}, said: map[uint64]string{}}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

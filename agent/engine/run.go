@@ -26,7 +26,8 @@ func (e *Engine) Run(ctx context.Context, d plan.Draft, reason journal.Reason) R
 	return r
 }
 
-func (e *Engine) run(ctx context.Context, d plan.Draft, reason journal.Reason) Result {
+func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason) Result {
+	ctx := context.WithoutCancel(stop)
 	release, err := e.hold(targetsOf(d))
 	if err != nil {
 		return Result{Outcome: Blocked, Err: err}
@@ -58,7 +59,7 @@ func (e *Engine) run(ctx context.Context, d plan.Draft, reason journal.Reason) R
 		return Result{Outcome: Failed, Err: err}
 	}
 	e.transition(&begun, journal.Intent, reason.Entry, nil)
-	return e.forward(ctx, &begun)
+	return e.forward(stop, &begun)
 }
 
 func targetsOf(d plan.Draft) []drivers.Target {
@@ -111,8 +112,7 @@ func (e *Engine) Failure(d plan.Draft) (journal.Failure, bool) {
 }
 
 // baselines are what release will restore, unless the journal has them
-// already. A function found without its netdev was taken by another hand:
-// nothing true is known of it.
+// already. Of a function found in another program's hands nothing true is known.
 func (e *Engine) baselines(op journal.Operation) []journal.Baseline {
 	var bs []journal.Baseline
 	for _, c := range op.Changes {
@@ -123,7 +123,7 @@ func (e *Engine) baselines(op journal.Operation) []journal.Baseline {
 		bs = append(bs, journal.Baseline{
 			Key: c.Key, State: c.Before, Class: c.Class,
 			Incarnation: op.Identity[c.Key.Target].Incarnation,
-			Unknown:     spec.Hides != nil && spec.Hides(c.Before),
+			Unknown:     spec.Taken != nil && spec.Taken(c.Before),
 		})
 	}
 	return bs
@@ -140,7 +140,7 @@ func (e *Engine) forward(ctx context.Context, op *journal.Operation) Result {
 		case keeps(err), isGone(err), errors.Is(err, errForeign):
 			return e.settle(ctx, op, err)
 		case permanent(err) || op.Tries() >= e.MaxAttempts:
-			return e.giveUp(ctx, op, err)
+			return e.giveUp(ctx, op, err, false)
 		}
 		if r, ok := e.again(ctx, op, err); !ok {
 			return r
@@ -149,11 +149,11 @@ func (e *Engine) forward(ctx context.Context, op *journal.Operation) Result {
 }
 
 // giveUp makes the revert durable, then reverts.
-func (e *Engine) giveUp(ctx context.Context, op *journal.Operation, cause error) Result {
-	if err := e.Journal.Reverting(ctx, op.ID, cause.Error()); err != nil {
+func (e *Engine) giveUp(ctx context.Context, op *journal.Operation, cause error, withdrawn bool) Result {
+	if err := e.Journal.Reverting(context.WithoutCancel(ctx), op.ID, cause.Error(), withdrawn); err != nil {
 		return e.unjournaled(op, err)
 	}
-	op.State, op.UndoneAt, op.LastError = journal.Reverting, op.Attempts, cause.Error()
+	op.State, op.UndoneAt, op.LastError, op.Withdrawn = journal.Reverting, op.Attempts, cause.Error(), withdrawn
 	op.Attempts++
 	e.transition(op, journal.Reverting, "", cause)
 	return e.backward(ctx, op, cause)
@@ -183,7 +183,7 @@ func (e *Engine) again(ctx context.Context, op *journal.Operation, cause error) 
 	if err := e.Sleep(ctx, e.Backoff(op.Attempts)); err != nil {
 		return e.settle(ctx, op, fmt.Errorf("%w: %w", errInterrupted, err)), false
 	}
-	next, err := e.Journal.Attempt(ctx, op.ID)
+	next, err := e.Journal.Attempt(context.WithoutCancel(ctx), op.ID)
 	if err != nil {
 		return e.unjournaled(op, err), false
 	}
@@ -205,7 +205,7 @@ func (e *Engine) settle(ctx context.Context, op *journal.Operation, err error) R
 }
 
 func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause error) Result {
-	if err := e.Journal.Quarantine(ctx, op.ID, cause.Error()); err != nil {
+	if err := e.Journal.Quarantine(context.WithoutCancel(ctx), op.ID, cause.Error()); err != nil {
 		return e.unjournaled(op, err)
 	}
 	e.transition(op, journal.Quarantined, "", cause)
@@ -230,9 +230,14 @@ func (e *Engine) note(op *journal.Operation, last error) {
 // andThen joins the cause of a revert and what went wrong with the revert.
 const andThen = "; and the revert: "
 
-// errDecided is the cause of a revert that recovery decided on, and that does
-// not count against the goal.
-var errDecided = errors.New("recovery")
+// end closes an operation. Its durability may lag, but not where a failure is
+// counted: a goal that takes the agent down each time must still be counted out.
+func (e *Engine) end(c journal.Closing) error {
+	if err := e.Journal.End(c); err != nil || c.Count == journal.CountNothing {
+		return err
+	}
+	return e.Journal.Flush(context.Background())
+}
 
 // retryAt is when a goal that was just reverted may be tried again: the pause
 // grows, and after MaxReverts the goal is left alone.
@@ -259,10 +264,10 @@ func (e *Engine) finish(op *journal.Operation, state journal.OperationState, why
 	if cause != nil {
 		end.Outcome = why + ": " + cause.Error()
 	}
-	if state == journal.Reverted && cause != nil && !errors.Is(cause, errDecided) {
+	if state == journal.Reverted && !op.Withdrawn {
 		end.Count, end.Until = journal.CountRevert, e.retryAt(op)
 	}
-	if err := e.Journal.End(end); err != nil {
+	if err := e.end(end); err != nil {
 		return e.unjournaled(op, err)
 	}
 	e.transition(op, state, why, cause)
@@ -288,7 +293,8 @@ func (e *Engine) Resume(ctx context.Context, env recovery.Env, id uint64) (recov
 	return j, r
 }
 
-func (e *Engine) judged(ctx context.Context, env recovery.Env, id uint64) (recovery.Judgement, Result) {
+func (e *Engine) judged(stop context.Context, env recovery.Env, id uint64) (recovery.Judgement, Result) {
+	ctx := context.WithoutCancel(stop)
 	blocked := func(err error) (recovery.Judgement, Result) {
 		return recovery.Judgement{}, Result{Operation: id, Outcome: Blocked, Err: err}
 	}
@@ -305,14 +311,28 @@ func (e *Engine) judged(ctx context.Context, env recovery.Env, id uint64) (recov
 		return blocked(fmt.Errorf("operation %d is %s", id, op.State))
 	}
 	j := recovery.Judge(ctx, env, e.Observer(), op)
-	if j.Decision != recovery.Keep || op.LastError != j.Why {
+	if e.news(j) {
 		e.Metrics.decided(j.Decision)
 		level.Info(e.Logger).Log(
 			"op", op.ID, "state", op.State, "target", names(op.Targets()), "class", j.Class, "epoch", j.Epoch,
 			"wanted", j.Wanted, "decision", j.Decision, "why", j.Why, "msg", "operation recovered",
 		)
 	}
-	return j, e.resume(ctx, j, &op)
+	return j, e.resume(stop, j, &op)
+}
+
+// news says whether a judgement differs from the last one of that operation: a
+// fenced operation is looked at every moment, and kept each time.
+func (e *Engine) news(j recovery.Judgement) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if j.Decision != recovery.Keep {
+		delete(e.said, j.Operation.ID)
+		return true
+	}
+	before := e.said[j.Operation.ID]
+	e.said[j.Operation.ID] = j.Why
+	return before != j.Why
 }
 
 func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.Operation) Result {
@@ -320,6 +340,7 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 	case recovery.Done:
 		return e.finish(op, journal.Done, j.Why, nil)
 	case recovery.Reverted:
+		op.Withdrawn = op.Withdrawn || op.State == journal.Intent && j.Wanted == recovery.Withdrawn
 		return e.finish(op, journal.Reverted, j.Why, nil)
 	case recovery.Supersede:
 		return e.supersede(op, j)
@@ -330,10 +351,10 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 		return Result{Operation: op.ID, Outcome: Kept, Err: errors.New(j.Why)}
 	case recovery.Revert:
 		if op.State == journal.Intent {
-			return e.giveUp(ctx, op, fmt.Errorf("%w: %s", errDecided, j.Why))
+			return e.giveUp(ctx, op, errors.New(j.Why), j.Wanted == recovery.Withdrawn)
 		}
 	}
-	next, err := e.Journal.Attempt(ctx, op.ID)
+	next, err := e.Journal.Attempt(context.WithoutCancel(ctx), op.ID)
 	if err != nil {
 		return e.unjournaled(op, err)
 	}
@@ -352,7 +373,7 @@ func (e *Engine) supersede(op *journal.Operation, j recovery.Judgement) Result {
 	if j.Epoch == recovery.NewBoot && op.Attempts > 0 && j.BootChanged && j.Class != recovery.After {
 		end.Count, end.Until = journal.CountPanic, e.poisonedUntil(op)
 	}
-	if err := e.Journal.End(end); err != nil {
+	if err := e.end(end); err != nil {
 		return e.unjournaled(op, err)
 	}
 	e.transition(op, journal.Superseded, j.Why, nil)

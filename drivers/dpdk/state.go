@@ -117,6 +117,9 @@ func hides(s drivers.State) bool {
 	return driver == "" || drivers.Userspace(driver)
 }
 
+// taken says that a userspace driver has the function.
+func taken(s drivers.State) bool { return drivers.Userspace(foreignDriver(s)) }
+
 func legal(t drivers.Target, to drivers.State) error {
 	if _, ok := t.PCIAddress(); !ok {
 		return fmt.Errorf("target %q of driver: %w", t, drivers.ErrIllegal)

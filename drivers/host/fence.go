@@ -95,11 +95,14 @@ func (f Fences) Held(t drivers.Target) (bool, error) {
 // looked.
 func (f Fences) Claim() (owner string, err error) {
 	owner = rand.Text()
-	tmp := filepath.Join(f.dir, ownerFile+".tmp")
-	if err := os.WriteFile(tmp, []byte(owner), 0o600); err != nil {
+	// Written in place, always as long: a full disk takes that, and a reader sees
+	// the old owner or the new one (write(2) and read(2) of one page).
+	file, err := os.OpenFile(filepath.Join(f.dir, ownerFile), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
 		return "", fmt.Errorf("claim fences: %w", err)
 	}
-	if err := os.Rename(tmp, filepath.Join(f.dir, ownerFile)); err != nil {
+	_, err = file.WriteAt([]byte(owner), 0)
+	if err = errors.Join(err, file.Close()); err != nil {
 		return "", fmt.Errorf("claim fences: %w", err)
 	}
 	return owner, nil

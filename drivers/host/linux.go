@@ -86,7 +86,7 @@ const (
 func (l Linux) Links(ctx context.Context) ([]Link, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	messages, err := complete(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK) })
 	if err != nil {
 		return nil, fmt.Errorf("dump links: %w", err)
 	}
@@ -105,6 +105,17 @@ func (l Linux) Links(ctx context.Context) ([]Link, error) {
 	}
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
 	return links, nil
+}
+
+// complete asks again while a dump was interrupted by a change: it may be
+// incomplete then (NLM_F_DUMP_INTR).
+func complete[T any](dump func() (T, error)) (T, error) {
+	for range 10 {
+		if got, err := dump(); !errors.Is(err, nl.ErrDumpInterrupted) {
+			return got, err
+		}
+	}
+	return dump()
 }
 
 func (l Linux) link(ctx context.Context, message []byte, eth *ethtool.Ethtool) (Link, error) {

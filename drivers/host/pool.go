@@ -193,16 +193,38 @@ func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request
 	}
 	answer := make(chan reply, 1)
 	go func() { answer <- c.receive() }()
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	late := time.NewTimer(timeout)
+	defer late.Stop()
 	select {
 	case a := <-answer:
 		<-p.slots
 		p.put(c, a.err)
 		return a.result(what, t)
+	case <-late.C:
+		p.abandon(c, t, what, answer)
+		return response{}, fmt.Errorf("%s %s: %w: not within %s: %w", what, t, drivers.ErrFenced, timeout, context.DeadlineExceeded)
 	case <-ctx.Done():
+	}
+	if r.Call != nil {
+		// Whoever gave up on a write must not find its target free.
 		p.abandon(c, t, what, answer)
 		return response{}, fmt.Errorf("%s %s: %w: %w", what, t, drivers.ErrFenced, context.Cause(ctx))
+	}
+	go p.outlive(c, t, what, answer, timeout)
+	return response{}, fmt.Errorf("%s %s: %w", what, t, context.Cause(ctx))
+}
+
+// outlive waits for the answer of a read whose caller has lost patience. That
+// says nothing of the kernel: only a read past its own deadline hangs.
+func (p *Pool) outlive(c *child, t drivers.Target, what string, answer chan reply, timeout time.Duration) {
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	select {
+	case a := <-answer:
+		<-p.slots
+		p.put(c, a.err)
+	case <-late.C:
+		p.abandon(c, t, what, answer)
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 // Watch listens to kernel uevents of PCI functions, drivers and netdevs and to
-// link changes. A full receive buffer is an Event "lost".
+// link changes. A full receive buffer is an Event "lost". The channel closes
+// when ctx ends, or a socket fails: then nobody would notice what happens.
 func (l Linux) Watch(ctx context.Context) (<-chan Event, error) {
 	uevents, err := openUevents()
 	if err != nil {
@@ -28,9 +29,16 @@ func (l Linux) Watch(ctx context.Context) (<-chan Event, error) {
 		return nil, fmt.Errorf("subscribe to links: %w", errors.Join(err, uevents.Close()))
 	}
 	out := make(chan Event, 64)
+	ctx, failed := context.WithCancel(ctx)
 	var readers sync.WaitGroup
-	readers.Go(func() { readUevents(ctx, uevents, out) })
-	readers.Go(func() { l.readLinks(ctx, links, out) })
+	readers.Go(func() {
+		defer failed()
+		readUevents(ctx, uevents, out)
+	})
+	readers.Go(func() {
+		defer failed()
+		l.readLinks(ctx, links, out)
+	})
 	go func() {
 		<-ctx.Done()
 		_ = uevents.Close() // both end a read
