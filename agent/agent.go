@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eniagent/agent/engine"
+	"eniagent/agent/guard"
+	"eniagent/agent/health"
 	"eniagent/agent/source"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
@@ -40,38 +43,53 @@ type Config struct {
 	Interval time.Duration
 	// MaxAttempts is how often a goal is tried; the engine's default when zero.
 	MaxAttempts int
+	// Own are the node's own addresses, Reach those that must stay reachable.
+	Own, Reach []string
+	// WithoutDefault allows taking netdevs away while there is no default route.
+	WithoutDefault bool
+	// StepTimeout bounds a step, which may be several reads and a write of the
+	// host; the engine's default when zero.
+	StepTimeout time.Duration
 }
 
 // Agent is the live loop.
 type Agent struct {
-	c       Config
-	logger  log.Logger
-	view    View
-	engine  *engine.Engine
-	metrics *metrics
-	started time.Time
-	wake    chan struct{} // a pass is wanted
+	c        Config
+	logger   log.Logger
+	view     View
+	engine   *engine.Engine
+	guard    *guard.Guard
+	metrics  *metrics
+	drifts   *drifts
+	breakers *breakers
+	health   *health.Monitor
+	started  time.Time
+	wake     chan struct{} // a pass is wanted
+	rearm    chan struct{} // retry is earlier now
 	// panicked has the panic of a worker, which ends the loop.
 	panicked chan error
 	modules  chan struct{} // held by whoever loads modules
 
 	workers sync.WaitGroup
 	slots   chan struct{}
-	heard   bool  // the source has spoken, or had its time; the loop's own
-	unkept  error // why desired state is not in the journal; the loop's own
+	heard   bool // the source has spoken, or had its time; the loop's own
 
 	mu         sync.Mutex
 	source     SourceReport
-	interfaces []source.Interface // in force, kept ones included
-	kept       map[string]bool    // selectors of entries that are no longer in the source
+	entries    []entry // of the desired state in force
 	remembered []journal.Selection
 	reports    map[string]InterfaceReport // by entry
 	order      []string                   // of entries
 	busy       map[drivers.Target]bool    // a worker is on it
+	missed     map[drivers.Target]bool    // a pass came while a worker was on it
 	unjudged   map[uint64]bool            // operations found at the start that recovery has not dealt with
 	passed     bool                       // a full pass was begun after the start
+	allowed    map[drivers.Target]string  // reasons for touching the management path
+	given      map[drivers.Target]bool    // functions that desired state gives to programs
 	heartbeat  time.Time
 	retry      time.Time // when the next pass is due; zero is never
+	unkept     error     // why desired state is not in the journal
+	stopped    bool      // no worker may begin
 }
 
 // maxWorkers bounds the functions that are worked on at once.
@@ -86,7 +104,7 @@ func New(c Config) *Agent {
 	set := all.New(c.Host)
 	e := engine.New(engine.Options{
 		Journal: c.Journal, Drivers: set, Host: c.Host, Logger: c.Logger,
-		Metrics: engine.NewMetrics(c.Registry), MaxAttempts: c.MaxAttempts,
+		Metrics: engine.NewMetrics(c.Registry), MaxAttempts: c.MaxAttempts, StepTimeout: c.StepTimeout,
 	})
 	now := time.Now()
 	a := &Agent{
@@ -97,12 +115,17 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts,
 		},
 		panicked: make(chan error, 1),
-		wake:     make(chan struct{}, 1), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
-		kept: map[string]bool{}, reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{},
+		wake:     make(chan struct{}, 1), rearm: make(chan struct{}, 1), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
 		unjudged: map[uint64]bool{},
 		source:   SourceReport{Source: c.Name, Object: c.Object},
 	}
+	a.health, a.breakers = health.New(), newBreakers()
+	a.drifts = newDrifts(driftTotal(c.Registry))
+	a.guard = a.newGuard()
+	e.Guard, a.view.Guard = a.guard, a.guard
 	a.metrics = newMetrics(c.Registry, a)
+	watchMetrics(c.Registry, a)
 	return a
 }
 
@@ -118,15 +141,22 @@ func (a *Agent) Wake() {
 func (a *Agent) wakeAt(t time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.retry.IsZero() || t.Before(a.retry) {
-		a.retry = t
+	if !a.retry.IsZero() && !t.Before(a.retry) {
+		return
+	}
+	a.retry = t
+	select {
+	case a.rearm <- struct{}{}:
+	default:
 	}
 }
 
 // Reconcile recovers, then keeps the host as desired until ctx ends. Steps in
 // flight are finished before it returns.
 func (a *Agent) Reconcile(ctx context.Context) error {
-	defer a.workers.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer a.stop()
+	defer cancel(errEnded) // workers end at their next step, also when this ends by itself
 	if err := a.newBoot(ctx); err != nil {
 		return fmt.Errorf("take over from the last boot: %w", err)
 	}
@@ -146,6 +176,16 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	return a.loop(ctx, updates, events)
 }
 
+var errEnded = errors.New("the reconcile loop has ended")
+
+// stop lets no worker begin any more, and waits for those under way.
+func (a *Agent) stop() {
+	a.mu.Lock()
+	a.stopped = true
+	a.mu.Unlock()
+	a.workers.Wait()
+}
+
 const (
 	beat   = time.Second           // the loop is alive
 	settle = 20 * time.Millisecond // events that come together make one pass
@@ -158,7 +198,7 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 	full, pulse := time.NewTicker(a.c.Interval), time.NewTicker(beat)
 	defer full.Stop()
 	defer pulse.Stop()
-	var soon <-chan time.Time
+	var soon, retry <-chan time.Time
 	patience := time.After(grace)
 	for {
 		pass := false
@@ -191,8 +231,16 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			soon, pass = nil, true
 		case <-full.C:
 			pass = true
-		case now := <-pulse.C:
-			pass = a.due(now)
+		case <-a.rearm:
+			retry = time.After(time.Until(a.due()))
+		case <-retry:
+			retry, pass = nil, true
+			a.forgetRetry()
+		case <-pulse.C:
+			if err := a.c.Journal.Err(); err != nil {
+				// Nobody knows what is durable. The next start reads the truth.
+				return err
+			}
 		}
 		a.beat()
 		if pass {
@@ -207,21 +255,23 @@ func (a *Agent) beat() {
 	a.heartbeat = time.Now()
 }
 
-// due says whether a retry has come due, and forgets it.
-func (a *Agent) due(now time.Time) bool {
+// due is when the next retry is.
+func (a *Agent) due() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.retry.IsZero() || now.Before(a.retry) {
-		return false
-	}
-	a.retry = time.Time{}
-	return true
+	return a.retry
 }
 
-// newBoot forgets what died with the last kernel: baselines of volatile kinds,
-// and quarantines of operations that changed nothing but those.
+func (a *Agent) forgetRetry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.retry = time.Time{}
+}
+
+// newBoot forgets what died with the last kernel: the baselines of volatile
+// kinds.
 func (a *Agent) newBoot(ctx context.Context) error {
-	if a.c.Observe {
+	if a.readOnly() {
 		return nil
 	}
 	j := a.c.Journal
@@ -244,23 +294,5 @@ func (a *Agent) newBoot(ctx context.Context) error {
 	if n > 0 {
 		level.Info(a.logger).Log("count", n, "msg", "baselines of an earlier boot dropped")
 	}
-	for _, op := range j.Quarantined() {
-		if op.BootID == a.c.BootID || !volatile(op) {
-			continue
-		}
-		if err := j.Finish(op.ID, journal.Superseded, "the machine was booted anew since"); err != nil {
-			return err
-		}
-		level.Info(a.logger).Log("op", op.ID, "state", journal.Superseded, "msg", "quarantine ended by a new boot")
-	}
 	return nil
-}
-
-func volatile(op journal.Operation) bool {
-	for _, c := range op.Changes {
-		if c.Class != drivers.Volatile {
-			return false
-		}
-	}
-	return true
 }

@@ -15,10 +15,21 @@ import (
 	"eniagent/journal"
 )
 
+// entry is one interface of the desired state in force.
+type entry struct {
+	source.Interface
+	// Kept says that the source no longer has it, and it was not given back: it
+	// stays in force.
+	Kept bool `json:"kept,omitempty"`
+	// LetGo says that it was released and seen to be back: it is left alone.
+	LetGo bool `json:"let_go,omitempty"`
+}
+
+func (e entry) String() string { return e.Selector.String() }
+
 // document is what the journal keeps of a source's desired state.
 type document struct {
-	Interfaces []source.Interface `json:"interfaces"`
-	Kept       []string           `json:"kept,omitempty"`
+	Entries []entry `json:"entries"`
 }
 
 // restore takes the last good desired state from the journal, so that the node
@@ -28,17 +39,14 @@ func (a *Agent) restore() {
 	if !ok {
 		return
 	}
-	doc, err := interfacesIn(d)
+	doc, err := documentIn(d)
 	if err != nil {
 		level.Error(a.logger).Log("source", d.Source, "err", err, "msg", "last good desired state is not readable")
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.interfaces, a.source.Generation = doc.Interfaces, d.Generation
-	for _, k := range doc.Kept {
-		a.kept[k] = true
-	}
+	a.entries, a.source.Generation = doc.Entries, d.Generation
 	a.remembered = a.view.selections(d)
 }
 
@@ -54,66 +62,88 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 		return
 	}
 	a.mu.Lock()
-	old := a.interfaces
-	a.interfaces, a.kept = merge(old, u.Desired.Interfaces)
+	old := a.entries
+	a.entries = merge(old, u.Desired.Interfaces)
 	a.source.Generation, a.source.Error = u.Desired.Generation, ""
-	changed := changedEntries(old, a.interfaces)
-	count := len(a.interfaces)
+	changed := changedEntries(old, a.entries)
+	count := len(a.entries)
 	a.mu.Unlock()
 	level.Info(a.logger).Log("source", a.c.Name, "object", a.c.Object, "generation", u.Desired.Generation, "count", count, "msg", "desired state in force")
 	a.forgive(ctx, changed)
 }
 
 // merge is the new desired state plus the entries that it no longer names and
-// never released: they stay in force, because an entry may be missing for any
-// reason, and giving an interface back is explicit.
-func merge(old, next []source.Interface) (all []source.Interface, kept map[string]bool) {
-	all, kept = slices.Clone(next), map[string]bool{}
+// that were not given back: they stay in force, because an entry may be missing
+// for any reason, and giving an interface back is explicit.
+func merge(old []entry, next []source.Interface) []entry {
+	var all []entry
+	for _, i := range next {
+		e := entry{Interface: i}
+		for _, o := range old {
+			e.LetGo = e.LetGo || o.LetGo && reflect.DeepEqual(o.Interface, i)
+		}
+		all = append(all, e)
+	}
 	for _, o := range old {
 		named := slices.ContainsFunc(next, func(i source.Interface) bool { return i.Selector == o.Selector })
-		if !named && o.State != source.Released {
+		if !named && !o.LetGo {
+			o.Kept = true
 			all = append(all, o)
-			kept[o.Selector.String()] = true
 		}
 	}
-	return all, kept
+	return all
 }
 
 // changedEntries are the selectors that something else is asked of now.
-func changedEntries(old, next []source.Interface) []string {
+func changedEntries(old, next []entry) []string {
 	var changed []string
 	for _, n := range next {
-		same := slices.ContainsFunc(old, func(o source.Interface) bool { return reflect.DeepEqual(o, n) })
+		same := slices.ContainsFunc(old, func(o entry) bool { return reflect.DeepEqual(o.Interface, n.Interface) })
 		if !same {
-			changed = append(changed, n.Selector.String())
+			changed = append(changed, n.String())
 		}
 	}
 	return changed
 }
 
+// amend changes the entries of a selector, or drops them where change says so.
+func (a *Agent) amend(selector string, change func(*entry) (keep bool)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []entry
+	for _, e := range a.entries {
+		if e.String() != selector || change(&e) {
+			all = append(all, e)
+		}
+	}
+	a.entries = all
+}
+
 // forgive ends quarantines and forgets failures of what is asked anew: a
 // person changed something, and expects it to be tried.
 func (a *Agent) forgive(ctx context.Context, entries []string) {
-	if a.c.Observe || len(entries) == 0 {
+	if a.readOnly() || len(entries) == 0 {
 		return
 	}
 	var targets []drivers.Target
 	a.mu.Lock()
-	for _, i := range a.interfaces {
-		if !slices.Contains(entries, i.Selector.String()) {
+	for _, i := range a.entries {
+		if !slices.Contains(entries, i.String()) {
 			continue
 		}
 		if i.Selector.PCI != "" {
 			targets = append(targets, i.Selector.PCI)
 		}
 		for _, s := range a.remembered {
-			if s.Selector == i.Selector.String() {
+			if s.Selector == i.String() {
 				targets = append(targets, s.Target)
 			}
 		}
 	}
 	a.mu.Unlock()
 	concerned := func(t drivers.Target) bool { return slices.Contains(targets, t) }
+	a.drifts.askedAnew(concerned, targets...)
+	a.breakers.forget(concerned)
 	for _, op := range a.c.Journal.Quarantined() {
 		if !slices.ContainsFunc(op.Targets(), concerned) {
 			continue
@@ -131,16 +161,13 @@ func (a *Agent) forgive(ctx context.Context, entries []string) {
 
 // remember keeps in the journal what is in force and what it was resolved to.
 func (a *Agent) remember(ctx context.Context, requests []request) error {
-	if a.c.Observe {
+	if a.readOnly() {
 		return nil
 	}
+	before, _ := a.c.Journal.Desired(a.c.Name)
 	a.mu.Lock()
 	d := journal.Desired{Source: a.c.Name, Object: a.c.Object, Generation: a.source.Generation}
-	doc := document{Interfaces: a.interfaces}
-	for k := range a.kept {
-		doc.Kept = append(doc.Kept, k)
-	}
-	slices.Sort(doc.Kept)
+	doc := document{Entries: a.entries}
 	a.remembered = selections(a.remembered, requests)
 	d.Selections = slices.Clone(a.remembered)
 	a.mu.Unlock()
@@ -151,7 +178,7 @@ func (a *Agent) remember(ctx context.Context, requests []request) error {
 	if d.Document, err = json.Marshal(doc); err != nil {
 		return fmt.Errorf("keep desired state: %w", err)
 	}
-	d.Goals = goalsOf(requests)
+	d.Goals = goalsOf(requests, before.Goals)
 	if err := a.c.Journal.SetDesired(ctx, d); err != nil {
 		return fmt.Errorf("keep desired state: %w", err)
 	}
@@ -184,8 +211,10 @@ func selections(old []journal.Selection, requests []request) []journal.Selection
 	return all
 }
 
-// goalsOf are all keys that are asked for, each once.
-func goalsOf(requests []request) []journal.Goal {
+// goalsOf are all keys that are asked for, each once. What could not be
+// resolved just now is asked for as before: only an entry that is resolved, or
+// gone, withdraws anything.
+func goalsOf(requests []request, before []journal.Goal) []journal.Goal {
 	seen := map[drivers.Key]bool{}
 	var goals []journal.Goal
 	add := func(g journal.Goal) {
@@ -200,6 +229,12 @@ func goalsOf(requests []request) []journal.Goal {
 		}
 		for k, s := range r.goal {
 			add(journal.Goal{Key: k, State: s, Entry: r.entry})
+		}
+	}
+	for _, g := range before {
+		unresolved := slices.ContainsFunc(requests, func(r request) bool { return r.entry == g.Entry && r.err != nil })
+		if unresolved {
+			add(g)
 		}
 	}
 	return goals

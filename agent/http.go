@@ -9,9 +9,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"time"
 
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -41,10 +44,10 @@ func (s *server) shutdown() {
 }
 
 // listen opens the public address and the root-only socket.
-func (o Options) listen(ctx context.Context, a *Agent, reg *prometheus.Registry) ([]*server, error) {
+func (o Options) listen(ctx context.Context, a *Agent, reg *prometheus.Registry, logger log.Logger) ([]*server, error) {
 	var servers []*server
 	add := func(name string, l net.Listener, h http.Handler) {
-		servers = append(servers, &server{name, l, &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}})
+		servers = append(servers, &server{name, l, &http.Server{Handler: recovered(h, logger), ReadHeaderTimeout: 5 * time.Second}})
 	}
 	if o.Listen != "" {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
@@ -62,6 +65,20 @@ func (o Options) listen(ctx context.Context, a *Agent, reg *prometheus.Registry)
 	}
 	add("socket", l, a.socketHandler())
 	return servers, nil
+}
+
+// recovered answers a panic of a handler with an error, and logs it as
+// everything else is logged. It is one request's end, not the agent's.
+func recovered(h http.Handler, logger log.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				level.Error(logger).Log("component", "http", "path", r.URL.Path, "err", fmt.Sprintf("panic: %v\n%s", p, debug.Stack()), "msg", "request failed")
+				http.Error(w, "internal error, see the log", http.StatusInternalServerError)
+			}
+		}()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // listenSocket replaces a socket that a killed agent left: whoever holds the
@@ -117,6 +134,20 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("GET /recover", answer(func(r *http.Request) (any, error) { return a.Recover(r.Context(), true), nil }))
 	mux.HandleFunc("POST /recover", answer(func(r *http.Request) (any, error) {
 		return a.Recover(context.WithoutCancel(r.Context()), false), nil
+	}))
+	for path, fn := range map[string]func(context.Context, Order) (OrderReport, error){
+		"/release": a.Release, "/pause": a.Pause, "/resume": a.Resume,
+	} {
+		mux.HandleFunc("POST "+path, answer(func(r *http.Request) (any, error) {
+			return fn(context.WithoutCancel(r.Context()), orderOf(r.URL.Query()))
+		}))
+	}
+	mux.HandleFunc("POST /operations/{id}/resolve", answer(func(r *http.Request) (any, error) {
+		q, err := resolutionOf(r.PathValue("id"), r.URL.Query())
+		if err != nil {
+			return nil, err
+		}
+		return a.Resolve(context.WithoutCancel(r.Context()), q)
 	}))
 	mux.HandleFunc("POST /retry", answer(func(r *http.Request) (any, error) {
 		n, err := a.Retry(r.Context(), r.URL.Query().Get("target"))

@@ -4,17 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/go-kit/log"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/file"
 	"eniagent/journal"
 )
 
-// interfacesIn is what a journal remembers of a source's desired state.
-func interfacesIn(d journal.Desired) (document, error) {
+// documentIn is what a journal remembers of a source's desired state.
+func documentIn(d journal.Desired) (document, error) {
 	var doc document
 	if len(d.Document) == 0 {
 		return doc, nil
@@ -29,11 +31,11 @@ func interfacesIn(d journal.Desired) (document, error) {
 func (v View) PlanFor(ctx context.Context, desired source.Desired) PlanReport {
 	src := SourceReport{Source: desired.Source, Object: desired.Object, Generation: desired.Generation}
 	remembered, _ := v.Records.Desired(desired.Source)
-	interfaces := desired.Interfaces
-	if doc, err := interfacesIn(remembered); err == nil {
-		interfaces, _ = merge(doc.Interfaces, desired.Interfaces)
+	doc, err := documentIn(remembered)
+	if err != nil {
+		src.Error = err.Error()
 	}
-	return v.Plan(ctx, v.resolve(ctx, interfaces, v.selections(remembered)), src)
+	return v.Plan(ctx, v.resolve(ctx, merge(doc.Entries, desired.Interfaces), v.selections(remembered)), src)
 }
 
 // selections are what selectors stood for, without the inodes of an earlier
@@ -49,11 +51,6 @@ func (v View) selections(d journal.Desired) []journal.Selection {
 	return selections
 }
 
-func (v View) resolve(ctx context.Context, interfaces []source.Interface, remembered []journal.Selection) []request {
-	r := resolver{host: v.Host, records: v.Records, noIOMMU: v.NoIOMMU, bootID: v.BootID}
-	return r.resolve(ctx, interfaces, remembered)
-}
-
 // Status is how things stand while no agent runs: what the journal says was
 // last in force, held against the host.
 func (v View) Status(ctx context.Context, name string) Status {
@@ -63,22 +60,22 @@ func (v View) Status(ctx context.Context, name string) Status {
 	for _, op := range slices.Concat(v.Records.Operations(), v.Records.Quarantined()) {
 		s.Operations = append(s.Operations, OperationReport{Operation: op})
 	}
-	doc, err := interfacesIn(d)
+	doc, err := documentIn(d)
 	if err != nil {
 		s.Source.Error = err.Error()
 		return s
 	}
-	for _, r := range v.resolve(ctx, doc.Interfaces, v.selections(d)) {
-		s.Interfaces = append(s.Interfaces, v.standing(ctx, r, slices.Contains(doc.Kept, r.entry)))
+	for _, r := range v.resolve(ctx, doc.Entries, v.selections(d)) {
+		s.Interfaces = append(s.Interfaces, v.standing(ctx, r))
 	}
 	return s
 }
 
 // standing is how one entry stands against the host.
-func (v View) standing(ctx context.Context, r request, kept bool) InterfaceReport {
+func (v View) standing(ctx context.Context, r request) InterfaceReport {
 	p := v.planEntry(ctx, r)
 	report := InterfaceReport{
-		Entry: r.entry, Target: r.target, Condition: p.Condition, Reason: p.Reason, Kept: kept, Want: map[string]string{},
+		Entry: r.entry, Target: r.target, Condition: p.Condition, Reason: p.Reason, Kept: r.asked.Kept, Want: map[string]string{},
 	}
 	for k, s := range r.goal {
 		report.Want[string(k.Kind)] = string(s)
@@ -91,38 +88,103 @@ func (v View) standing(ctx context.Context, r request, kept bool) InterfaceRepor
 	return report
 }
 
-// RecoverNow recovers without a running agent: it takes the journal, carries
-// out what recovery decides, and lets go.
+// RecoverNow recovers without a running agent.
 func RecoverNow(ctx context.Context, o Options, logger log.Logger, journalOptions func(*journal.Options)) (r RecoverReport, err error) {
+	err = alone(ctx, o, logger, journalOptions, func(a *Agent) error {
+		r = a.Recover(ctx, false)
+		r.Through = throughJournal
+		return nil
+	})
+	return r, err
+}
+
+// throughJournal says that a command did its work without a running agent.
+const throughJournal = "journal"
+
+// ReleaseNow is Release without a running agent: the order is left in the
+// journal for the next.
+func ReleaseNow(ctx context.Context, o Options, order Order, logger log.Logger, journalOptions func(*journal.Options)) (OrderReport, error) {
+	return orderNow(ctx, o, order, logger, journalOptions, (*Agent).Release)
+}
+
+// PauseNow is Pause without a running agent.
+func PauseNow(ctx context.Context, o Options, order Order, logger log.Logger, journalOptions func(*journal.Options)) (OrderReport, error) {
+	return orderNow(ctx, o, order, logger, journalOptions, (*Agent).Pause)
+}
+
+// ResumeNow is Resume without a running agent.
+func ResumeNow(ctx context.Context, o Options, order Order, logger log.Logger, journalOptions func(*journal.Options)) (OrderReport, error) {
+	return orderNow(ctx, o, order, logger, journalOptions, (*Agent).Resume)
+}
+
+// ResolveNow is Resolve without a running agent.
+func ResolveNow(ctx context.Context, o Options, q Resolution, logger log.Logger, journalOptions func(*journal.Options)) (r ResolveReport, err error) {
+	o.Observe = q.Dry
+	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
+		r, err = a.Resolve(ctx, q)
+		r.Through = throughJournal
+		return err
+	})
+	return r, err
+}
+
+func orderNow(ctx context.Context, o Options, order Order, logger log.Logger, journalOptions func(*journal.Options),
+	fn func(*Agent, context.Context, Order) (OrderReport, error),
+) (r OrderReport, err error) {
+	o.Observe = order.Dry
+	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
+		a.readFile(ctx)
+		r, err = fn(a, ctx, order)
+		r.Through = throughJournal
+		return err
+	})
+	return r, err
+}
+
+// readFile takes what the file asks now, as the next agent will: an order that
+// is given now is given in the knowledge of it.
+func (a *Agent) readFile(ctx context.Context) {
+	data, err := os.ReadFile(a.c.Object)
+	if err != nil {
+		return // as with an agent, the last good one stays in force
+	}
+	desired, err := file.Parse(a.c.Object, data)
+	a.take(ctx, source.Update{Desired: desired, Err: err})
+	a.notePath(ctx, a.current(ctx))
+}
+
+// alone takes the journal as an agent does, lets fn work, and lets go.
+func alone(ctx context.Context, o Options, logger log.Logger, journalOptions func(*journal.Options), fn func(*Agent) error) (err error) {
 	if err := o.Validate(); err != nil {
-		return r, err
+		return err
 	}
 	kernel, closeKernel, err := o.OpenKernel()
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer closing(&err, "simulated node", closeKernel)
 	j, bootID, machineID, err := o.openJournal(ctx, kernel, nil, logger, journalOptions)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer closing(&err, "journal", j.Close)
 	pool, err := o.openPool(kernel, logger)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer closing(&err, "writer children", pool.Close)
 	a := New(Config{
-		Journal: j, Host: pool, Name: "file", Logger: logger, Version: o.Version,
-		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
+		Journal: j, Host: pool, Name: "file", Object: o.ConfigFile, Logger: logger, Version: o.Version,
+		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Observe: o.Observe, Interval: o.Interval,
+		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault,
 	})
-	defer a.workers.Wait()
+	defer a.stop()
 	if err := a.newBoot(ctx); err != nil {
-		return r, err
+		return err
 	}
-	r = a.Recover(ctx, false)
-	r.Through = "journal"
-	return r, nil
+	a.restore()
+	a.notePath(ctx, a.current(ctx))
+	return fn(a)
 }
 
 // flushed is long enough that a journal in memory never commits by itself.

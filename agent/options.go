@@ -26,7 +26,10 @@ type Options struct {
 	LockTimeout     time.Duration // how long to wait for another holder of the journal
 	Observe         bool
 	NoIOMMU         bool
-	Simulate        string // state file of a simulated kernel; "" is the real one
+	NodeAddresses   []string // the node's own
+	KeepReachable   []string // addresses whose way must not be cut
+	WithoutDefault  bool     // work on a node that has no default route
+	Simulate        string   // state file of a simulated kernel; "" is the real one
 	LogLevel        string
 	LogFormat       string
 	Version         string
@@ -134,8 +137,8 @@ func checkConfig(path string) error {
 		return nil // told by the source, which waits for it
 	case !info.Mode().IsRegular():
 		return errors.New("is not a file")
-	case info.Mode()&0o002 != 0:
-		return fmt.Errorf("can be written by everybody (mode %04o): chmod o-w %s", info.Mode().Perm(), path)
+	case info.Mode()&0o022 != 0:
+		return fmt.Errorf("can be written by others (mode %04o): chmod go-w %s", info.Mode().Perm(), path)
 	}
 	return checkUser(path, info)
 }

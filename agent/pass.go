@@ -12,15 +12,17 @@ import (
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/engine"
-	"eniagent/agent/source"
+	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/journal"
+	"eniagent/recovery"
 )
 
 // How soon something that could not be done now is looked at again. Events
 // usually come first.
 const (
 	retryFenced  = 500 * time.Millisecond
+	retryHeld    = 500 * time.Millisecond
 	retryBlocked = 200 * time.Millisecond
 	retryKept    = 2 * time.Second
 )
@@ -33,30 +35,56 @@ func (a *Agent) pass(ctx context.Context) {
 		return
 	}
 	a.mu.Lock()
-	interfaces, remembered := slices.Clone(a.interfaces), slices.Clone(a.remembered)
+	entries, remembered := slices.Clone(a.entries), slices.Clone(a.remembered)
 	a.mu.Unlock()
-	requests := a.view.resolve(ctx, interfaces, remembered)
+	requests := a.view.resolve(ctx, entries, remembered)
+	a.dropYielded(entries, requests)
+	a.dropLapsed(ctx, requests)
 	err := a.remember(ctx, requests)
-	if err != nil && (a.unkept == nil || a.unkept.Error() != err.Error()) {
-		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal")
-	}
-	a.unkept = err
 	a.mu.Lock()
+	news := err != nil && (a.unkept == nil || a.unkept.Error() != err.Error())
+	a.unkept, a.passed = err, true
 	a.order = a.order[:0]
-	for i := range requests {
-		requests[i].kept = a.kept[requests[i].entry]
-		a.order = append(a.order, requests[i].entry)
-	}
-	a.passed = true
-	a.mu.Unlock()
 	for _, r := range requests {
+		a.order = append(a.order, r.entry)
+	}
+	a.mu.Unlock()
+	a.drifts.keep(requests)
+	a.breakers.keep(requests)
+	a.health.Keep(func(t drivers.Target) bool {
+		return slices.ContainsFunc(requests, func(r request) bool { return r.target == t })
+	})
+	if news {
+		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal, nothing is begun")
+	}
+	a.notePath(ctx, requests)
+	for _, r := range requests {
+		if err != nil && r.err == nil {
+			// After a crash nobody would know that it was wanted.
+			r.cannot(Pending, err)
+		}
 		a.dispatch(ctx, r)
+	}
+}
+
+// dropYielded drops the kept entries that are another entry's now.
+func (a *Agent) dropYielded(entries []entry, requests []request) {
+	for _, e := range entries {
+		there := slices.ContainsFunc(requests, func(r request) bool { return r.entry == e.String() })
+		if e.Kept && !there {
+			a.amend(e.String(), func(e *entry) bool { return !e.Kept })
+			level.Info(a.logger).Log("entry", e, "msg", "another entry stands for its function now")
+		}
 	}
 }
 
 // dispatch puts a worker on a function, unless one is on it or an operation
 // that is not closed holds it.
 func (a *Agent) dispatch(ctx context.Context, r request) {
+	if c, ok := a.view.paused(r.target); ok {
+		a.report(r, Paused, pausedText(c), nil, 0)
+		return
+	}
 	if r.err != nil {
 		a.report(r, r.condition, r.err.Error(), nil, 0)
 		return
@@ -65,7 +93,10 @@ func (a *Agent) dispatch(ctx context.Context, r request) {
 		switch {
 		case op.State == journal.Quarantined:
 			a.report(r, Quarantined, op.Outcome, nil, op.ID)
-		case !a.isBusy(r.target):
+		case a.isBusy(r.target):
+		case a.fenced(op.Targets()):
+			a.report(r, Fenced, "a write still runs in the kernel on it; it ends when the program that holds the device does", nil, op.ID)
+		default:
 			a.report(r, Changing, op.LastError, nil, op.ID)
 		}
 		return
@@ -79,6 +110,13 @@ func (a *Agent) holder(t drivers.Target) (journal.Operation, bool) {
 	return a.c.Journal.Get(id)
 }
 
+func (a *Agent) fenced(targets []drivers.Target) bool {
+	return slices.ContainsFunc(targets, func(t drivers.Target) bool {
+		held, err := a.c.Host.Fenced(t)
+		return held && err == nil
+	})
+}
+
 func (a *Agent) isBusy(t drivers.Target) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -89,16 +127,17 @@ func (a *Agent) isBusy(t drivers.Target) bool {
 // there is one already.
 func (a *Agent) work(ctx context.Context, targets []drivers.Target, fn func()) bool {
 	a.mu.Lock()
-	for _, t := range targets {
-		if a.busy[t] {
-			a.mu.Unlock()
-			return false
+	if at := slices.IndexFunc(targets, func(t drivers.Target) bool { return a.busy[t] }); a.stopped || at >= 0 {
+		if at >= 0 {
+			a.missed[targets[at]] = true // looked at again when the worker is done
 		}
+		a.mu.Unlock()
+		return false
 	}
 	for _, t := range targets {
 		a.busy[t] = true
 	}
-	a.mu.Unlock()
+	defer a.mu.Unlock() // a worker is counted before a stop can wait for all
 	a.workers.Go(func() {
 		defer a.free(targets)
 		defer a.caught()
@@ -128,38 +167,74 @@ func (a *Agent) caught() {
 func (a *Agent) free(targets []drivers.Target) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	again := false
 	for _, t := range targets {
 		delete(a.busy, t)
+		again = again || a.missed[t]
+		delete(a.missed, t)
+	}
+	if again {
+		a.Wake()
 	}
 }
 
 // resumeOpen puts a worker on each open operation that none is on: recovery,
-// at the start and for whatever stayed open since.
+// at the start and for whatever stayed open since. A quarantine ends with the
+// boot or the device that it was about.
 func (a *Agent) resumeOpen(ctx context.Context) {
-	if a.c.Observe {
+	if a.readOnly() {
 		a.mu.Lock()
 		clear(a.unjudged)
 		a.mu.Unlock()
 		return
 	}
 	for _, op := range a.c.Journal.Operations() {
+		if _, ok := a.view.paused(op.Targets()...); ok {
+			a.judged(op.ID)
+			continue
+		}
 		a.work(ctx, op.Targets(), func() { a.resume(ctx, op.ID) })
 	}
+	for _, op := range a.c.Journal.Quarantined() {
+		if _, ok := a.view.paused(op.Targets()...); ok {
+			continue
+		}
+		why, over := recovery.Over(ctx, a.view.env(), a.view.observer(), &op)
+		if !over {
+			continue
+		}
+		err := a.c.Journal.Finish(op.ID, journal.Superseded, why)
+		level.Info(a.logger).Log("op", op.ID, "state", journal.Superseded, "why", why, "err", err, "msg", "quarantine ended")
+	}
+}
+
+// readOnly says that nothing may be written: observing was asked for, or the
+// journal was damaged and nobody has taken that on.
+func (a *Agent) readOnly() bool {
+	_, degraded := a.c.Journal.Degraded()
+	return a.c.Observe || degraded
 }
 
 // resume judges one open operation and carries the decision out.
 func (a *Agent) resume(ctx context.Context, id uint64) {
 	j, r := a.engine.Resume(ctx, a.view.env(), id)
-	a.mu.Lock()
-	delete(a.unjudged, id)
-	a.mu.Unlock()
+	a.judged(id)
 	a.after(r, j.Fenced)
+}
+
+// judged notes that recovery has dealt with an operation found at the start.
+func (a *Agent) judged(id uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.unjudged, id)
 }
 
 // after plans the next look by how an operation ended.
 func (a *Agent) after(r engine.Result, fenced bool) {
 	now := time.Now()
 	switch {
+	case errors.Is(r.Err, drivers.ErrHeld):
+		a.wakeAt(now.Add(retryHeld))
 	case r.Outcome == engine.Kept && (fenced || errors.Is(r.Err, drivers.ErrFenced)):
 		a.wakeAt(now.Add(retryFenced))
 	case r.Outcome == engine.Kept:
@@ -175,6 +250,10 @@ func (a *Agent) after(r engine.Result, fenced bool) {
 
 // settle brings one function to what is asked of it.
 func (a *Agent) settle(ctx context.Context, r request) {
+	if _, ok := a.view.paused(r.target); ok {
+		a.Wake() // since it was dispatched; the next pass says so
+		return
+	}
 	draft, observed, err := a.view.examine(ctx, r)
 	if err == nil {
 		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
@@ -182,45 +261,74 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	seen := describe(observed)
 	if err != nil {
 		a.report(r, conditionOf(err), err.Error(), seen, 0)
-		if errors.Is(err, drivers.ErrFenced) {
-			a.wakeAt(time.Now().Add(retryFenced))
+		if errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld) {
+			a.wakeAt(time.Now().Add(retryHeld))
 		}
 		return
 	}
 	if draft.Empty() {
-		condition := Right
-		if r.asked.State == source.Released {
-			condition = Released
-			a.letGo(ctx, r)
+		a.drifts.right(r, observed)
+		if !r.released() {
+			a.reportRight(ctx, r, observed)
+			return
 		}
-		a.report(r, condition, "", seen, 0)
+		a.letGo(ctx, r)
+		a.report(r, Released, r.why(), seen, 0)
 		return
 	}
-	if a.c.Observe {
-		a.report(r, Pending, "observing: see agent plan", seen, 0)
+	if a.readOnly() {
+		a.report(r, Pending, "nothing is written: see agent status and agent plan", seen, 0)
 		return
 	}
-	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, seen) || !a.settleFirst(ctx, r) {
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, seen) {
+		return
+	}
+	reason, ok := a.mayChange(ctx, r, observed)
+	if !ok || a.heldBack(r, draft, seen) || !a.settleFirst(ctx, r) {
 		return
 	}
 	a.report(r, Changing, "", seen, 0)
-	result := a.engine.Run(ctx, draft, a.reason(r.entry))
+	result := a.run(ctx, draft, reason)
+	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)
 	a.after(result, false)
+}
+
+// mayChange says for what reason a function that is not as asked may be changed
+// now; false when it may not, which is reported.
+func (a *Agent) mayChange(ctx context.Context, r request, observed plan.Observed) (journal.Reason, bool) {
+	if r.order != nil {
+		return journal.Reason{Source: ReleaseSource, Object: r.order.Why, Entry: r.entry}, true
+	}
+	return a.mayRepair(ctx, r, observed)
 }
 
 // letGo forgets the baseline of a function that was observed to be back at it:
 // released is left alone from then on, whatever becomes of it.
 func (a *Agent) letGo(ctx context.Context, r request) {
-	if a.c.Observe || len(r.goal) == 0 {
+	if a.readOnly() || r.letGo() {
 		return
 	}
 	n, err := a.c.Journal.DropBaselines(ctx, func(b journal.Baseline) bool { return b.Key.Target == r.target })
+	if err == nil {
+		_, err = a.c.Journal.ClearControl(ctx, orderAdopted, r.target)
+	}
 	if err != nil {
 		level.Warn(a.logger).Log("target", r.target, "err", err, "msg", "baseline of a released function not dropped")
 		return
 	}
 	level.Info(a.logger).Log("target", r.target, "count", n, "msg", "released, left alone from now on")
+	if r.order != nil {
+		if err := a.noteLetGo(ctx, *r.order); err != nil {
+			level.Warn(a.logger).Log("target", r.target, "err", err, "msg", "not kept that a function was given back")
+		}
+	} else {
+		a.amend(r.entry, func(e *entry) bool {
+			e.LetGo = true
+			return !e.Kept // it was only kept to be given back
+		})
+	}
+	a.Wake()
 }
 
 // tooSoon says whether a goal that failed before is to be left alone now.
@@ -230,7 +338,7 @@ func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bo
 		a.report(r, Failed, fmt.Sprintf("reverted %d times, last for: %s; change what is asked, or clear it with agent retry", f.Reverts, f.LastError), seen, 0)
 		return true
 	case time.Now().Before(f.Until):
-		a.report(r, Pending, fmt.Sprintf("tried again at %s: %s", f.Until.Format(time.RFC3339), f.LastError), seen, 0)
+		a.report(r, Pending, putOff(r.target, f), seen, 0)
 		a.wakeAt(f.Until)
 		return true
 	}
@@ -246,7 +354,9 @@ func (a *Agent) settleFirst(ctx context.Context, r request) bool {
 	select {
 	case a.modules <- struct{}{}:
 		defer func() { <-a.modules }()
-	case <-ctx.Done():
+	default: // waiting would take a worker from those that need no module
+		a.report(r, Pending, "its modules are being loaded", nil, 0)
+		a.wakeAt(time.Now().Add(retryBlocked))
 		return false
 	}
 	for _, g := range a.view.firstMissing(ctx, r) {
@@ -272,10 +382,10 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 		return false
 	}
 	draft := draftOf(g.Key, o.State, g.State)
-	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, nil) {
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, nil) || a.heldBack(r, draft, nil) {
 		return false
 	}
-	result := a.engine.Run(ctx, draft, a.reason(r.entry))
+	result := a.run(ctx, draft, a.reason(r.entry))
 	if result.Outcome == engine.Done {
 		return true
 	}
@@ -297,10 +407,13 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
 		engine.Kept: Changing, engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
 	}[result.Outcome]
-	if errors.Is(result.Err, drivers.ErrFenced) {
+	switch {
+	case errors.Is(result.Err, drivers.ErrFenced):
 		condition = Fenced
+	case errors.Is(result.Err, drivers.ErrHeld):
+		condition = Held
 	}
-	if condition == Right && r.asked.State == source.Released {
+	if condition == Right && r.released() {
 		condition = Released
 	}
 	reason := ""
@@ -326,9 +439,12 @@ func describe(observed map[drivers.Key]drivers.Observation) map[string]string {
 // report notes how an entry stands. A change of condition is one line in the
 // log.
 func (a *Agent) report(r request, c Condition, reason string, observed map[string]string, op uint64) {
+	if c != Right && c != Degraded {
+		a.health.Forget(r.target) // what it was like says nothing once it is as asked again
+	}
 	next := InterfaceReport{
 		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: observed, Operation: op,
-		Kept: r.kept, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
+		Kept: r.asked.Kept, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
 	}
 	for k, s := range r.goal {
 		next.Want[string(k.Kind)] = string(s)
@@ -353,7 +469,7 @@ func (a *Agent) report(r request, c Condition, reason string, observed map[strin
 	if op != 0 {
 		fields = append(fields, "op", op)
 	}
-	if c == Refused || c == Failed || c == Quarantined || c == Fenced {
+	if c == Refused || c == Failed || c == Quarantined || c == Fenced || c == Degraded {
 		level.Warn(a.logger).Log(fields...)
 		return
 	}

@@ -18,15 +18,18 @@ const (
 	Pending     Condition = "pending"     // something is to be done and will be
 	Waiting     Condition = "waiting"     // nothing answers to the selector now
 	Refused     Condition = "refused"     // a rule or the device forbids it
+	Held        Condition = "held"        // in use; goes on by itself when it no longer is
 	Fenced      Condition = "fenced"      // a write still runs in the kernel on it
 	Failed      Condition = "failed"      // given up until desired state changes or an operator clears it
 	Quarantined Condition = "quarantined" // hands off until a person decides
 	Released    Condition = "released"    // given back and left alone
+	Paused      Condition = "paused"      // an operator said to leave it as it is
+	Degraded    Condition = "degraded"    // as asked but not healthy, or changed by another hand and left so
 )
 
 // Conditions are all of them, for metrics.
 func Conditions() []Condition {
-	return []Condition{Right, Changing, Pending, Waiting, Refused, Fenced, Failed, Quarantined, Released}
+	return []Condition{Right, Changing, Pending, Waiting, Refused, Held, Fenced, Failed, Quarantined, Released, Paused, Degraded}
 }
 
 // InterfaceReport is one entry of the desired state and how it stands.

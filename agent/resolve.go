@@ -21,15 +21,16 @@ import (
 // request is one entry of the desired state, resolved to a function of this
 // host.
 type request struct {
-	asked    source.Interface
+	asked    entry
 	entry    string // the selector's text
-	kept     bool   // no longer in the source, and not released there
 	target   drivers.Target
 	identity drivers.Identity
 	goal     plan.Goal // of the function
 	// first are goals of other targets that must be reached before: modules,
 	// no-IOMMU. Each is an operation of its own, in this order.
 	first []journal.Goal
+	// order outranks what the entry asks: the function is to be given back.
+	order *journal.Control
 	// err says why it cannot be acted on now; condition says which way.
 	err       error
 	condition Condition
@@ -39,21 +40,13 @@ func (r *request) cannot(c Condition, err error) {
 	r.condition, r.err, r.goal, r.first = c, err, nil, nil
 }
 
-// resolver turns desired state into requests.
-type resolver struct {
-	host    host.Host
-	records *journal.Records
-	noIOMMU bool // switching no-IOMMU on is allowed
-	bootID  string
-}
-
 // resolve finds the function each entry stands for, and what is to be true of
 // it. An entry that cannot be resolved says so and affects no other.
-func (v resolver) resolve(ctx context.Context, interfaces []source.Interface, remembered []journal.Selection) []request {
-	links, linksErr := v.host.Links(ctx)
-	requests := make([]request, 0, len(interfaces))
-	for _, i := range interfaces {
-		r := request{asked: i, entry: i.Selector.String()}
+func (v View) resolve(ctx context.Context, entries []entry, remembered []journal.Selection) []request {
+	links, linksErr := v.Host.Links(ctx)
+	requests := make([]request, 0, len(entries))
+	for _, i := range entries {
+		r := request{asked: i, entry: i.String()}
 		if i.Selector.PCI == "" && linksErr != nil {
 			r.cannot(Waiting, fmt.Errorf("list network devices: %w", linksErr))
 		} else if t, err := v.find(ctx, i.Selector, links, remembered); err != nil {
@@ -61,19 +54,34 @@ func (v resolver) resolve(ctx context.Context, interfaces []source.Interface, re
 			r.target = t
 		} else {
 			r.target = t
-			v.ask(ctx, &r)
 		}
 		requests = append(requests, r)
 	}
+	requests = v.outrank(ctx, yield(requests))
+	for i := range requests {
+		if requests[i].err == nil {
+			v.ask(ctx, &requests[i])
+		}
+	}
 	refuseTwice(requests)
 	return requests
+}
+
+// yield drops the kept entries whose function another entry of the source
+// stands for now: it was only selected in another way.
+func yield(requests []request) []request {
+	named := map[drivers.Target]bool{}
+	for _, r := range requests {
+		named[r.target] = named[r.target] || r.target != "" && !r.asked.Kept
+	}
+	return slices.DeleteFunc(requests, func(r request) bool { return r.asked.Kept && named[r.target] })
 }
 
 // refuseTwice refuses all entries that stand for one function.
 func refuseTwice(requests []request) {
 	byTarget := map[drivers.Target][]int{}
 	for i, r := range requests {
-		if r.target != "" {
+		if r.target != "" && r.order == nil {
 			byTarget[r.target] = append(byTarget[r.target], i)
 		}
 	}
@@ -96,9 +104,9 @@ var errNobody = errors.New("no interface answers to it now")
 // find is the function that a selector stands for. A name or a MAC is gone
 // while its function sits on a userspace driver; then what it stood for last
 // is remembered, and still holds when a new netdev took the name meanwhile.
-func (v resolver) find(ctx context.Context, s source.Selector, links []host.Link, remembered []journal.Selection) (drivers.Target, error) {
+func (v View) find(ctx context.Context, s source.Selector, links []host.Link, remembered []journal.Selection) (drivers.Target, error) {
 	if s.PCI != "" {
-		if _, err := v.host.Inode(ctx, host.PCIDevices+string(s.PCI)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := v.Host.Inode(ctx, host.PCIDevices+string(s.PCI)); errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("no PCI function %s: %w", s.PCI, errNobody)
 		}
 		return s.PCI, nil
@@ -117,7 +125,7 @@ func (v resolver) find(ctx context.Context, s source.Selector, links []host.Link
 	}
 	var targets []drivers.Target
 	for _, l := range found {
-		if t := v.functionOf(ctx, l); t != "" {
+		if t := host.FunctionOf(ctx, v.Host, l); t != "" {
 			targets = append(targets, t)
 		}
 	}
@@ -143,35 +151,15 @@ func matches(s source.Selector, l host.Link) bool {
 	return strings.EqualFold(l.MAC, s.MAC)
 }
 
-// functionOf is the PCI function behind a link; "" when there is none.
-func (v resolver) functionOf(ctx context.Context, l host.Link) drivers.Target {
-	if device, err := v.host.Readlink(ctx, host.SysNet+l.Name); err == nil {
-		if t := host.LastPCI(device); t != "" {
-			return t
-		}
-	}
-	if device, err := v.host.Readlink(ctx, host.SysNet+l.Name+"/device"); err == nil {
-		if t := host.LastPCI(device); t != "" {
-			return t
-		}
-	}
-	if t := drivers.Target(l.Bus); l.Bus != "" {
-		if _, ok := t.PCIAddress(); ok {
-			return t
-		}
-	}
-	return ""
-}
-
 // remember is what a selector stood for last, if that is still the same device
 // and has no netdev now.
-func (v resolver) remember(ctx context.Context, s source.Selector, remembered []journal.Selection) (drivers.Target, bool) {
+func (v View) remember(ctx context.Context, s source.Selector, remembered []journal.Selection) (drivers.Target, bool) {
 	i := slices.IndexFunc(remembered, func(m journal.Selection) bool { return m.Selector == s.String() })
 	if i < 0 {
 		return "", false
 	}
 	m := remembered[i]
-	now, err := host.Identify(ctx, v.host, m.Target)
+	now, err := host.Identify(ctx, v.Host, m.Target)
 	if err != nil || m.Identity.Difference(now) != "" || now.Netdev != 0 {
 		return "", false
 	}
@@ -179,15 +167,15 @@ func (v resolver) remember(ctx context.Context, s source.Selector, remembered []
 }
 
 // ask fills in what is to be true of the function.
-func (v resolver) ask(ctx context.Context, r *request) {
-	id, err := host.Identify(ctx, v.host, r.target)
+func (v View) ask(ctx context.Context, r *request) {
+	id, err := host.Identify(ctx, v.Host, r.target)
 	if err != nil {
 		r.cannot(Waiting, err)
 		return
 	}
 	r.identity, r.goal = id, plan.Goal{}
-	if r.asked.State == source.Released {
-		v.release(r)
+	if r.released() {
+		v.release(ctx, r)
 		return
 	}
 	if r.asked.MTU != 0 {
@@ -208,10 +196,10 @@ func (v resolver) ask(ctx context.Context, r *request) {
 
 // prepare asks for what the driver needs: its module, and no-IOMMU where that
 // was allowed and there is no IOMMU.
-func (v resolver) prepare(ctx context.Context, r *request) {
+func (v View) prepare(ctx context.Context, r *request) {
 	driver := r.asked.Driver
-	if _, err := v.host.Inode(ctx, host.PCIDrivers+driver); errors.Is(err, fs.ErrNotExist) {
-		modules, err := module.Closure(ctx, v.host, driver)
+	if _, err := v.Host.Inode(ctx, host.PCIDrivers+driver); errors.Is(err, fs.ErrNotExist) {
+		modules, err := module.Closure(ctx, v.Host, driver)
 		if err != nil {
 			r.cannot(Refused, fmt.Errorf("driver %s is not registered, and %w", driver, err))
 			return
@@ -220,10 +208,10 @@ func (v resolver) prepare(ctx context.Context, r *request) {
 			r.first = append(r.first, journal.Goal{Key: drivers.Key{Kind: module.Kind, Target: t}, State: module.Loaded})
 		}
 	}
-	if _, err := v.host.Readlink(ctx, host.Attr(string(r.target), "iommu_group")); err == nil || driver != "vfio-pci" {
+	if _, err := v.Host.Readlink(ctx, host.Attr(string(r.target), "iommu_group")); err == nil || driver != "vfio-pci" {
 		return
 	}
-	if !v.noIOMMU {
+	if !v.NoIOMMU {
 		r.cannot(Refused, fmt.Errorf("%w: vfio-pci needs an IOMMU group and %s has none: switch the IOMMU on in the firmware and on the kernel's command line, or see --allow-noiommu", drivers.ErrRefused, r.target))
 		return
 	}
@@ -232,17 +220,48 @@ func (v resolver) prepare(ctx context.Context, r *request) {
 }
 
 // release asks for the baseline of whatever the agent touched in this boot.
-func (v resolver) release(r *request) {
-	for _, kind := range []drivers.Kind{dpdk.KindDriver, link.KindMTU, link.KindAdmin} {
-		key := drivers.Key{Kind: kind, Target: r.target}
-		b, ok := v.records.Baseline(key)
-		switch {
-		case !ok || b.Class == drivers.Volatile && b.BootID != v.bootID || b.Incarnation != 0 && b.Incarnation != r.identity.Incarnation:
-			continue // never touched in this life of the device
-		case b.Unknown:
-			r.cannot(Refused, fmt.Errorf("it was on %s before the agent first touched it, by another hand: nobody knows what it was before; name its driver instead of releasing it", b.State))
-			return
-		}
-		r.goal[key] = b.State
+func (v View) release(ctx context.Context, r *request) {
+	if r.letGo() {
+		return
 	}
+	driver := drivers.Key{Kind: dpdk.KindDriver, Target: r.target}
+	b, ok := v.baseline(driver, r.identity)
+	now := v.observer().Observe(ctx, driver)
+	spec, _ := v.Drivers.Specs.Find(driver.Kind)
+	adopted, known := v.adopted(ctx, r.target)
+	if (!ok || b.Unknown) && known {
+		b.Unknown, r.goal[driver] = false, adopted
+	}
+	switch {
+	case ok && b.Unknown:
+		r.cannot(Refused, fmt.Errorf("it was on %s before the agent first touched it, by another hand: %s", b.State, sayBaseline(r.target)))
+		return
+	case !ok && !known && spec.Taken(now.State):
+		r.cannot(Refused, fmt.Errorf("it is on %s, and the journal does not know what it was before: %s", now.State, sayBaseline(r.target)))
+		return
+	}
+	for _, kind := range v.functionKinds() {
+		key := drivers.Key{Kind: kind, Target: r.target}
+		if b, ok := v.baseline(key, r.identity); ok && !b.Unknown {
+			r.goal[key] = b.State
+		}
+	}
+}
+
+// sayBaseline is what to do about a function whose past nobody knows.
+func sayBaseline(t drivers.Target) string {
+	return fmt.Sprintf("nobody knows what to give it back to; say it with agent adopt --baseline %s=DRIVER while the agent is stopped, or ask for its driver by name", t)
+}
+
+// baseline is what a key was before the agent first touched it in this boot and
+// in this life of its device.
+func (v View) baseline(k drivers.Key, id drivers.Identity) (journal.Baseline, bool) {
+	b, ok := v.Records.Baseline(k)
+	switch {
+	case !ok, b.Class == drivers.Volatile && b.BootID != v.BootID:
+		return journal.Baseline{}, false
+	case b.Incarnation != 0 && id.Incarnation != 0 && b.Incarnation != id.Incarnation:
+		return journal.Baseline{}, false
+	}
+	return b, true
 }

@@ -44,6 +44,9 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		return err
 	}
 	defer closing(&err, "simulated node", closeKernel)
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	j, bootID, machineID, err := o.openJournal(ctx, kernel, reg, logger, journalOptions)
@@ -60,6 +63,8 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Journal: j, Host: pool, Source: file.New(o.ConfigFile, file.Options{}), Name: "file", Object: o.ConfigFile,
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
+		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault,
+		StepTimeout: 2*o.WriteTimeout + 10*time.Second,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "msg", "agent started")
 	if o.NoIOMMU {
@@ -119,7 +124,7 @@ func (o Options) openJournal(ctx context.Context, k host.Kernel, reg prometheus.
 func (o Options) runGroup(ctx context.Context, a *Agent, reg *prometheus.Registry, logger log.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	servers, err := o.listen(ctx, a, reg)
+	servers, err := o.listen(ctx, a, reg, logger)
 	if err != nil {
 		return err
 	}

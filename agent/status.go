@@ -48,7 +48,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 	for _, entry := range a.order {
 		r, ok := a.reports[entry]
 		if !ok {
-			r = InterfaceReport{Entry: entry, Condition: Pending, Reason: "not looked at yet", Kept: a.kept[entry]}
+			r = InterfaceReport{Entry: entry, Condition: Pending, Reason: "not looked at yet"}
 		}
 		s.Interfaces = append(s.Interfaces, r)
 	}
@@ -66,7 +66,7 @@ func taint(ctx context.Context, h host.Reader) string {
 }
 
 // Healthy is nil while the loop has a heartbeat. A fenced target does not
-// touch it: the loop never waits for the host.
+// touch it: the loop waits for the host no longer than a read may take.
 func (a *Agent) Healthy() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -97,6 +97,8 @@ func (a *Agent) Ready() error {
 		return errNothing
 	case !a.passed:
 		return errors.New("the host was not looked at yet")
+	case a.unkept != nil:
+		return a.unkept
 	}
 	return nil
 }
@@ -104,47 +106,56 @@ func (a *Agent) Ready() error {
 // Plan is what would be done now.
 func (a *Agent) Plan(ctx context.Context) PlanReport {
 	a.mu.Lock()
-	interfaces, remembered, src := slices.Clone(a.interfaces), slices.Clone(a.remembered), a.source
+	entries, remembered, src := slices.Clone(a.entries), slices.Clone(a.remembered), a.source
 	a.mu.Unlock()
-	return a.view.Plan(ctx, a.view.resolve(ctx, interfaces, remembered), src)
+	return a.view.Plan(ctx, a.view.resolve(ctx, entries, remembered), src)
 }
 
 // Recover judges the open operations and, unless it is a dry run, carries the
 // decisions out now, where no worker is on them already.
 func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 	report := a.view.Recover(ctx, "agent")
-	if dry || a.c.Observe {
+	if dry || a.readOnly() {
 		return report
 	}
 	report.DryRun = false
-	results := make([]chan engine.Result, len(report.Entries))
-	for i, e := range report.Entries {
-		results[i] = make(chan engine.Result, 1)
-		op, ok := a.c.Journal.Get(e.Operation)
-		if !ok {
+	done := make([]chan RecoverEntry, len(report.Entries))
+	for i, planned := range report.Entries {
+		done[i] = make(chan RecoverEntry, 1)
+		if c, ok := a.view.paused(planned.Targets...); ok {
+			planned.Outcome, planned.Error = string(engine.Kept), pausedText(c)
+			done[i] <- planned
 			continue
 		}
-		began := a.work(ctx, op.Targets(), func() {
-			_, result := a.engine.Resume(ctx, a.view.env(), op.ID)
-			results[i] <- result
-		})
+		began := a.work(ctx, planned.Targets, func() { done[i] <- a.recoverOne(ctx, planned) })
 		if !began {
-			results[i] <- engine.Result{Outcome: engine.Blocked, Err: errors.New("the agent is at work on it")}
+			planned.Outcome, planned.Error = string(engine.Blocked), "the agent is at work on it"
+			done[i] <- planned
 		}
 	}
-	for i := range report.Entries {
+	for i := range done {
 		select {
-		case r := <-results[i]:
-			report.Entries[i].Outcome = string(r.Outcome)
-			if r.Err != nil {
-				report.Entries[i].Error = r.Err.Error()
-			}
+		case report.Entries[i] = <-done[i]:
 		case <-ctx.Done():
 			report.Entries[i].Error = context.Cause(ctx).Error()
 		}
 	}
 	a.Wake()
 	return report
+}
+
+// recoverOne carries out what recovery decides on one operation, which may be
+// something else than was planned a moment ago.
+func (a *Agent) recoverOne(ctx context.Context, planned RecoverEntry) RecoverEntry {
+	j, result := a.engine.Resume(ctx, a.view.env(), planned.Operation)
+	if j.Decision != "" {
+		planned = a.view.recoverEntry(j)
+	}
+	planned.Outcome = string(result.Outcome)
+	if result.Err != nil {
+		planned.Error = result.Err.Error()
+	}
+	return planned
 }
 
 // Acknowledge takes on that a damaged journal was replaced, and what was lost.
@@ -161,6 +172,10 @@ func (a *Agent) Retry(ctx context.Context, target string) (int, error) {
 	n, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
 		return target == "" || slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return string(k.Target) == target })
 	})
+	if err == nil {
+		asked := func(t drivers.Target) bool { return target == "" || string(t) == target }
+		n += a.drifts.askedAnew(asked) + a.breakers.forget(asked)
+	}
 	a.Wake()
 	return n, err
 }

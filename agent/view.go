@@ -8,7 +8,6 @@ import (
 
 	"eniagent/agent/engine"
 	"eniagent/agent/plan"
-	"eniagent/agent/source"
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
@@ -26,6 +25,7 @@ type View struct {
 	BootID      string
 	MachineID   string
 	NoIOMMU     bool
+	Guard       engine.Guard // nil asks nobody
 	MaxAttempts int
 }
 
@@ -52,9 +52,21 @@ func (nowhere) Fenced(drivers.Target) (bool, error) { return false, nil }
 
 // env is what recovery judges by.
 func (v View) env() recovery.Env {
+	wanted := recovery.WantedBy(v.goals())
 	return recovery.Env{
 		Specs: v.Drivers.Specs, BootID: v.BootID, MachineID: v.MachineID, MaxAttempts: v.MaxAttempts,
-		Wanted: recovery.WantedBy(v.goals()),
+		Wanted: func(op *journal.Operation) recovery.Wanted {
+			if op.Reason.Source == OperatorSource {
+				return recovery.StillWanted // a person decided so, whatever is desired otherwise
+			}
+			return wanted(op)
+		},
+		Paused: func(op *journal.Operation) string {
+			if c, ok := v.paused(op.Targets()...); ok {
+				return pausedText(c)
+			}
+			return ""
+		},
 	}
 }
 
@@ -70,7 +82,24 @@ func (v View) goals() map[drivers.Key]drivers.State {
 			goals[g.Key] = g.State
 		}
 	}
+	for _, c := range v.Records.Controls() {
+		if c.Action == orderReleased {
+			v.releaseGoals(c, goals)
+		}
+	}
 	return goals
+}
+
+// releaseGoals puts what an order to release asks in the place of what is
+// desired: it may have been given after that was kept.
+func (v View) releaseGoals(c journal.Control, goals map[drivers.Key]drivers.State) {
+	for _, kind := range v.functionKinds() {
+		key := drivers.Key{Kind: kind, Target: c.Target}
+		delete(goals, key)
+		if b, ok := v.baseline(key, drivers.Identity{}); ok && !b.Unknown {
+			goals[key] = b.State
+		}
+	}
 }
 
 // Judge judges every open operation, in the order of their numbers.
@@ -133,7 +162,7 @@ func (v View) examine(ctx context.Context, r request) (plan.Draft, plan.Observed
 	}
 	baseline := plan.Goal{}
 	for k := range observed {
-		if b, ok := v.Records.Baseline(k); ok && !b.Unknown {
+		if b, ok := v.baseline(k, r.identity); ok && !b.Unknown {
 			baseline[k] = b.State
 		}
 	}
@@ -181,12 +210,19 @@ func (v View) Plan(ctx context.Context, requests []request, src SourceReport) Pl
 
 func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 	e := PlanEntry{Entry: r.entry, Target: r.target, Condition: Right, Steps: []StepReport{}}
+	if c, ok := v.paused(r.target); ok {
+		e.Condition, e.Reason = Paused, pausedText(c)
+		return e
+	}
 	if r.err != nil {
 		e.Condition, e.Reason = r.condition, r.err.Error()
 		return e
 	}
 	if held, by := v.claimed(r.target); held {
 		e.Condition, e.Reason = Changing, fmt.Sprintf("operation %d is open on it: see agent recover --dry-run", by)
+		if op, ok := v.Records.Get(by); ok && op.State == journal.Quarantined {
+			e.Condition, e.Reason = Quarantined, fmt.Sprintf("operation %d: %s: see agent resolve --help", by, op.Outcome)
+		}
 		return e
 	}
 	draft, observed, err := v.examine(ctx, r)
@@ -212,8 +248,8 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 	switch {
 	case len(e.Steps) > 0:
 		e.Condition = Pending
-	case r.asked.State == source.Released:
-		e.Condition = Released
+	case r.released():
+		e.Condition, e.Reason = Released, r.why()
 	}
 	return e
 }
@@ -223,6 +259,11 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 func (v View) precheck(ctx context.Context, observed plan.Observed, d plan.Draft, first bool) error {
 	if v.Host == nil {
 		return nil
+	}
+	if v.Guard != nil {
+		if err := v.Guard.MayDrive(ctx, observed, d.After); err != nil {
+			return err
+		}
 	}
 	err := engine.Observer{Drivers: v.Drivers, Host: v.Host}.Precheck(ctx, observed, d.After)
 	if first && errors.Is(err, drivers.ErrNotReady) {
@@ -248,6 +289,8 @@ func conditionOf(err error) Condition {
 		return Fenced
 	case errors.Is(err, drivers.ErrGone):
 		return Waiting
+	case errors.Is(err, drivers.ErrHeld):
+		return Held
 	case errors.Is(err, drivers.ErrRefused), errors.Is(err, drivers.ErrUnsupported),
 		errors.Is(err, drivers.ErrIllegal), errors.Is(err, drivers.ErrHidden):
 		return Refused

@@ -45,6 +45,9 @@ type Spec struct {
 	// Hides says that, in this state, the function has no netdev. Only a kind
 	// that re-creates the netdev has it.
 	Hides func(State) bool
+	// Cuts says that going from one state to the other can cut the traffic of
+	// the function's netdev.
+	Cuts func(from, to State) bool
 	// Taken says that, in this state, a program has the function. Found so at
 	// the first touch, it was another hand's doing, and nobody knows what was
 	// before it.

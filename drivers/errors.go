@@ -20,6 +20,9 @@ var (
 	// ErrNotReady is returned with ErrRefused when something else has to come
 	// first, such as a module.
 	ErrNotReady = errors.New("not ready")
+	// ErrHeld is returned with ErrRefused when somebody uses the target; it goes
+	// on by itself when they have let go.
+	ErrHeld = errors.New("in use")
 	// ErrUnsupported is returned when the device or the kernel cannot do it.
 	ErrUnsupported = errors.New("not supported here")
 	// ErrUnverified is returned when a write succeeded and the host shows

@@ -73,6 +73,9 @@ func (j *Journal) SetControl(ctx context.Context, c Control) error {
 		}
 		c := c
 		c.Created = j.stamp()
+		if ok && old.Who == c.Who && old.Why == c.Why {
+			c.Created = old.Created // the same order, of which more is known
+		}
 		return put(e, j.control, c.Name(), &c, j.o.Limits.Controls)
 	})
 }

@@ -43,7 +43,7 @@ func newJournal(o Options, s store, r *Records) *Journal {
 // Closing says how an operation ends.
 type Closing struct {
 	ID      uint64
-	State   OperationState // Done, Reverted or Superseded
+	State   OperationState // Done, Reverted, Superseded; with Begin also Resolved
 	Outcome string         // why, for people
 	Count   Count          // what the end says about the goal
 	Until   time.Time      // with Count: not to be tried before
@@ -224,13 +224,13 @@ func (j *Journal) Finish(id uint64, state OperationState, outcome string) error 
 
 // End is Finish that may also count a failure of the goal. It is lazy.
 func (j *Journal) End(c Closing) error {
+	if c.State != Done && c.State != Reverted && c.State != Superseded {
+		return fmt.Errorf("finish operation %d as %q: %w", c.ID, c.State, ErrTransition)
+	}
 	return j.laterChange("finish", func(e *edit) error { return j.end(e, c) })
 }
 
 func (j *Journal) end(e *edit, c Closing) error {
-	if c.State != Done && c.State != Reverted && c.State != Superseded {
-		return fmt.Errorf("finish operation %d as %q: %w", c.ID, c.State, ErrTransition)
-	}
 	old, _, err := j.find(c.ID)
 	if err != nil {
 		return fmt.Errorf("finish: %w", err)

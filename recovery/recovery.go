@@ -25,6 +25,8 @@ type Env struct {
 	MaxAttempts int
 	// Wanted says whether an operation is still wanted.
 	Wanted func(*journal.Operation) Wanted
+	// Paused says why the operation is left as it is for now; "" when it is not.
+	Paused func(*journal.Operation) string
 }
 
 // Finding is one key of an operation, and what was found there.
@@ -76,7 +78,13 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 	if why != "" && j.Decision == Supersede {
 		j.Why = why
 	}
+	paused := ""
+	if env.Paused != nil {
+		paused = env.Paused(&op)
+	}
 	switch {
+	case paused != "":
+		j.Decision, j.Why = Keep, paused
 	case j.Fenced && j.Decision == Keep:
 		j.Why = "a write still runs in the kernel on its target"
 	case j.Decision == Replay:
@@ -106,6 +114,19 @@ func epochOf(ctx context.Context, env Env, h Host, op *journal.Operation) (Epoch
 		}
 	}
 	return SameBoot, ""
+}
+
+// Over says whether what a quarantined operation was about is no more: all of
+// it was volatile, and the boot or the device is another now.
+func Over(ctx context.Context, env Env, h Host, op *journal.Operation) (why string, over bool) {
+	epoch, why := epochOf(ctx, env, h, op)
+	if epoch == SameBoot || len(judgedChanges(op, epoch)) > 0 {
+		return "", false
+	}
+	if why == "" {
+		why = "the journal comes from another machine"
+	}
+	return why, true
 }
 
 // judgedChanges are the changes that the epoch leaves to judge: in a new boot

@@ -91,7 +91,7 @@ func (e *Engine) sameDevice(ctx context.Context, op *journal.Operation) error {
 // mayDrive asks the guard and the prechecks once, before the first write.
 func (e *Engine) mayDrive(ctx context.Context, op *journal.Operation, observed plan.Observed, goal plan.Goal) error {
 	if e.Guard != nil {
-		if err := e.Guard(ctx, goal); err != nil {
+		if err := e.Guard.MayDrive(ctx, observed, goal); err != nil {
 			return fmt.Errorf("%w: %w", errGuarded, err)
 		}
 	}
@@ -110,6 +110,11 @@ func (e *Engine) step(ctx context.Context, op *journal.Operation, s drivers.Step
 	d, err := e.Drivers.Driver(s.Key.Kind)
 	if err != nil {
 		return err
+	}
+	if e.Guard != nil {
+		if err := e.Guard.MayStep(ctx, s); err != nil {
+			return fmt.Errorf("%w: %w", errGuarded, err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.StepTimeout)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
@@ -17,10 +18,13 @@ import (
 	"eniagent/journal"
 )
 
-// Guard refuses a write that would do harm: cut the management path, take a
-// device from a program. It is asked directly before each goal is driven to,
-// whatever for.
-type Guard func(ctx context.Context, goal plan.Goal) error
+// Guard refuses what would do harm: cut the management path, take a device
+// from a program. It is asked before a goal is driven to, and directly before
+// each step on the way, whatever for: a new operation, a replay, a revert.
+type Guard interface {
+	MayDrive(ctx context.Context, observed plan.Observed, goal plan.Goal) error
+	MayStep(ctx context.Context, s drivers.Step) error
+}
 
 // Options are what an Engine works with.
 type Options struct {
@@ -35,7 +39,8 @@ type Options struct {
 	// StepTimeout bounds one step; 30 s when zero. A write has its own, shorter
 	// deadline in the host.
 	StepTimeout time.Duration
-	// Backoff is the pause before a further attempt; 200 ms, doubled, when nil.
+	// Backoff is the pause before a further attempt; 200 ms, doubled, with some
+	// jitter, when nil.
 	Backoff func(attempt int) time.Duration
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
@@ -76,7 +81,7 @@ func New(o Options) *Engine {
 		o.StepTimeout = 30 * time.Second
 	}
 	if o.Backoff == nil {
-		o.Backoff = func(attempt int) time.Duration { return 200 * time.Millisecond << min(attempt, 6) }
+		o.Backoff = pause
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -86,6 +91,14 @@ func New(o Options) *Engine {
 	}
 	o.Logger = log.With(o.Logger, "component", "engine")
 	return &Engine{Options: o, held: map[drivers.Target]bool{}, said: map[uint64]string{}}
+}
+
+// pause is doubled with each attempt, and never quite the same for two that
+// failed together.
+func pause(attempt int) time.Duration {
+	d := 200 * time.Millisecond << min(attempt, 6)
+	b := backoff.ExponentialBackOff{InitialInterval: d, RandomizationFactor: 0.2, Multiplier: 1, MaxInterval: d}
+	return b.NextBackOff()
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

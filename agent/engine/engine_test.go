@@ -195,7 +195,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "an error that cannot pass is reverted at once", fault: sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EINVAL, Times: -1}, want: engine.Reverted, tries: 2},
 		{name: "an error after the write was made is no error", fault: sim.Fault{Label: "bind", When: sim.After, Errno: syscall.EIO}, want: engine.Done, tries: 2},
 		{name: "a revert that fails too is for a person", fault: sim.Fault{Label: "bind", Errno: syscall.EINVAL, Times: -1}, want: engine.Quarantined, tries: 4},
-		{name: "the guard refuses", guard: func(context.Context, plan.Goal) error { return drivers.ErrRefused }, want: engine.Refused},
+		{name: "the guard refuses", guard: refusing{}, want: engine.Refused},
 		{
 			name: "a precheck refuses", want: engine.Refused,
 			before: func(w *world) { w.foreign(host.Call{Op: host.OpUnload, Target: "module/vfio_pci", Value: "vfio_pci"}) },
@@ -233,6 +233,42 @@ func TestOutcomes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refusing is a guard that refuses everything.
+type refusing struct{}
+
+func (refusing) MayDrive(context.Context, plan.Observed, plan.Goal) error { return drivers.ErrRefused }
+func (refusing) MayStep(context.Context, drivers.Step) error              { return nil }
+
+// late is a guard that refuses one step.
+type late struct{ to drivers.State }
+
+func (late) MayDrive(context.Context, plan.Observed, plan.Goal) error { return nil }
+
+func (l late) MayStep(_ context.Context, s drivers.Step) error {
+	if s.To == l.to {
+		return drivers.ErrHeld
+	}
+	return nil
+}
+
+// TestTheGuardIsAskedBeforeEachStep: what is taken into use half-way is not
+// taken away; the operation stays open and goes on when the guard lets it.
+func TestTheGuardIsAskedBeforeEachStep(t *testing.T) {
+	w := newWorld(t)
+	draft := w.bindDraft()
+	j, e := w.open()
+	e.Guard = late{"driver=- override=vfio-pci"}
+	r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+	if r.Outcome != engine.Kept || !errors.Is(r.Err, drivers.ErrHeld) || w.kernel.Writes() != 1 {
+		t.Errorf("ended %s (%v) after %d writes, want it kept after the override", r.Outcome, r.Err, w.kernel.Writes())
+	}
+	e.Guard = nil
+	if _, r = e.Resume(context.Background(), w.env(draft.After), r.Operation); r.Outcome != engine.Done {
+		t.Errorf("ended %s (%v)", r.Outcome, r.Err)
+	}
+	j.Abandon()
 }
 
 func TestFunctionThatVanishesSupersedes(t *testing.T) {
@@ -309,6 +345,50 @@ func TestPoisonIsCountedAcrossBoots(t *testing.T) {
 		}
 		j.Abandon()
 	}
+}
+
+// TestAGoalThatTakesTheAgentDownIsCountedOut: a bind that kills the agent each
+// time is given up after the bound, in one boot, by restarts alone.
+func TestAGoalThatTakesTheAgentDownIsCountedOut(t *testing.T) {
+	w := newWorld(t)
+	begun := 0
+	for range 40 {
+		draft := w.bindDraft()
+		crashed := w.crashAtBind()
+		j, e := w.open()
+		for _, op := range j.Operations() {
+			e.Resume(context.Background(), w.env(driverGoal(port, "vfio-pci")), op.ID)
+		}
+		f, _ := e.Failure(draft)
+		if f.Reverts >= engine.MaxReverts {
+			t.Logf("given up after %d operations", begun)
+			j.Abandon()
+			return
+		}
+		if *crashed == nil && len(j.Operations()) == 0 && !draft.Empty() {
+			begun++
+			e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+		}
+		j.Abandon()
+		w.boundary = nil
+		if *crashed != nil {
+			w = *crashed
+		}
+	}
+	t.Errorf("%d operations were begun and it is still tried", begun)
+}
+
+// crashAtBind copies the world at the next bind to vfio-pci, where the agent
+// is then gone.
+func (w *world) crashAtBind() **world {
+	var at *world
+	halfway := plan.Goal{keyOf("driver", port): "driver=- override=vfio-pci"}
+	w.boundary = func(label string) {
+		if at == nil && strings.HasPrefix(label, "host before") && strings.HasSuffix(label, " bind") && w.at(halfway) {
+			at = w.copyAt()
+		}
+	}
+	return &at
 }
 
 // TestOneOperationATarget runs two operations on one target, and a resume of

@@ -19,14 +19,14 @@ import (
 
 // Run begins an operation and carries it out. Nothing is written to the host
 // unless the intent is durable, and nothing at all when the host is no longer
-// as the draft has it.
-func (e *Engine) Run(ctx context.Context, d plan.Draft, reason journal.Reason) Result {
-	r := e.run(ctx, d, reason)
+// as the draft has it. The closings are made with the intent, or not at all.
+func (e *Engine) Run(ctx context.Context, d plan.Draft, reason journal.Reason, closings ...journal.Closing) Result {
+	r := e.run(ctx, d, reason, closings)
 	e.Metrics.ended(r.Outcome)
 	return r
 }
 
-func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason) Result {
+func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, closings []journal.Closing) Result {
 	ctx := context.WithoutCancel(stop)
 	release, err := e.hold(targetsOf(d))
 	if err != nil {
@@ -43,7 +43,7 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason) 
 		return Result{Outcome: Refused, Err: err}
 	}
 	if e.Guard != nil {
-		if err := e.Guard(ctx, d.After); err != nil {
+		if err := e.Guard.MayDrive(ctx, observed, d.After); err != nil {
 			return Result{Outcome: Refused, Err: err}
 		}
 	}
@@ -51,7 +51,7 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason) 
 	if err != nil {
 		return Result{Outcome: Blocked, Err: err}
 	}
-	begun, err := e.Journal.Begin(ctx, op, e.baselines(op))
+	begun, err := e.Journal.Begin(ctx, op, e.baselines(op), closings...)
 	switch {
 	case errors.Is(err, journal.ErrClaimed):
 		return Result{Outcome: Blocked, Err: err}

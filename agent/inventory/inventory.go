@@ -49,7 +49,7 @@ func List(ctx context.Context, h host.Host) ([]Function, error) {
 	for _, l := range links {
 		byIndex[l.Index] = l
 	}
-	holders := holdersOf(ctx, h)
+	holders := host.HoldersOf(ctx, h)
 	functions := []Function{}
 	for _, a := range addresses {
 		class, err := h.Read(ctx, host.Attr(a, "class"))
@@ -58,7 +58,9 @@ func List(ctx context.Context, h host.Host) ([]Function, error) {
 		}
 		f := read(ctx, h, a, byIndex)
 		if f.InUse == "" {
-			f.InUse = strings.Join(holders[f.node(ctx, h)], ", ")
+			if node, err := host.NodeOf(ctx, h, string(f.Address), f.Driver); err == nil {
+				f.InUse = strings.Join(holders[node], ", ")
+			}
 		}
 		if linksErr != nil && f.Netdev != "" {
 			f.Problem = linksErr.Error()
@@ -139,48 +141,6 @@ func (f *Function) netdev(l host.Link, links map[int]host.Link) {
 	if m, ok := links[l.Master]; ok && l.Master != 0 {
 		f.InUse = "member of " + m.Name
 	}
-}
-
-// node is the device node that a program opens to use the function.
-func (f *Function) node(ctx context.Context, h host.Host) string {
-	if f.Driver == "vfio-pci" && f.Group != "" {
-		return "/dev/vfio/" + f.Group
-	}
-	if names, err := h.List(ctx, host.Attr(string(f.Address), "uio")); err == nil && len(names) > 0 {
-		return "/dev/" + names[0]
-	}
-	return ""
-}
-
-// holdersOf finds who has a vfio or uio node open, by node. Processes that
-// this one may not look into are not seen.
-func holdersOf(ctx context.Context, h host.Host) map[string][]string {
-	holders := map[string][]string{}
-	pids, err := h.List(ctx, "/proc")
-	if err != nil {
-		return holders
-	}
-	for _, pid := range pids {
-		if _, err := strconv.Atoi(pid); err != nil {
-			continue
-		}
-		fds, err := h.List(ctx, "/proc/"+pid+"/fd")
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			to, err := h.Readlink(ctx, "/proc/"+pid+"/fd/"+fd)
-			if err != nil || !strings.HasPrefix(to, "/dev/vfio/") && !strings.HasPrefix(to, "/dev/uio") {
-				continue
-			}
-			name, err := h.Read(ctx, "/proc/"+pid+"/comm")
-			if err != nil {
-				name = "?"
-			}
-			holders[to] = append(holders[to], fmt.Sprintf("%s (pid %s)", name, pid))
-		}
-	}
-	return holders
 }
 
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -43,6 +43,9 @@ type Interface struct {
 	Up       *bool       `json:"up,omitempty"`
 	MTU      int         `json:"mtu,omitempty"`    // bytes; 0 asks for nothing
 	Driver   string      `json:"driver,omitempty"` // the driver's name as in /sys/bus/pci/drivers
+	// AllowManagementPath is the reason for touching the function although it is
+	// on the node's management path; "" forbids it.
+	AllowManagementPath string `json:"allow_management_path,omitempty"`
 }
 
 // Desired is everything one source asks, valid as a whole.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"os/user"
 
 	"github.com/spf13/cobra"
@@ -31,9 +32,12 @@ func (c *cli) acknowledgeCommand() *cobra.Command {
 
 // whoami is who is at the keyboard, for the journal.
 func whoami() string {
-	u, err := user.Current()
-	if err != nil {
-		return "unknown"
+	who := "unknown"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
 	}
-	return u.Username
+	if sudo := os.Getenv("SUDO_USER"); sudo != "" && sudo != who {
+		return who + " (sudo by " + sudo + ")"
+	}
+	return who
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"eniagent/agent"
+	"eniagent/agent/guard"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
 	"eniagent/drivers/host"
@@ -45,7 +46,7 @@ func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
 	case err != nil:
 		return fmt.Errorf("ask the agent: %w", inner(err))
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		if err != nil {
@@ -101,8 +102,10 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	if err != nil {
 		return agent.View{}, err
 	}
+	set := all.New(h)
 	return agent.View{
-		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
+		Guard:   guard.New(guard.Options{Host: h, Specs: set.Specs, WithoutDefault: c.options.WithoutDefault}),
+		Records: records, Drivers: set, Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts,
 	}, nil
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"eniagent/agent"
 	"eniagent/drivers"
@@ -110,7 +110,7 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 
 // confirm asks a person; without a terminal there is none.
 func (c *cli) confirm(question string) error {
-	if _, err := unix.IoctlGetTermios(int(c.in.Fd()), unix.TCGETS); err != nil {
+	if !term.IsTerminal(int(c.in.Fd())) {
 		return usage(errors.New("nobody to ask, as standard input is not a terminal: give --yes"))
 	}
 	fmt.Fprint(c.err, question, " [y/N] ")

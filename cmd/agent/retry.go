@@ -12,7 +12,7 @@ import (
 func (c *cli) retryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "retry [TARGET]", Short: "Forget failures, so that what was given up is tried again",
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usage(errors.New("agent retry wants at most one target"))
 			}

@@ -63,6 +63,7 @@ func (c *cli) root() *cobra.Command {
 	f.StringVar(&c.options.Simulate, "simulate-state", "", "its state file (default: sim.json in --state-dir)")
 	root.AddCommand(
 		c.runCommand(), c.planCommand(), c.statusCommand(), c.recoverCommand(), c.retryCommand(), c.journalCommand(),
+		c.releaseCommand(), c.pauseCommand(), c.resumeCommand(), c.resolveCommand(), c.adoptCommand(),
 		c.validateCommand(), c.inventoryCommand(), c.versionCommand(),
 		c.writerCommand(), c.scanCommand(), c.simCommand(),
 	)

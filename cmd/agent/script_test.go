@@ -26,7 +26,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"eniagent/journal"
 )
@@ -40,6 +39,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) != "agent" { // scripts mostly wait: for time-outs, disks, each other's children
 		os.Args = slices.Insert(os.Args, 1, "-test.parallel=8")
 	}
+	flag.Bool("update", false, "write the golden key sets anew")
 	testscript.Main(m, map[string]func(){"agent": scriptAgent})
 }
 
@@ -47,9 +47,7 @@ func TestMain(m *testing.M) {
 // come first, so that a script may give others. With a uid it runs as that user.
 func scriptAgent() {
 	if uid, err := strconv.Atoi(os.Getenv("AGENT_UID")); err == nil {
-		err := errors.Join(unix.Setgroups(nil), unix.Setresgid(uid, uid, uid), unix.Setresuid(uid, uid, uid),
-			unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // else /proc/self/exe is root's
-		if err != nil {
+		if err := become(uid); err != nil {
 			fmt.Fprintln(os.Stderr, "become another user:", err)
 			os.Exit(99)
 		}
@@ -58,16 +56,29 @@ func scriptAgent() {
 	os.Exit(execute(context.Background(), args, streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
+func become(uid int) error {
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(uid, uid, uid), syscall.Setresuid(uid, uid, uid)); err != nil {
+		return err
+	}
+	// Else /proc/self/exe is root's.
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 1, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // patience is how long a script waits for what it says must come.
 const patience = 30 * time.Second
 
-var update = flag.Bool("update", false, "write the golden key sets anew")
-
 func TestScript(t *testing.T) {
+	golden, err := filepath.Abs("testdata/json") // scripts run elsewhere
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
-			s := &world{dir: e.WorkDir, running: map[string]*process{}, remembered: map[string]string{}}
+			s := &world{dir: e.WorkDir, golden: golden, update: flag.Lookup("update").Value.String() == "true", running: map[string]*process{}, remembered: map[string]string{}}
 			e.Values[worldKey{}] = s
 			e.Defer(s.end)
 			state := filepath.Join(e.WorkDir, "state")
@@ -97,7 +108,8 @@ func TestScript(t *testing.T) {
 // world is what one script has under way.
 type world struct {
 	dir        string
-	mu         sync.Mutex
+	golden     string // where key sets are
+	update     bool   // write them anew
 	running    map[string]*process
 	remembered map[string]string
 	mounts     []string
@@ -138,7 +150,7 @@ func (w *world) end() {
 		<-p.done
 	}
 	for _, m := range slices.Backward(w.mounts) {
-		_ = unix.Unmount(m, unix.MNT_DETACH)
+		_ = syscall.Unmount(m, syscall.MNT_DETACH)
 	}
 }
 
@@ -205,7 +217,11 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: signal NAME TERM|INT|KILL")
 	}
-	ts.Check(worldOf(ts).process(ts, args[0]).cmd.Process.Signal(unix.SignalNum("SIG" + args[1])))
+	s, ok := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[1]]
+	if !ok {
+		ts.Fatalf("no signal %s", args[1])
+	}
+	ts.Check(worldOf(ts).process(ts, args[0]).cmd.Process.Signal(s))
 }
 
 // cmdExit runs a command that must end with a code: exit 3 agent plan.
@@ -260,7 +276,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdRemember and cmdUnchanged hold files and whole directories against each
 // other: bytes, mode, owner, times, inodes, names.
-func cmdRemember(ts *testscript.TestScript, neg bool, args []string) {
+func cmdRemember(ts *testscript.TestScript, _ bool, args []string) {
 	for _, path := range args {
 		worldOf(ts).remembered[path] = fingerprint(ts, path)
 	}
@@ -284,8 +300,8 @@ func fingerprint(ts *testscript.TestScript, root string) string {
 		if err != nil {
 			return err
 		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(path, &st); err != nil {
 			return err
 		}
 		var sum [32]byte
@@ -388,7 +404,7 @@ func cmdAsked(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdNewer makes a journal one that only a newer agent may read.
-func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
+func cmdNewer(ts *testscript.TestScript, _ bool, args []string) {
 	db, err := bbolt.Open(ts.MkAbs(args[0]), 0o600, &bbolt.Options{Timeout: time.Second})
 	ts.Check(err)
 	ts.Check(db.Update(func(tx *bbolt.Tx) error {
@@ -404,7 +420,7 @@ func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdDamage flips one bit in each of a file's pages but the first two, as a
 // dying disk does.
-func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	data, err := os.ReadFile(path)
 	ts.Check(err)
@@ -422,32 +438,32 @@ func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(err, f.Close()))
 }
 
-func cmdTruncate(ts *testscript.TestScript, neg bool, args []string) {
+func cmdTruncate(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
 }
 
 // cmdTmpfs mounts a small file system: tmpfs DIR 5m.
-func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
+func cmdTmpfs(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
-	ts.Check(unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+args[1]))
+	ts.Check(syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+args[1]))
 	w := worldOf(ts)
 	w.mounts = append(w.mounts, dir)
 }
 
 // cmdReadOnly makes such a file system read-only, or with ! writable again.
 func cmdReadOnly(ts *testscript.TestScript, neg bool, args []string) {
-	flags := uintptr(unix.MS_REMOUNT)
+	flags := uintptr(syscall.MS_REMOUNT)
 	if !neg {
-		flags |= unix.MS_RDONLY
+		flags |= syscall.MS_RDONLY
 	}
-	ts.Check(unix.Mount("", ts.MkAbs(args[0]), "", flags, ""))
+	ts.Check(syscall.Mount("", ts.MkAbs(args[0]), "", flags, ""))
 }
 
 // cmdFill writes a file until the disk is full.
-func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
+func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Create(ts.MkAbs(args[0]))
 	ts.Check(err)
 	for _, size := range []int{1 << 16, 1 << 12, 1} {
@@ -461,7 +477,7 @@ func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(f.Close())
 }
 
-func cmdChown(ts *testscript.TestScript, neg bool, args []string) {
+func cmdChown(ts *testscript.TestScript, _ bool, args []string) {
 	uid, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	for _, path := range args[1:] {
@@ -470,7 +486,7 @@ func cmdChown(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdFreePort sets a variable to an address that was free a moment ago.
-func cmdFreePort(ts *testscript.TestScript, neg bool, args []string) {
+func cmdFreePort(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ts.Setenv(args[0], l.Addr().String())
@@ -479,7 +495,7 @@ func cmdFreePort(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdGet gets a URL until it answers with a code: get 200 http://...; the body
 // is then stdout's.
-func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+func cmdGet(ts *testscript.TestScript, _ bool, args []string) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	last := ""
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -503,7 +519,7 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 // holds the steps of the dry run against those that recover makes, and their
 // number against the node's counter: crash-and-compare override before STEPS.
 // It ends with the node booted anew.
-func cmdCompare(ts *testscript.TestScript, neg bool, args []string) {
+func cmdCompare(ts *testscript.TestScript, _ bool, args []string) {
 	const function = "0000:02:00.0"
 	run := func(code string, args ...string) string {
 		cmdExit(ts, false, append([]string{code, "agent"}, args...))
@@ -574,13 +590,14 @@ func number(ts *testscript.TestScript, s string) int {
 // cmdKeys holds the keys of the JSON on stdout against testdata/json/NAME.keys.
 // The JSON is a contract that is only added to: a key that is gone breaks
 // somebody's program. A "?" in the golden file marks a key that may be missing.
-func cmdKeys(ts *testscript.TestScript, neg bool, args []string) {
+func cmdKeys(ts *testscript.TestScript, _ bool, args []string) {
 	var v any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
 	got := map[string]bool{}
 	collect(v, "", got)
-	path := filepath.Join(goldenKeys, args[0]+".keys")
-	if *update {
+	w := worldOf(ts)
+	path := filepath.Join(w.golden, args[0]+".keys")
+	if w.update {
 		ts.Check(os.WriteFile(path, []byte(strings.Join(slices.Sorted(maps.Keys(got)), "\n")+"\n"), 0o644))
 		return
 	}
@@ -600,9 +617,6 @@ func cmdKeys(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 }
-
-// goldenKeys is absolute, because scripts run elsewhere.
-var goldenKeys, _ = filepath.Abs("testdata/json")
 
 // collect notes the paths of all keys. Keys that are data are "*".
 func collect(v any, at string, keys map[string]bool) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
@@ -50,7 +49,7 @@ func (c *cli) simCommand() *cobra.Command {
 		&cobra.Command{Use: "thaw", Short: "Let hung writes go on", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error { return f.Thaw() })},
 		&cobra.Command{Use: "unplug ADDRESS", Short: "Pull a function out", Args: oneArg("a PCI address"), RunE: on(func(f *sim.File, a []string) error { return f.Unplug(a[0]) })},
 		&cobra.Command{Use: "hold ADDRESS", Short: "Hold a function's vfio group as a DPDK program would, until interrupted", Args: oneArg("a PCI address"), RunE: on(c.simHold)},
-		c.simFaultCommand(on), c.simWriteCommand(on),
+		c.simFileCommand(on), c.simFaultCommand(on), c.simWriteCommand(on), c.simAilCommand(on), c.simCarrierCommand(on),
 	)
 	return group(cmd)
 }
@@ -82,7 +81,8 @@ func (c *cli) simFaultCommand(on func(func(*sim.File, []string) error) func(*cob
 		RunE: on(func(f *sim.File, args []string) error {
 			fault.Label, fault.When = args[0], sim.When(when)
 			if errno != "" {
-				if fault.Errno = errnoOf(errno); fault.Errno == 0 {
+				var known bool
+				if fault.Errno, known = sim.Errno(errno); !known {
 					return usage(fmt.Errorf("--errno %s: want a name such as EBUSY", errno))
 				}
 			}
@@ -102,13 +102,23 @@ func (c *cli) simFaultCommand(on func(func(*sim.File, []string) error) func(*cob
 	return cmd
 }
 
-func errnoOf(name string) syscall.Errno {
-	for e := syscall.Errno(1); e < 200; e++ {
-		if unix.ErrnoName(e) == name {
-			return e
-		}
+// simFileCommand puts a file there, as some other tool would.
+func (c *cli) simFileCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: "file PATH TEXT", Short: "Put a file on the node as another tool would",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usage(errors.New("agent sim file wants a path and a text"))
+			}
+			return nil
+		},
+		RunE: on(func(f *sim.File, args []string) error {
+			return f.Edit(func(cfg *sim.Config) error {
+				cfg.Files[args[0]] = args[1]
+				return nil
+			})
+		}),
 	}
-	return 0
 }
 
 // simWriteCommand writes as some other tool would.

@@ -16,7 +16,7 @@ const KindDriver drivers.Kind = "driver"
 
 // DriverSpec is the kind driver on any machine.
 func DriverSpec() drivers.Spec {
-	return drivers.Spec{Kind: KindDriver, Class: drivers.Volatile, Hides: hides, Taken: taken, Legal: legal, Route: route}
+	return drivers.Spec{Kind: KindDriver, Class: drivers.Volatile, Hides: hides, Taken: taken, Cuts: cuts, Legal: legal, Route: route}
 }
 
 // NewDriver is the kind driver on this machine.

@@ -117,6 +117,12 @@ func hides(s drivers.State) bool {
 	return driver == "" || drivers.Userspace(driver)
 }
 
+// cuts says that the function loses the driver it has.
+func cuts(from, to drivers.State) bool {
+	driver := foreignDriver(from)
+	return driver != "" && driver != foreignDriver(to)
+}
+
 // taken says that a userspace driver has the function.
 func taken(s drivers.State) bool { return drivers.Userspace(foreignDriver(s)) }
 

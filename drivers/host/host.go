@@ -12,7 +12,8 @@ import (
 // Reader reads a host. Paths are absolute and as the host's own processes see
 // them ("/sys/bus/pci/devices/..."). A path that is not there is fs.ErrNotExist.
 type Reader interface {
-	// Read is the content of a small file, without its trailing newline.
+	// Read is the content of a small file, without its trailing newline. Of a
+	// PCI function's "config" it is the first four bytes, in hexadecimal.
 	Read(ctx context.Context, path string) (string, error)
 	// Readlink is the text of a symbolic link.
 	Readlink(ctx context.Context, path string) (string, error)
@@ -22,6 +23,9 @@ type Reader interface {
 	Inode(ctx context.Context, path string) (uint64, error)
 	// Links are the network devices of the host's namespace.
 	Links(ctx context.Context) ([]Link, error)
+	// Network is the links and how the host reaches the world; to are addresses
+	// whose way is asked for.
+	Network(ctx context.Context, to []string) (Network, error)
 }
 
 // Kernel is a Reader that can be written and watched: Linux, or a simulated one.

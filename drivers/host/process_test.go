@@ -240,6 +240,10 @@ func (k fakeKernel) Read(_ context.Context, path string) (string, error) {
 func (fakeKernel) Readlink(context.Context, string) (string, error) { return "", os.ErrNotExist }
 func (fakeKernel) List(context.Context, string) ([]string, error)   { return nil, os.ErrNotExist }
 func (fakeKernel) Inode(context.Context, string) (uint64, error)    { return 0, os.ErrNotExist }
+func (fakeKernel) Network(context.Context, []string) (host.Network, error) {
+	return host.Network{}, nil
+}
+
 func (fakeKernel) Links(context.Context) ([]host.Link, error) {
 	return []host.Link{{Index: os.Getpid(), Name: "lo"}}, nil
 }

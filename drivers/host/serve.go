@@ -38,6 +38,8 @@ func serve(r request, k Kernel, fences Fences, owner string) response {
 	switch {
 	case r.Call != nil:
 		err = write(ctx, *r.Call, k, fences, owner)
+	case r.Network:
+		answer.Net, err = k.Network(ctx, r.To)
 	case r.Links:
 		answer.Links, err = k.Links(ctx)
 	default:

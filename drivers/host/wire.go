@@ -13,12 +13,16 @@ type request struct {
 	Call  *Call  `json:"call,omitempty"`
 	Read  string `json:"read,omitempty"`
 	Links bool   `json:"links,omitempty"`
+	// Network asks for the network and the ways to To.
+	Network bool     `json:"network,omitempty"`
+	To      []string `json:"to,omitempty"`
 }
 
 // response is the child's answer.
 type response struct {
 	Text  string     `json:"text,omitempty"`
 	Links []Link     `json:"links,omitempty"`
+	Net   Network    `json:"net,omitzero"`
 	Error *wireError `json:"error,omitempty"`
 }
 

@@ -24,6 +24,7 @@ const iffUp = 1 // linux/if.h
 func AdminSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindAdmin, Class: drivers.Volatile, Netdev: true, Fresh: Down,
+		Cuts:  func(_, to drivers.State) bool { return to == Down },
 		After: []drivers.Kind{"driver", KindMTU}, Legal: legalAdmin,
 	}
 }

@@ -26,6 +26,7 @@ const (
 func MTUSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindMTU, Class: drivers.Volatile, Netdev: true, Fresh: "1500",
+		Cuts:  func(from, to drivers.State) bool { return from != drivers.Hidden && from != to },
 		After: []drivers.Kind{"driver"}, Legal: legalMTU,
 	}
 }

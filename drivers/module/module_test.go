@@ -46,6 +46,9 @@ func (f fakeReader) Inode(_ context.Context, path string) (uint64, error) {
 
 func (fakeReader) Readlink(context.Context, string) (string, error) { return "", fs.ErrNotExist }
 func (fakeReader) List(context.Context, string) ([]string, error)   { return nil, fs.ErrNotExist }
+func (fakeReader) Network(context.Context, []string) (host.Network, error) {
+	return host.Network{}, nil
+}
 func (fakeReader) Links(context.Context) ([]host.Link, error)       { return nil, nil }
 func (fakeReader) Do(context.Context, host.Call) error              { return syscall.ENOSYS }
 func (fakeReader) Watch(context.Context) (<-chan host.Event, error) { return nil, nil }

@@ -55,7 +55,7 @@ func linkOf(n NIC, mtu int) string { return fmt.Sprintf("{pci: %q, up: true, mtu
 func (n *node) run(binary string, env ...string) *Proc {
 	n.t.Helper()
 	p, err := n.vm.Start(n.ctx(), Cmd{Env: env, Args: []string{
-		binary, "run", "--config", wanted, "--state-dir", StateDir, "--listen", "", "--write-timeout", "2s",
+		binary, "run", "--config", wanted, "--state-dir", StateDir, "--listen", "", "--write-timeout", "2s", "--allow-without-default-route",
 	}})
 	must(n.t, err)
 	return p
@@ -75,11 +75,10 @@ func (n *node) agent(code int, args ...string) string {
 // settled waits until everything is as desired.
 func (n *node) settled(p *Proc) {
 	n.t.Helper()
-	res, err := n.vm.Agent(n.ctx(), "status", "--wait", "60s", "--state-dir", StateDir)
-	must(n.t, err)
-	if !res.OK() {
+	res, err := n.vm.Agent(n.ctx(), "status", "--wait", "40s", "--state-dir", StateDir)
+	if err != nil || !res.OK() {
 		_, log := p.Output()
-		n.t.Fatalf("the agent does not settle: %v\nits log: %s", res, log)
+		n.t.Fatalf("the agent does not settle: %v, %v\nits log: %s", err, res, log)
 	}
 }
 
@@ -191,7 +190,7 @@ func TestAgentBindsAndGivesBack(t *testing.T) {
 	mustRun(t, n.vm, "/bin/ip", "link", "set", "dev", name, "mtu", "4000", "up")
 	n.ask(driverOf(n.a, "vfio-pci"), linkOf(n.b, 3000))
 
-	plan, err := n.vm.Agent(n.ctx(), "plan", "--config", wanted, "--state-dir", StateDir)
+	plan, err := n.vm.Agent(n.ctx(), "plan", "--allow-without-default-route", "--config", wanted, "--state-dir", StateDir)
 	must(t, err)
 	if plan.Code != 3 || !strings.Contains(string(plan.Stdout), "driver=- override=vfio-pci  ->  driver=vfio-pci override=vfio-pci") {
 		t.Errorf("plan before the start: %v", plan)
@@ -418,11 +417,17 @@ func TestAgentAndAHungUnbind(t *testing.T) {
 	n.ask(driverOf(n.a, "vfio-pci"))
 	p := n.run(AgentPath)
 	n.settled(p)
+	n.stop(p)
+
+	// The program opens the device between the guard's last look and the write.
+	n.ask(driverOf(n.a, "igb"))
+	mustRun(t, n.vm, Helper, "remove", "/tmp/go-on")
+	p = n.run(crashing, "ENIAGENT_CRASH=unbind:before:1", "ENIAGENT_CRASH_HOW=wait")
+	must(t, p.Expect(n.ctx(), "stopped at "))
 	holder, err := n.vm.Start(n.ctx(), Command(Helper, "hold", n.a.Addr))
 	must(t, err)
 	must(t, holder.Expect(n.ctx(), "held\n"))
-
-	n.ask(driverOf(n.a, "igb"))
+	must(t, n.vm.WriteFile(n.ctx(), "/tmp/go-on", nil, 0o600))
 	n.said(p, "hangs in the kernel")
 	must(t, p.Signal(n.ctx(), syscall.SIGKILL))
 	n.killed(p)
@@ -446,6 +451,68 @@ func TestAgentAndAHungUnbind(t *testing.T) {
 	n.settled(p)
 	n.override(n.a, "(null)")
 	n.giveBack(p)
+}
+
+// TestAgentLeavesAHeldFunctionAlone: a program holds the function before the
+// agent wants it back. It is refused and named, all else goes on, and it is done
+// by itself within a second of the program's end.
+func TestAgentLeavesAHeldFunctionAlone(t *testing.T) {
+	n := newNode(t)
+	n.ask(driverOf(n.a, "vfio-pci"))
+	p := n.run(AgentPath)
+	n.settled(p)
+	holder, err := n.vm.Start(n.ctx(), Command(Helper, "hold", n.a.Addr))
+	must(t, err)
+	must(t, holder.Expect(n.ctx(), "held\n"))
+	n.ask(driverOf(n.a, "igb"), linkOf(n.b, 2600))
+	n.said(p, "interface is held", "refused by in-use", "rig (pid")
+	must(t, n.vm.WaitText(n.ctx(), n.b.Sysfs("net", n.ipLink(n.b).Name, "mtu"), "2600"))
+	must(t, holder.Signal(n.ctx(), syscall.SIGTERM))
+	_, err = holder.Wait(n.ctx())
+	must(t, err)
+	ended := time.Now()
+	n.on(n.a, "igb")
+	t.Logf("done %v after the program's end", time.Since(ended))
+	n.settled(p)
+	n.giveBack(p)
+}
+
+// TestAgentKeepsTheManagementPath: the default route is IPv6, in a policy
+// table, by a VLAN on a bond of both PFs; nothing of that is touched.
+func TestAgentKeepsTheManagementPath(t *testing.T) {
+	n := newNode(t)
+	vm := n.vm
+	for _, module := range []string{"bonding", "8021q"} {
+		mustRun(t, vm, "modprobe", module)
+	}
+	a, b := n.ipLink(n.a).Name, n.ipLink(n.b).Name
+	ip := func(args ...string) { mustRun(t, vm, append([]string{"/bin/ip"}, args...)...) }
+	ip("link", "add", "bond7", "type", "bond")
+	for _, port := range []string{a, b} {
+		ip("link", "set", port, "down")
+		ip("link", "set", port, "master", "bond7")
+	}
+	ip("link", "set", "bond7", "up")
+	ip("link", "add", "link", "bond7", "name", "bond7.9", "type", "vlan", "id", "9")
+	ip("link", "set", "bond7.9", "up")
+	ip("-6", "addr", "add", "fd00:9::2/64", "dev", "bond7.9", "nodad")
+	ip("-6", "route", "add", "default", "via", "fd00:9::1", "dev", "bond7.9", "table", "100", "onlink")
+
+	n.ask(driverOf(n.a, "vfio-pci"), fmt.Sprintf("{name: %s, up: false}", b))
+	p := n.run(AgentPath)
+	n.said(p, "interface is refused", n.a.Addr, "management-path", "IPv6 default route of table 100 on bond7.9")
+	n.said(p, "interface is refused", n.b.Addr, "management-path")
+	n.on(n.a, "igb")
+	n.stop(p)
+	// The route is gone; what carried it is remembered.
+	ip("link", "del", "bond7.9")
+	ip("link", "del", "bond7")
+	p = n.run(AgentPath)
+	n.said(p, "interface is refused", n.a.Addr, "it has carried")
+	n.stop(p)
+	if log, err := vm.ReadText(n.ctx(), n.a.Sysfs("driver_override")); err != nil || log != "(null)" {
+		t.Errorf("the override was touched: %q, %v", log, err)
+	}
 }
 
 // TestHostSeamInTheGuest runs the tests of the seam that want a kernel with

@@ -30,7 +30,7 @@ func (v *VM) args() []string {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,bus=pcie.0,chassis=%d,addr=%#x", portID(port), port+1, portSlot(port)))
 		if mac, ok := v.ports[port]; ok {
 			args = append(args,
-				"-netdev", "user,restrict=on,id="+netID(port),
+				"-netdev", "user,restrict=on,ipv6=off,id="+netID(port),
 				"-device", fmt.Sprintf("igb,id=%s,netdev=%s,bus=%s,mac=%s", nicID(port), netID(port), portID(port), mac))
 		}
 	}

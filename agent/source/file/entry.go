@@ -48,6 +48,7 @@ func attributes() []attribute {
 		{"up", "want true or false", setUp},
 		{"mtu", "want a number of bytes from 68 to 65535, without quotes, such as 9000", setMTU},
 		{"state", "want configured or released", setState},
+		{"allowManagementPath", "want the reason, in words, for touching the node's management path", setAllowance},
 	}
 }
 
@@ -206,3 +207,8 @@ func setState(e *source.Interface, n *yaml.Node) bool {
 }
 
 func text(n *yaml.Node) bool { return n.ShortTag() == "!!str" }
+
+func setAllowance(e *source.Interface, n *yaml.Node) bool {
+	e.AllowManagementPath = strings.TrimSpace(n.Value)
+	return e.AllowManagementPath != ""
+}

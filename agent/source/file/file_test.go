@@ -132,7 +132,7 @@ func TestUnsafe(t *testing.T) {
 	r := followed(t, path)
 	r.asks(1000)
 	must(t, os.Chmod(path, 0o666))
-	r.complains("mode 0666 lets every user write it; run: chmod o-w " + path)
+	r.complains("mode 0666 lets others write it; run: chmod go-w " + path)
 	must(t, os.Chmod(path, 0o644))
 	r.asks(1000)
 	must(t, os.Remove(path), os.Mkdir(path, 0o755))
@@ -164,9 +164,9 @@ func TestSafe(t *testing.T) {
 	}{
 		{info{mode: 0o644, owner: 0}, ""},
 		{info{mode: 0o600, owner: 7}, ""},
-		{info{mode: 0o664, owner: 7}, ""},
+		{info{mode: 0o664, owner: 7}, "f: mode 0664 lets others write it; run: chmod go-w f"},
 		{info{mode: 0o644, owner: 8}, "f: owned by user 8; run: chown 7 f"},
-		{info{mode: 0o602, owner: 7}, "f: mode 0602 lets every user write it; run: chmod o-w f"},
+		{info{mode: 0o602, owner: 7}, "f: mode 0602 lets others write it; run: chmod go-w f"},
 	}
 	for _, tc := range tests {
 		got := ""

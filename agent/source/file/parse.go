@@ -17,6 +17,8 @@ import (
 const (
 	apiVersion = "eniagent/v1alpha1"
 	maxSize    = 1 << 20
+	// maxInterfaces is what the journal keeps in any case, and more than a node has.
+	maxInterfaces = 2048
 
 	explicit = "nothing is given back by leaving it out: write \"state: released\" for an interface to release"
 )
@@ -215,6 +217,9 @@ func (p *parser) interfaces(f field) []source.Interface {
 		return nil
 	case f.value.Kind != yaml.SequenceNode:
 		p.problems.add(f.line, "interfaces", f.value, "want a list of interfaces, each starting with \"- \"")
+		return nil
+	case len(f.value.Content) > maxInterfaces:
+		p.problems.add(f.line, "interfaces", nil, fmt.Sprintf("%d of them; want at most %d, one for each function of the node", len(f.value.Content), maxInterfaces))
 		return nil
 	}
 	var list []source.Interface

@@ -36,6 +36,7 @@ func TestExample(t *testing.T) {
 			{Selector: source.Selector{MAC: "52:54:00:00:00:01"}, State: source.Configured, Up: ptr(true), MTU: 9000},
 			{Selector: source.Selector{Name: "eth1"}, State: source.Configured, Driver: "ena", Up: ptr(false)},
 			{Selector: source.Selector{Name: "eth2"}, State: source.Released},
+			{Selector: source.Selector{Name: "eth3"}, State: source.Configured, MTU: 9000, AllowManagementPath: "the whole rack goes to jumbo frames tonight"},
 		},
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -85,7 +86,7 @@ func TestParseRefuses(t *testing.T) {
 		mtu   = `want a number of bytes from 68 to 65535, without quotes, such as 9000`
 		upOr  = `want true or false`
 		top   = `want a mapping with apiVersion and interfaces`
-		field = `want one of pci, mac, name, driver, up, mtu, state`
+		field = `want one of pci, mac, name, driver, up, mtu, state, allowManagementPath`
 	)
 	tests := []struct{ name, text, want string }{
 		{"empty file", "", `f: empty; ` + gone},
@@ -107,6 +108,8 @@ func TestParseRefuses(t *testing.T) {
 		{"duplicate top key", head + "- {name: a, up: true}\ninterfaces: []\n", `f: line 4: interfaces: given twice, first on line 2; remove one`},
 		{"two documents", head + "- {name: a, up: true}\n---\n" + head, `f: line 4: a second YAML document; keep one, without "---" between`},
 		{"two documents, one empty", head + "- {name: a, up: true}\n---\n", `f: line 4: a second YAML document; keep one, without "---" between`},
+		{"no reason", head + "- {name: a, up: true, allowManagementPath: \"\"}\n", `f: line 3: interfaces[0].allowManagementPath: "": want the reason, in words, for touching the node's management path`},
+		{"too many", head + strings.Repeat("- {pci: a}\n", maxInterfaces+1), "f: line 2: interfaces: 2049 of them; want at most 2048, one for each function of the node"},
 		{"too large", head + strings.Repeat("#", maxSize), `f: 1048618 bytes: want at most 1048576`},
 		{"not UTF-8", "apiVersion: eniagent/v1alpha1\ninter\xfffaces:\n", `f: line 2: not UTF-8 text; save the file as UTF-8`},
 		{"control character", "a: \x01\n", `f: not YAML: control characters are not allowed (value: 1)`},
@@ -122,7 +125,7 @@ func TestParseRefuses(t *testing.T) {
 		{"misspelt field", head + "- {name: a, mut: 9000}\n", `f: line 3: interfaces[0]: mut: unknown field; did you mean mtu?`},
 		{"misspelt selector", head + "- {nam: a, up: true}\n", `f: line 3: interfaces[0]: nam: unknown field; did you mean name?`},
 		{"unknown field", head + "- {name: a, vlan: 1}\n", `f: line 3: interfaces[0]: vlan: unknown field; ` + field},
-		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state`},
+		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath`},
 		{"duplicate key", head + "- name: a\n  mtu: 1500\n  mtu: 9000\n", `f: line 5: interfaces[0].mtu: given twice, first on line 4; remove one`},
 
 		{"no selector", head + "- {up: true}\n", `f: line 3: interfaces[0]: no interface is selected; add one of pci, mac, name`},

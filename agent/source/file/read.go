@@ -59,8 +59,8 @@ func safe(path string, info fs.FileInfo, euid int) error {
 		return fmt.Errorf("%s: is a directory; name the file in it", path)
 	case !mode.IsRegular():
 		return fmt.Errorf("%s: not a regular file; write the desired state to one", path)
-	case mode.Perm()&0o002 != 0:
-		return fmt.Errorf("%s: mode %#o lets every user write it; run: chmod o-w %s", path, mode.Perm(), path)
+	case mode.Perm()&0o022 != 0:
+		return fmt.Errorf("%s: mode %#o lets others write it; run: chmod go-w %s", path, mode.Perm(), path)
 	case owner != 0 && owner != euid:
 		return fmt.Errorf("%s: owned by user %d; run: chown %d %s", path, owner, euid, path)
 	case info.Size() > maxSize:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"eniagent/drivers"
+	"eniagent/drivers/host"
 )
 
 // Config is what a machine is made of.
@@ -58,7 +59,11 @@ type Netdev struct {
 	NoIPv6    bool     `json:"no_ipv6,omitempty"`
 	Master    string   `json:"master,omitempty"` // name of the bond or bridge that takes it at boot
 	Lower     string   `json:"lower,omitempty"`  // name of the device that a VLAN sits on
-	Nest      string   `json:"nest,omitempty"`   // "virtio0": the child of the function that has the netdev
+	// Defaults are the default routes that leave by it once the host has booted,
+	// and Addresses the addresses it has then. Both go with the netdev.
+	Defaults  []host.Default `json:"defaults,omitempty"`
+	Addresses []string       `json:"addresses,omitempty"`
+	Nest      string         `json:"nest,omitempty"` // "virtio0": the child of the function that has the netdev
 }
 
 // Module is a kernel module, or a built-in.

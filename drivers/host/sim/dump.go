@@ -61,6 +61,9 @@ func (m *machine) functionLine(f *function) string {
 			line += word
 		}
 	}
+	if f.Ail != nil {
+		line += fmt.Sprintf(" ails=%+v", *f.Ail)
+	}
 	if f.Leaving {
 		line += " leaving"
 	}

@@ -64,6 +64,8 @@ type function struct {
 	UIO      string  `json:"uio,omitempty"`      // "uio0"
 	Dark     bool    `json:"dark,omitempty"`     // no carrier
 	Comings  int     `json:"comings,omitempty"`  // how often its netdev came up in this boot
+	// Ail is what ails it, nil when it is well. It is never changed in place.
+	Ail *Ailment `json:"ail,omitempty"`
 }
 
 // loaded is a module in the kernel. Params is never changed in place.
@@ -76,8 +78,10 @@ type loaded struct {
 // netdev is a network device. Link.Bus is the function it belongs to.
 type netdev struct {
 	host.Link
-	Dark bool   `json:"dark,omitempty"`
-	Nest string `json:"nest,omitempty"`
+	Dark      bool           `json:"dark,omitempty"`
+	Nest      string         `json:"nest,omitempty"`
+	Defaults  []host.Default `json:"defaults,omitempty"`
+	Addresses []string       `json:"addresses,omitempty"`
 }
 
 // hold is a process that holds a vfio function open.
@@ -187,6 +191,7 @@ func (m *machine) configureNetwork() {
 		}
 		n.Up = w.Up
 		n.Master = m.indexOf(w.Master)
+		n.Defaults, n.Addresses = w.Defaults, w.Addresses
 	}
 }
 

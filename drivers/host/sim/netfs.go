@@ -63,7 +63,7 @@ func (m *machine) netdevsNode(addr, parent string) node {
 
 func (m *machine) netdevNode(n *netdev, parent string) node {
 	dir := m.netDir(n)
-	names := []string{"address", "carrier", "device", "flags", "ifindex", "master", "mtu", "operstate", "subsystem", "type"}
+	names := []string{"address", "carrier", "device", "flags", "ifindex", "master", "mtu", "operstate", "speed", "statistics", "subsystem", "type"}
 	for i := range m.Netdevs {
 		names = append(names, "lower_"+m.Netdevs[i].Name, "upper_"+m.Netdevs[i].Name)
 	}
@@ -75,6 +75,10 @@ func (m *machine) netdevNode(n *netdev, parent string) node {
 			return n.carrierNode(), true
 		}
 		switch name {
+		case "speed":
+			return m.speedNode(n), true
+		case "statistics":
+			return m.statisticsNode(n), true
 		case "device":
 			return linkIf(parent != "", dir, parent)
 		case "subsystem":

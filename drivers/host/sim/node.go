@@ -1,5 +1,7 @@
 package sim
 
+import "eniagent/drivers/host"
+
 // DefaultNode is a believable node for a demonstration: a management NIC that
 // nobody should touch, and three Intel 82576 ports, one of which has two
 // virtual functions. The DPDK drivers are there as modules, not loaded.
@@ -15,7 +17,10 @@ func DefaultNode() Config {
 			{
 				Address: "0000:00:05.0", Vendor: "0x1d0f", Device: "0xec20", SubsystemVendor: "0x1d0f", SubsystemDevice: "0xec20",
 				Class: "0x020000", IOMMUGroup: "1",
-				Net: &Netdev{Name: "ens5", AltNames: []string{"enp0s5"}, MAC: "0a:1b:2c:3d:4e:5f", MTU: 1500, MinMTU: 128, MaxMTU: 9216, Up: true},
+				Net: &Netdev{
+					Name: "ens5", AltNames: []string{"enp0s5"}, MAC: "0a:1b:2c:3d:4e:5f", MTU: 1500, MinMTU: 128, MaxMTU: 9216, Up: true,
+					Defaults: []host.Default{{Family: "IPv4", Table: 254}}, Addresses: []string{"10.0.0.5"},
+				},
 			},
 		},
 	}

@@ -97,8 +97,8 @@ func (m *machine) vfioName(f *function) string {
 
 func (m *machine) devNode() (node, bool) {
 	return dirNode(m.uioNames, func(name string) (node, bool) {
-		there := name != "" && slices.Contains(m.uioNames(), name)
-		return node{kind: kindDevice}, there
+		there := slices.ContainsFunc(m.Present, func(f *function) bool { return f.UIO == name && !f.ailment().NoNode })
+		return node{kind: kindDevice}, there && name != ""
 	}), true
 }
 
@@ -110,7 +110,7 @@ func (m *machine) devVFIONode() (node, bool) {
 	}
 	names := []string{"vfio"}
 	for _, f := range m.Present {
-		if m.onVFIO(f) {
+		if m.onVFIO(f) && !f.ailment().NoNode {
 			names = append(names, m.vfioName(f))
 		}
 	}

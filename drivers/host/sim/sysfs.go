@@ -97,6 +97,9 @@ func (m *machine) functionNode(f *function) node {
 		if n, ok := m.relationNode(f, d, name); ok {
 			return n, true
 		}
+		if n, ok := m.healthNode(f, d, name); ok {
+			return n, true
+		}
 		return bus.open(name)
 	})
 	n.inode = f.Inode
@@ -109,7 +112,7 @@ func attributes() []string {
 	return []string{
 		"class", "device", "modalias", "subsystem", "subsystem_device", "subsystem_vendor", "vendor",
 		"driver", "driver_override", "iommu_group", "net", "physfn", "remove", "uio",
-		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_totalvfs",
+		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_totalvfs", "config", "aer_dev_fatal", "aer_dev_nonfatal",
 	}
 }
 

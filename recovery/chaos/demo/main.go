@@ -122,7 +122,7 @@ func (s stage) say(what string) { fmt.Fprintf(s.out, "\n== %s\n", what) }
 
 func (s stage) start(ctx context.Context, binary string, env ...string) (*chaos.Proc, error) {
 	return s.vm.Start(ctx, chaos.Cmd{Env: env, Args: []string{
-		binary, "run", "--config", config, "--state-dir", chaos.StateDir, "--listen", "",
+		binary, "run", "--config", config, "--state-dir", chaos.StateDir, "--listen", "", "--allow-without-default-route",
 	}})
 }
 

@@ -1,0 +1,265 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+
+	"eniagent/agent/inventory"
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/drivers/module"
+	"eniagent/journal"
+)
+
+// Adoption is what an operator asks for with agent adopt.
+type Adoption struct {
+	Baselines map[drivers.Target]string // drivers that release restores
+	Dry       bool
+	Who       string
+	Why       string
+}
+
+// AdoptEntry is one function that was found in another hand.
+type AdoptEntry struct {
+	Target   drivers.Target `json:"target"`
+	Driver   string         `json:"driver,omitempty"`   // that has it
+	Override string         `json:"override,omitempty"` // driver_override
+	Wanted   string         `json:"wanted,omitempty"`   // the driver that is asked for
+	// Baseline is the driver that release restores, From says who named it:
+	// "modalias", "given", "journal"; "" is that nobody does.
+	Baseline string `json:"baseline,omitempty"`
+	From     string `json:"from,omitempty"`
+	// Verdict is "equal" to what is asked, "differs", "not asked for", "stale
+	// override".
+	Verdict string `json:"verdict"`
+	Remedy  string `json:"remedy,omitempty"`
+	Adopted bool   `json:"adopted"` // its baseline is written, or would be
+}
+
+// Leftover is what another tool left, to be dealt with by a person.
+type Leftover struct {
+	Path   string `json:"path"`
+	Tool   string `json:"tool"`
+	Found  string `json:"found"`
+	Remedy string `json:"remedy"`
+}
+
+// AdoptReport is what agent adopt prints.
+type AdoptReport struct {
+	DryRun    bool         `json:"dry_run"`
+	Who       string       `json:"who"`
+	Why       string       `json:"why,omitempty"`
+	Functions []AdoptEntry `json:"functions"`
+	Leftovers []Leftover   `json:"leftovers"`
+}
+
+// The verdicts.
+const (
+	verdictEqual   = "equal"
+	verdictDiffers = "differs"
+	verdictUnasked = "not asked for"
+	verdictStale   = "stale override"
+)
+
+// AdoptNow takes on functions that were bound by another hand, so that they can
+// be released. It writes nothing to the host, and no agent may be running.
+func AdoptNow(ctx context.Context, o Options, q Adoption, logger log.Logger, journalOptions func(*journal.Options)) (r AdoptReport, err error) {
+	o.Observe = q.Dry
+	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
+		a.readFile(ctx)
+		r, err = a.adopt(ctx, q)
+		return err
+	})
+	return r, err
+}
+
+func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {
+	report := AdoptReport{DryRun: q.Dry, Who: q.Who, Why: q.Why, Functions: []AdoptEntry{}, Leftovers: []Leftover{}}
+	if !q.Dry && a.readOnly() {
+		return report, errReadOnly
+	}
+	functions, err := inventory.List(ctx, a.c.Host)
+	if err != nil {
+		return report, err
+	}
+	current, unknown := a.current(ctx), maps.Clone(q.Baselines)
+	for _, f := range functions {
+		e, found, err := a.adoptEntry(ctx, f, q, current)
+		if err != nil {
+			return report, err
+		}
+		if found {
+			report.Functions = append(report.Functions, e)
+		}
+		delete(unknown, f.Address)
+		report.Leftovers = append(report.Leftovers, a.driverctl(ctx, f.Address)...)
+	}
+	for _, t := range slices.Sorted(maps.Keys(unknown)) {
+		return report, fmt.Errorf("--baseline %s: there is no such network function: agent inventory lists those there are", t)
+	}
+	report.Leftovers = append(report.Leftovers, a.predecessor(ctx)...)
+	if q.Dry {
+		return report, nil
+	}
+	for _, e := range report.Functions {
+		if !e.Adopted {
+			continue
+		}
+		if err := a.adoptOne(ctx, e, q); err != nil {
+			return report, err
+		}
+	}
+	return report, nil
+}
+
+// adoptEntry says what is to be done about a function; false when no other hand
+// is to be seen on it.
+func (a *Agent) adoptEntry(ctx context.Context, f inventory.Function, q Adoption, current []request) (AdoptEntry, bool, error) {
+	e := AdoptEntry{Target: f.Address, Driver: f.Driver, Override: f.Override, Verdict: verdictUnasked}
+	given, isGiven := q.Baselines[f.Address]
+	if !drivers.Userspace(f.Driver) {
+		if isGiven {
+			return e, false, fmt.Errorf("--baseline %s: it is on %s, which needs none: leave it out", f.Address, orNone(f.Driver))
+		}
+		e.Verdict, e.Remedy = verdictStale, fmt.Sprintf("echo > /sys/bus/pci/devices/%s/driver_override, unless it is meant to take effect at the next probe", f.Address)
+		return e, f.Override != "" && f.Override != f.Driver, nil
+	}
+	key := drivers.Key{Kind: dpdk.KindDriver, Target: f.Address}
+	for _, r := range current {
+		if r.target != f.Address || r.asked.Driver == "" {
+			continue
+		}
+		e.Wanted, e.Verdict = r.asked.Driver, verdictEqual
+		if now := (dpdk.Binding{Driver: f.Driver, Override: f.Override}).State(); now != dpdk.Bound(r.asked.Driver) {
+			e.Verdict, e.Remedy = verdictDiffers, "the next agent binds it to "+r.asked.Driver+": ask for what it has, or let it"
+		}
+	}
+	id, err := host.Identify(ctx, a.c.Host, f.Address)
+	if err != nil {
+		return e, false, err
+	}
+	b, known := a.view.baseline(key, id)
+	adopted, before := a.view.adopted(ctx, f.Address)
+	if before {
+		b.State, known = adopted, true
+	}
+	switch {
+	case isGiven && known && !b.Unknown && !before:
+		return e, false, fmt.Errorf("--baseline %s: the agent itself found it at %s, which release gives it back to: leave it out", f.Address, b.State)
+	case isGiven:
+		e.Baseline, e.From, e.Adopted = given, "given", true
+		return e, true, a.isDriver(ctx, f.Address, given)
+	case known && !b.Unknown:
+		was, err := dpdk.Parse(b.State)
+		if err != nil {
+			return e, false, err
+		}
+		e.Baseline, e.From = was.Driver, "journal"
+		return e, true, nil
+	}
+	return a.byAlias(ctx, e)
+}
+
+func orNone(driver string) string {
+	if driver == "" {
+		return "no driver"
+	}
+	return driver
+}
+
+// byAlias takes the driver that the kernel would bind by itself.
+func (a *Agent) byAlias(ctx context.Context, e AdoptEntry) (AdoptEntry, bool, error) {
+	names, err := module.ByAlias(ctx, a.c.Host, e.Target)
+	if err != nil {
+		return e, false, err
+	}
+	say := fmt.Sprintf("say what it is given back to: agent adopt --baseline %s=DRIVER", e.Target)
+	switch len(names) {
+	case 0:
+		e.Remedy = "no driver of this kernel names it as its own: " + say
+	case 1:
+		e.Baseline, e.From, e.Adopted = names[0], "modalias", true
+	default:
+		e.Remedy = fmt.Sprintf("several drivers name it as their own (%s): %s", strings.Join(names, ", "), say)
+	}
+	return e, true, nil
+}
+
+// isDriver wants a driver that there is, and that is no userspace driver.
+func (a *Agent) isDriver(ctx context.Context, t drivers.Target, name string) error {
+	if _, err := dpdk.Parse(dpdk.Bound(name)); err != nil || drivers.Userspace(name) {
+		return fmt.Errorf("--baseline %s=%s: want a driver of the kernel, such as igb", t, name)
+	}
+	if _, err := a.c.Host.Inode(ctx, host.PCIDrivers+name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := module.Closure(ctx, a.c.Host, name); err != nil {
+		return fmt.Errorf("--baseline %s=%s: the driver is not registered, and %w", t, name, err)
+	}
+	return nil
+}
+
+func (a *Agent) adoptOne(ctx context.Context, e AdoptEntry, q Adoption) error {
+	c, err := a.view.orderFor(ctx, orderAdopted, e.Target, q.Who, q.Why)
+	if err != nil {
+		return err
+	}
+	c.Facts[factDriver] = e.Baseline
+	if err := a.c.Journal.SetControl(ctx, c); err != nil {
+		return err
+	}
+	level.Warn(a.logger).Log("target", e.Target, "who", q.Who, "why", q.Why, "before", e.Baseline, "msg", "adopted")
+	return nil
+}
+
+// driverctl is what driverctl keeps of a function.
+func (a *Agent) driverctl(ctx context.Context, t drivers.Target) []Leftover {
+	for _, name := range []string{"pci-" + string(t), string(t)} {
+		file := "/etc/driverctl.d/" + name
+		text, err := a.c.Host.Read(ctx, file)
+		if err != nil {
+			continue
+		}
+		return []Leftover{{
+			Path: file, Tool: "driverctl", Found: "binds " + string(t) + " to " + strings.TrimSpace(text) + " at each boot",
+			Remedy: "rm " + file + ", once the agent binds it: driverctl unset-override would unbind it at once",
+		}}
+	}
+	return nil
+}
+
+// predecessor is what the AWS multi-ENI controller leaves on a node (its init
+// container writes the first three, and removes none).
+func (a *Agent) predecessor(ctx context.Context) (found []Leftover) {
+	const tool = "aws-multi-eni-controller"
+	for _, l := range []Leftover{
+		{Path: "/usr/bin/dpdk-devbind.py", Found: "a script that binds functions behind the agent", Remedy: "rm it, unless DPDK's own package has it"},
+		{Path: "/etc/modules-load.d/dpdk.conf", Found: "loads vfio modules at each boot", Remedy: "rm it: the agent loads what it needs"},
+		{Path: "/etc/modprobe.d/dpdk.conf", Found: "options of vfio modules, such as the unsafe no-IOMMU mode", Remedy: "rm it, unless you want them"},
+		{Path: "/etc/pcidp/config.json.backup", Found: "a copy of the device plugin's file", Remedy: "rm it"},
+		{Path: "/var/lib/aws-multi-eni-controller/interface-mappings.json", Found: "its memory of interfaces, which nothing reads", Remedy: "rm -r /var/lib/aws-multi-eni-controller"},
+	} {
+		if _, err := a.c.Host.Inode(ctx, l.Path); err != nil {
+			continue
+		}
+		l.Tool = tool
+		found = append(found, l)
+	}
+	if taint(ctx, a.c.Host) != "" {
+		found = append(found, Leftover{
+			Path: host.SysModule + "vfio/parameters/enable_unsafe_noiommu_mode", Tool: tool,
+			Found:  "vfio's unsafe mode is on, programs can reach all memory by DMA",
+			Remedy: "echo N > it, unless there is no IOMMU here",
+		})
+	}
+	return found
+}

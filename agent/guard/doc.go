@@ -1,0 +1,17 @@
+// Package guard refuses what would cut a node off, or take a device from
+// whoever uses it.
+//
+// It has four rules. The management path: no function that carries, itself or
+// through a VLAN, macvlan, bond, team or bridge, or as the physical function of
+// one that does, a default route of any table, the node's own address, or the
+// way to an address that must stay reachable. No default route: while there is
+// none at all, as early at boot, no kernel netdev is taken away. In use: no
+// function that a program holds, or whose netdev is in another namespace. The
+// group: no member of an IOMMU group alone goes to vfio-pci.
+//
+// # Caveats
+//
+// The rules are asked again directly before each unbind, and there remains a
+// moment between the answer and the write. A program that opens a device in
+// that moment is not protected from the unbind, and the unbind then waits for it.
+package guard

@@ -1,0 +1,178 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"eniagent/agent/plan"
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+)
+
+// Rule names what forbids a write.
+type Rule string
+
+// The rules.
+const (
+	Management Rule = "management-path"
+	NoDefault  Rule = "no-default-route"
+	InUse      Rule = "in-use"
+	Group      Rule = "iommu-group"
+)
+
+// Rules are all of them, for metrics.
+func Rules() []Rule { return []Rule{Management, NoDefault, InUse, Group} }
+
+// Refusal is why a write may not be made, and what can be done.
+type Refusal struct {
+	Rule   Rule
+	Target drivers.Target
+	Why    string
+	Remedy string
+}
+
+// Error is "0000:00:05.0: refused by management-path: ... (...)".
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s: refused by %s: %s (%s)", r.Target, r.Rule, r.Why, r.Remedy)
+}
+
+// Unwrap is drivers.ErrRefused, and drivers.ErrHeld where it passes by itself.
+func (r *Refusal) Unwrap() []error {
+	if r.Rule == InUse || r.Rule == NoDefault {
+		return []error{drivers.ErrRefused, drivers.ErrHeld}
+	}
+	return []error{drivers.ErrRefused}
+}
+
+// Options are what a Guard works with.
+type Options struct {
+	Host  host.Host
+	Specs drivers.Specs
+	// Own are the node's own addresses, and Reach those that must stay
+	// reachable, such as the API server's.
+	Own, Reach []string
+	// WithoutDefault allows taking netdevs away while there is no default route.
+	WithoutDefault bool
+	// Remembered are targets once seen on the management path, and why; a
+	// target's netdev may be gone, or its routes not be there yet.
+	Remembered func() map[drivers.Target]string
+	// Allowed is the reason given for touching a target of the management path;
+	// "" when none is.
+	Allowed func(drivers.Target) string
+	// Wanted says whether desired state gives the function to a program too.
+	Wanted   func(drivers.Target) bool
+	Registry prometheus.Registerer // may be nil
+}
+
+// Guard is the engine's guard.
+type Guard struct {
+	o        Options
+	refusals *prometheus.CounterVec
+}
+
+// New makes a Guard.
+func New(o Options) *Guard {
+	g := &Guard{o: o, refusals: promauto.With(o.Registry).NewCounterVec(prometheus.CounterOpts{
+		Name: "eniagent_refusals_total", Help: "Writes that a rule refused, by rule.",
+	}, []string{"rule"})}
+	for _, r := range Rules() {
+		g.refusals.WithLabelValues(string(r))
+	}
+	return g
+}
+
+func (g *Guard) refuse(rule Rule, t drivers.Target, remedy, why string, args ...any) error {
+	g.refusals.WithLabelValues(string(rule)).Inc()
+	return &Refusal{Rule: rule, Target: t, Why: fmt.Sprintf(why, args...), Remedy: remedy}
+}
+
+// MayDrive asks all rules about a goal.
+func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.Goal) error {
+	for _, key := range slices.SortedFunc(maps.Keys(goal), drivers.Key.Compare) {
+		from, to := observed[key].State, goal[key]
+		spec, ok := g.o.Specs.Find(key.Kind)
+		if !ok || from == to || to == drivers.Hidden {
+			continue
+		}
+		if err := g.group(ctx, key, to); err != nil {
+			return err
+		}
+		if spec.Cuts == nil || !spec.Cuts(from, to) {
+			continue
+		}
+		if err := g.path(ctx, spec, key, from); err != nil {
+			return err
+		}
+		if err := g.inUse(ctx, spec, key.Target, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MayStep asks once more, directly before a write that cuts: whatever was true
+// when the goal was set may have changed.
+func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
+	spec, ok := g.o.Specs.Find(s.Key.Kind)
+	if !ok || spec.Cuts == nil || !spec.Cuts(s.From, s.To) {
+		return nil
+	}
+	if err := g.path(ctx, spec, s.Key, s.From); err != nil {
+		return err
+	}
+	return g.inUse(ctx, spec, s.Key.Target, s.From)
+}
+
+// path is the rules of the management path, for a function that has a netdev.
+func (g *Guard) path(ctx context.Context, spec drivers.Spec, key drivers.Key, from drivers.State) error {
+	if spec.Hides != nil && spec.Hides(from) || g.o.Allowed != nil && g.o.Allowed(key.Target) != "" {
+		return nil
+	}
+	network, err := g.o.Host.Network(ctx, g.o.Reach)
+	if err != nil {
+		return fmt.Errorf("read the management path: %w", err)
+	}
+	protected := g.Protected(ctx, network)
+	if why, ok := protected[key.Target]; ok {
+		return g.refuse(Management, key.Target, "set allowManagementPath with a reason on its entry, if you mean it", "it carries %s", why)
+	}
+	if g.o.Remembered != nil {
+		if why, ok := g.o.Remembered()[key.Target]; ok {
+			return g.refuse(Management, key.Target, "set allowManagementPath with a reason on its entry, if you mean it", "it has carried %s", why)
+		}
+	}
+	if len(network.Defaults) == 0 && !g.o.WithoutDefault && spec.Hides != nil {
+		return g.refuse(NoDefault, key.Target, "it goes on by itself once there is one; --allow-without-default-route on a node that has none",
+			"the node has no default route yet, so its management path cannot be told")
+	}
+	return nil
+}
+
+// group looks at every member of the IOMMU group before one of them goes to
+// vfio-pci: the group is viable only when none is left to the kernel.
+func (g *Guard) group(ctx context.Context, key drivers.Key, to drivers.State) error {
+	if key.Kind != dpdk.KindDriver || to != dpdk.Bound("vfio-pci") {
+		return nil
+	}
+	members, err := host.GroupOf(ctx, g.o.Host, string(key.Target))
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if m.Address == string(key.Target) || m.Bridge || m.Driver == "" || m.Driver == "vfio-pci" || m.Driver == "pci-stub" {
+			continue
+		}
+		if g.o.Wanted != nil && g.o.Wanted(drivers.Target(m.Address)) {
+			continue
+		}
+		return g.refuse(Group, key.Target, "give that one to vfio-pci too, or none",
+			"%s is in the same IOMMU group and on %s, so no program could open the group", m.Address, m.Driver)
+	}
+	return nil
+}

@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"context"
+	"strings"
+
+	"eniagent/agent/health"
+	"eniagent/agent/plan"
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/link"
+)
+
+// reportRight reports a function that is as asked, and what ails it all the
+// same. That is told and nothing else: it is no reason to touch the function.
+func (a *Agent) reportRight(ctx context.Context, r request, observed plan.Observed) {
+	v := a.health.Look(ctx, a.c.Host, healthOf(r, observed))
+	condition, reason := Right, ""
+	if len(v.Findings) > 0 {
+		var texts []string
+		for _, f := range v.Findings {
+			texts = append(texts, f.Text)
+		}
+		condition, reason = Degraded, "as asked, but "+strings.Join(texts, "; and ")
+	}
+	if !v.Again.IsZero() {
+		a.wakeAt(v.Again)
+	}
+	a.report(r, condition, reason, describe(observed), 0)
+}
+
+// healthOf is what is looked at of a function that is as asked.
+func healthOf(r request, observed plan.Observed) health.Function {
+	f := health.Function{Target: r.target, Incarnation: r.identity.Incarnation}
+	if b, err := dpdk.Parse(observed[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}].State); err == nil {
+		f.Driver = b.Driver
+	}
+	f.Up = r.goal[drivers.Key{Kind: link.KindAdmin, Target: r.target}] == link.Up
+	return f
+}

@@ -1,0 +1,406 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"eniagent/agent/engine"
+	"eniagent/agent/source"
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+	"eniagent/journal"
+)
+
+// Order is what an operator asks for with agent release, pause and resume.
+type Order struct {
+	Targets []string // addresses, names, MACs or entries
+	All     bool     // release: everything the agent touched, and everything that is asked for
+	Cancel  bool     // release: cancel the order instead
+	Dry     bool     // only say what would be done
+	Who     string
+	Why     string
+}
+
+// OrderEntry is one target of an order, and what is or would be done there.
+type OrderEntry struct {
+	Target    drivers.Target `json:"target"`
+	Entry     string         `json:"entry,omitempty"` // of the desired state that stands for it
+	Condition Condition      `json:"condition"`
+	Reason    string         `json:"reason,omitempty"`
+	Steps     []StepReport   `json:"steps"`
+	// Ordered says that the order stands in the journal.
+	Ordered bool `json:"ordered"`
+}
+
+// OrderReport is what agent release, pause and resume print.
+type OrderReport struct {
+	Action  string       `json:"action"` // "release", "cancel", "pause", "resume"
+	DryRun  bool         `json:"dry_run"`
+	Through string       `json:"through"` // "agent" or "journal"
+	Who     string       `json:"who,omitempty"`
+	Why     string       `json:"why,omitempty"`
+	Entries []OrderEntry `json:"entries"`
+}
+
+// giveBack is how long a release waits for a function before it leaves the
+// rest to the order.
+const (
+	giveBack      = 20 * time.Second
+	giveBackAgain = 50 * time.Millisecond
+)
+
+var errReadOnly = errors.New("nothing may be written now: the agent only observes (--observe), or its journal was damaged (agent journal acknowledge)")
+
+// Release gives functions back, or says what that takes.
+func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
+	report := OrderReport{Action: "release", DryRun: o.Dry, Through: "agent", Who: o.Who, Why: o.Why, Entries: []OrderEntry{}}
+	if !o.Dry && a.readOnly() {
+		return report, errReadOnly
+	}
+	requests, err := a.orderRequests(ctx, o)
+	if err != nil {
+		return report, err
+	}
+	if o.Cancel {
+		return a.cancelRelease(ctx, o, report, requests)
+	}
+	var ordered []drivers.Target
+	for _, r := range requests {
+		e := a.view.releaseEntry(ctx, r, o)
+		if !o.Dry && e.Condition != Refused || e.Ordered {
+			if err := a.orderRelease(ctx, r, o); err != nil {
+				return report, err
+			}
+			ordered, e.Ordered = append(ordered, r.target), true
+		}
+		report.Entries = append(report.Entries, e)
+	}
+	if o.Dry {
+		report.Entries = append(report.Entries, a.restEntries(ctx, o)...)
+		return report, nil
+	}
+	a.carryOut(ctx, ordered)
+	back := true
+	for i, e := range report.Entries {
+		if slices.Contains(ordered, e.Target) {
+			report.Entries[i] = a.outcome(ctx, e)
+		}
+		back = back && report.Entries[i].Condition == Released
+	}
+	if o.All && back {
+		report.Entries = append(report.Entries, a.returnRest(ctx, o)...)
+	}
+	a.Wake()
+	return report, nil
+}
+
+// current is the desired state in force, resolved now.
+func (a *Agent) current(ctx context.Context) []request {
+	a.mu.Lock()
+	entries, remembered := slices.Clone(a.entries), slices.Clone(a.remembered)
+	a.mu.Unlock()
+	return a.view.resolve(ctx, entries, remembered)
+}
+
+// orderRequests are the functions that an order is about, each once.
+func (a *Agent) orderRequests(ctx context.Context, o Order) ([]request, error) {
+	current := a.current(ctx)
+	var targets []drivers.Target
+	for _, name := range o.Targets {
+		t, err := a.view.named(ctx, name, current)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	if o.All {
+		targets = append(targets, a.view.touched(ctx, current, o.Cancel)...)
+	}
+	slices.Sort(targets)
+	var requests []request
+	for _, t := range slices.Compact(targets) {
+		r := request{asked: entry{Interface: source.Interface{Selector: source.Selector{PCI: t}}}, target: t}
+		r.entry = r.asked.String()
+		if i := slices.IndexFunc(current, func(c request) bool { return c.target == t }); i >= 0 {
+			r = current[i]
+		}
+		requests = append(requests, r)
+	}
+	return requests, nil
+}
+
+// named is the function that a person means: by its address, or as an entry of
+// the desired state or a network device is called.
+func (v View) named(ctx context.Context, name string, current []request) (drivers.Target, error) {
+	kind, short, _ := strings.Cut(name, " ")
+	if kind != "pci" && kind != "mac" && kind != "name" || short == "" {
+		short = name
+	}
+	for _, r := range current {
+		s := r.asked.Selector
+		if r.target != "" && (r.entry == name || s.Name == short || s.MAC == strings.ToLower(short) && s.MAC != "") {
+			return r.target, nil
+		}
+	}
+	if t, err := drivers.PCI(short); err == nil {
+		if _, err := host.Identify(ctx, v.Host, t); err != nil {
+			return "", fmt.Errorf("%w: agent inventory lists what is there", err)
+		}
+		return t, nil
+	}
+	links, err := v.Host.Links(ctx)
+	if err != nil {
+		return "", fmt.Errorf("list network devices: %w", err)
+	}
+	selector := source.Selector{Name: short}
+	if strings.Count(short, ":") == 5 {
+		selector = source.Selector{MAC: strings.ToLower(short)}
+	}
+	t, err := v.find(ctx, selector, links, nil)
+	if err != nil {
+		return "", fmt.Errorf("%w: want a PCI address, a network device or an entry of agent status", err)
+	}
+	return t, nil
+}
+
+// touched are the functions that the agent changed in this boot, or is asked
+// to change; or those under an order to release.
+func (v View) touched(ctx context.Context, current []request, ordered bool) (targets []drivers.Target) {
+	for _, c := range v.Records.Controls() {
+		if c.Action == orderReleased && ordered || c.Action == orderAdopted && !ordered {
+			targets = append(targets, c.Target)
+		}
+	}
+	if ordered {
+		return targets
+	}
+	for _, r := range current {
+		targets = append(targets, r.target)
+	}
+	for _, b := range v.Records.Baselines() {
+		targets = append(targets, b.Key.Target)
+	}
+	return slices.DeleteFunc(targets, func(t drivers.Target) bool {
+		_, pci := t.PCIAddress()
+		return !pci || v.gone(ctx, t)
+	})
+}
+
+// releaseEntry is what an order to release would do. For everything, a function
+// that the agent never touched is left as it is.
+func (v View) releaseEntry(ctx context.Context, r request, o Order) OrderEntry {
+	e := OrderEntry{Target: r.target, Steps: []StepReport{}, Ordered: r.order != nil}
+	if !r.ordered() {
+		e.Entry = r.entry
+	}
+	if r.order == nil {
+		r = v.underOrder(ctx, r, o)
+	}
+	p := v.planEntry(ctx, r)
+	e.Condition, e.Reason, e.Steps = p.Condition, p.Reason, p.Steps
+	if r.err != nil && e.Ordered {
+		e.Condition = r.condition
+	}
+	if e.Condition == Released && !e.Ordered {
+		e.Reason = "it is back already, and will be left alone"
+	}
+	return e
+}
+
+// underOrder is the request as it will be once the order stands.
+func (v View) underOrder(ctx context.Context, r request, o Order) request {
+	c := journal.Control{Action: orderReleased, Target: r.target, Who: o.Who, Why: o.Why, Facts: map[string]string{}}
+	if o.All && !v.everTouched(r.target) {
+		c.Facts[factLetGo] = "true"
+	}
+	r.order, r.err, r.first = &c, nil, nil
+	v.ask(ctx, &r)
+	return r
+}
+
+// everTouched says whether the agent changed the target in this boot, or was
+// told what to give it back to.
+func (v View) everTouched(t drivers.Target) bool {
+	_, adopted := v.Records.Control(orderAdopted, t)
+	return adopted || slices.ContainsFunc(v.Records.Baselines(), func(b journal.Baseline) bool {
+		_, ok := v.Records.Baseline(b.Key)
+		return ok && b.Key.Target == t
+	})
+}
+
+// orderRelease gives the order, unless it stands already. What failed before is
+// tried again: a person asks.
+func (a *Agent) orderRelease(ctx context.Context, r request, o Order) error {
+	concerned := func(t drivers.Target) bool { return t == r.target }
+	a.drifts.askedAnew(concerned, r.target)
+	if _, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
+		return slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return k.Target == r.target })
+	}); err != nil {
+		return err
+	}
+	if r.order != nil {
+		return nil
+	}
+	c, err := a.view.orderFor(ctx, orderReleased, r.target, o.Who, o.Why)
+	if err != nil {
+		return err
+	}
+	c.Facts[factEntries] = digestsOf(a.current(ctx), r.target)
+	if under := a.view.underOrder(ctx, r, o); under.letGo() {
+		c.Facts[factLetGo] = "true"
+	}
+	if err := a.c.Journal.SetControl(ctx, c); err != nil {
+		return err
+	}
+	level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "msg", "order to release")
+	return nil
+}
+
+// cancelRelease ends orders to release: what is asked holds again.
+func (a *Agent) cancelRelease(ctx context.Context, o Order, report OrderReport, requests []request) (OrderReport, error) {
+	report.Action = "cancel"
+	for _, r := range requests {
+		if _, ok := a.c.Journal.Control(orderReleased, r.target); !ok {
+			return report, fmt.Errorf("%s is under no order to release: agent status shows those that are", r.target)
+		}
+		if !o.Dry {
+			if _, err := a.c.Journal.ClearControl(ctx, orderReleased, r.target); err != nil {
+				return report, err
+			}
+			level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "msg", "order to release is cancelled")
+		}
+		report.Entries = append(report.Entries, a.view.cancelled(ctx, r))
+	}
+	a.Wake()
+	return report, nil
+}
+
+// cancelled is how a function stands once its order is cancelled.
+func (v View) cancelled(ctx context.Context, r request) OrderEntry {
+	e := OrderEntry{Target: r.target, Condition: Released, Reason: "nothing asks for it: it is left as it is", Steps: []StepReport{}}
+	if r.ordered() {
+		return e
+	}
+	r.order, r.err = nil, nil
+	v.ask(ctx, &r)
+	p := v.planEntry(ctx, r)
+	e.Entry, e.Condition, e.Reason, e.Steps = r.entry, p.Condition, p.Reason, p.Steps
+	return e
+}
+
+// carryOut works on functions under orders until each is back, or cannot be
+// for now; the orders stand for the rest.
+func (a *Agent) carryOut(ctx context.Context, targets []drivers.Target) {
+	ctx, cancel := context.WithTimeoutCause(ctx, giveBack, errors.New("left to the order"))
+	defer cancel()
+	done := make(chan struct{})
+	for _, t := range targets {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for a.attend(ctx, t) {
+				select {
+				case <-time.After(giveBackAgain):
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+	}
+	for range targets {
+		<-done
+	}
+}
+
+// attend works once on a function under an order, and says whether to look
+// again soon.
+func (a *Agent) attend(ctx context.Context, t drivers.Target) bool {
+	current := a.current(ctx)
+	i := slices.IndexFunc(current, func(r request) bool { return r.target == t })
+	if i < 0 || current[i].letGo() || current[i].err != nil {
+		return false
+	}
+	r := current[i]
+	if _, ok := a.view.paused(t); ok {
+		return false
+	}
+	worked := make(chan struct{})
+	var began bool
+	if op, held := a.holder(t); !held {
+		began = a.work(ctx, []drivers.Target{t}, func() { defer close(worked); a.settle(ctx, r) })
+	} else if op.State == journal.Quarantined {
+		return false
+	} else {
+		began = a.work(ctx, op.Targets(), func() { defer close(worked); a.resume(ctx, op.ID) })
+	}
+	if !began {
+		return true // the loop is at it
+	}
+	select {
+	case <-worked:
+	case <-ctx.Done():
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stuck := []Condition{Refused, Held, Fenced, Failed, Quarantined, Waiting}
+	return !slices.Contains(stuck, a.reports[r.entry].Condition)
+}
+
+// outcome is how a function under an order stands now.
+func (a *Agent) outcome(ctx context.Context, e OrderEntry) OrderEntry {
+	for _, r := range a.current(ctx) {
+		if r.target != e.Target {
+			continue
+		}
+		p := a.view.planEntry(ctx, r)
+		e.Condition, e.Reason = p.Condition, p.Reason
+		a.mu.Lock()
+		last, ok := a.reports[r.entry]
+		a.mu.Unlock()
+		if ok && p.Condition == Pending && last.Reason != "" && last.Condition != Released {
+			e.Condition, e.Reason = last.Condition, last.Reason
+		}
+		if e.Condition == Released && !r.letGo() {
+			e.Condition, e.Reason = Pending, "it is back, and the journal does not have that yet"
+		}
+	}
+	return e
+}
+
+// result turns what became of an operation into how its target stands.
+func (e *OrderEntry) result(r engine.Result) {
+	if r.Outcome == engine.Done {
+		e.Condition = Released
+		return
+	}
+	e.Condition = conditionOf(r.Err)
+	if r.Outcome == engine.Quarantined {
+		e.Condition = Quarantined
+	}
+	if r.Err != nil {
+		e.Reason = r.Err.Error()
+	}
+}
+
+// Query is the order as the parameters of a request on the control socket.
+func (o Order) Query() url.Values {
+	return url.Values{
+		"target": o.Targets, "all": {strconv.FormatBool(o.All)}, "cancel": {strconv.FormatBool(o.Cancel)},
+		"dry": {strconv.FormatBool(o.Dry)}, "who": {o.Who}, "why": {o.Why},
+	}
+}
+
+func orderOf(q url.Values) Order {
+	is := func(name string) bool { return q.Get(name) == "true" }
+	return Order{
+		Targets: q["target"], All: is("all"), Cancel: is("cancel"), Dry: is("dry"), Who: q.Get("who"), Why: q.Get("why"),
+	}
+}

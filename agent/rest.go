@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/go-kit/log/level"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+	"eniagent/drivers/module"
+	"eniagent/journal"
+)
+
+// rest are the baselines of what the agent changed beside functions, modules
+// and their parameters, in an order to give them back: parameters first, then
+// the module that was loaded last.
+func (v View) rest() []journal.Baseline {
+	bs := slices.DeleteFunc(v.Records.Baselines(), func(b journal.Baseline) bool {
+		_, valid := v.Records.Baseline(b.Key)
+		_, pci := b.Key.Target.PCIAddress()
+		return pci || !valid || b.Unknown
+	})
+	slices.SortStableFunc(bs, func(a, b journal.Baseline) int {
+		if am, bm := a.Key.Kind == module.Kind, b.Key.Kind == module.Kind; am != bm {
+			if am {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(b.Created.UnixNano(), a.Created.UnixNano())
+	})
+	return bs
+}
+
+// restEntries are what giving back the rest would do.
+func (a *Agent) restEntries(ctx context.Context, o Order) []OrderEntry {
+	var entries []OrderEntry
+	if !o.All || o.Cancel {
+		return nil
+	}
+	for _, b := range a.view.rest() {
+		e := OrderEntry{Target: b.Key.Target, Condition: Released, Steps: []StepReport{}}
+		if now := a.view.observer().Observe(ctx, b.Key); !now.Is(b.State) {
+			e.Condition = Pending
+			e.Steps = append(e.Steps, StepReport{Kind: b.Key.Kind, Target: b.Key.Target, From: drivers.State(now.String()), To: b.State})
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// returnRest gives back the modules and parameters, once no function needs
+// them. A module that something else uses by now is left to it.
+func (a *Agent) returnRest(ctx context.Context, o Order) (entries []OrderEntry) {
+	if c, ok := a.view.paused(); ok {
+		return []OrderEntry{{Condition: Paused, Reason: pausedText(c), Steps: []StepReport{}}}
+	}
+	select {
+	case a.modules <- struct{}{}:
+		defer func() { <-a.modules }()
+	case <-ctx.Done():
+		return nil
+	}
+	left := a.view.rest()
+	for progress := true; progress; {
+		progress = false
+		// A module is free once those that use it are gone: again, until none is.
+		left = slices.DeleteFunc(left, func(b journal.Baseline) bool {
+			if a.usersOf(ctx, b.Key) != "" {
+				return false
+			}
+			entries, progress = append(entries, a.returnOne(ctx, b, o)), true
+			return true
+		})
+	}
+	for _, b := range left {
+		entries = append(entries, OrderEntry{
+			Target: b.Key.Target, Condition: Released, Steps: []StepReport{},
+			Reason: "left loaded: " + a.usersOf(ctx, b.Key),
+		})
+	}
+	return entries
+}
+
+// usersOf says who uses a module that is loaded; "" when nobody does.
+func (a *Agent) usersOf(ctx context.Context, k drivers.Key) string {
+	name, ok := k.Target.ModuleName()
+	if !ok || !a.view.observer().Observe(ctx, k).Is(module.Loaded) {
+		return ""
+	}
+	n, err := a.c.Host.Read(ctx, host.SysModule+name+"/refcnt")
+	switch {
+	case err != nil:
+		return "the kernel does not say whether it is in use, so it cannot be unloaded"
+	case n != "0":
+		return fmt.Sprintf("it has %s users", n)
+	}
+	return ""
+}
+
+func (a *Agent) returnOne(ctx context.Context, b journal.Baseline, o Order) OrderEntry {
+	e := OrderEntry{Target: b.Key.Target, Condition: Released, Steps: []StepReport{}}
+	now := a.view.observer().Observe(ctx, b.Key)
+	if !now.Is(b.State) {
+		if now.Presence != drivers.Present {
+			e.Condition, e.Reason = Pending, fmt.Sprintf("%s is %s", b.Key, now)
+			return e
+		}
+		e.result(a.engine.Run(ctx, draftOf(b.Key, now.State, b.State), journal.Reason{Source: ReleaseSource, Object: o.Why}))
+	}
+	if e.Condition == Released {
+		_, err := a.c.Journal.DropBaselines(ctx, func(d journal.Baseline) bool { return d.Key == b.Key })
+		level.Info(a.logger).Log("target", b.Key.Target, "err", err, "msg", "given back")
+	}
+	return e
+}

@@ -1,0 +1,146 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"eniagent/drivers"
+)
+
+// FunctionOf is the PCI function behind a link; "" when there is none.
+func FunctionOf(ctx context.Context, r Reader, l Link) drivers.Target {
+	for _, p := range []string{SysNet + l.Name, SysNet + l.Name + "/device"} {
+		if device, err := r.Readlink(ctx, p); err == nil {
+			if t := LastPCI(device); t != "" {
+				return t
+			}
+		}
+	}
+	t := drivers.Target(l.Bus)
+	if _, ok := t.PCIAddress(); ok {
+		return t
+	}
+	return ""
+}
+
+// Member is a function of an IOMMU group.
+type Member struct {
+	Address string
+	Driver  string // "" when it has none
+	Bridge  bool   // bridges do not count for the group's viability
+}
+
+// classBridge is the class of PCI-to-PCI bridges, whatever their interface.
+const classBridge = "0x0604"
+
+// GroupOf are the members of a function's IOMMU group, itself included; none
+// when it has no group.
+func GroupOf(ctx context.Context, r Reader, address string) ([]Member, error) {
+	group, err := r.Readlink(ctx, Attr(address, "iommu_group"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read IOMMU group of %s: %w", address, err)
+	}
+	addresses, err := r.List(ctx, "/sys/kernel/iommu_groups/"+path.Base(group)+"/devices")
+	if err != nil {
+		return nil, fmt.Errorf("list IOMMU group of %s: %w", address, err)
+	}
+	var members []Member
+	for _, a := range addresses {
+		driver, err := DriverOf(ctx, r, a)
+		if err != nil && !errors.Is(err, drivers.ErrGone) {
+			return nil, err
+		}
+		class, err := r.Read(ctx, Attr(a, "class"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read class of %s: %w", a, err)
+		}
+		members = append(members, Member{Address: a, Driver: driver, Bridge: strings.HasPrefix(class, classBridge)})
+	}
+	return members, nil
+}
+
+// NodeOf is the device node that a program opens to use a function on a
+// userspace driver; "" when there is none.
+func NodeOf(ctx context.Context, r Reader, address, driver string) (string, error) {
+	if driver == "vfio-pci" {
+		group, err := r.Readlink(ctx, Attr(address, "iommu_group"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("read IOMMU group of %s: %w", address, err)
+		}
+		return "/dev/vfio/" + path.Base(group), nil
+	}
+	names, err := r.List(ctx, Attr(address, "uio"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(names) == 0 {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list uio of %s: %w", address, err)
+	}
+	return "/dev/" + names[0], nil
+}
+
+// HoldersOf finds who has a vfio or uio node open, by node: "dpdk-testpmd (pid
+// 17, pod 6f1c...)". Processes that this one may not look into are not seen.
+func HoldersOf(ctx context.Context, r Reader) map[string][]string {
+	holders := map[string][]string{}
+	pids, err := r.List(ctx, "/proc")
+	if err != nil {
+		return holders
+	}
+	for _, pid := range pids {
+		if _, err := strconv.Atoi(pid); err != nil {
+			continue
+		}
+		fds, err := r.List(ctx, "/proc/"+pid+"/fd")
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			to, err := r.Readlink(ctx, "/proc/"+pid+"/fd/"+fd)
+			if err != nil || !strings.HasPrefix(to, "/dev/vfio/") && !strings.HasPrefix(to, "/dev/uio") || to == "/dev/vfio/vfio" {
+				continue
+			}
+			holders[to] = append(holders[to], holder(ctx, r, pid))
+		}
+	}
+	return holders
+}
+
+func holder(ctx context.Context, r Reader, pid string) string {
+	name, err := r.Read(ctx, "/proc/"+pid+"/comm")
+	if err != nil {
+		name = "?"
+	}
+	where := "pid " + pid
+	if cgroup, err := r.Read(ctx, "/proc/"+pid+"/cgroup"); err == nil {
+		where += podIn(cgroup)
+	}
+	return name + " (" + where + ")"
+}
+
+// podIn reads the pod's uid out of a cgroup path: the kubelet names its groups
+// "pod<uid>" (cgroupfs) or "kubepods-...-pod<uid>.slice" (systemd).
+func podIn(cgroup string) string {
+	for part := range strings.FieldsFuncSeq(cgroup, func(r rune) bool { return r == '/' || r == '\n' }) {
+		at := strings.LastIndex(part, "pod")
+		if at < 0 || !strings.Contains(cgroup, "kubepods") || strings.HasPrefix(part[at:], "pods") {
+			continue
+		}
+		uid := strings.TrimSuffix(part[at+len("pod"):], ".slice")
+		if len(uid) >= 32 {
+			return ", pod " + strings.ReplaceAll(uid, "_", "-")
+		}
+	}
+	return ""
+}

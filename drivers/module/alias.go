@@ -1,0 +1,105 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// ByAlias names the kernel drivers that would take a function if nothing said
+// otherwise: those whose module has an alias for its modalias, in modules.alias
+// or, built in, in modules.builtin.modinfo. Userspace drivers are not among
+// them, whose aliases have another prefix.
+func ByAlias(ctx context.Context, r host.Reader, t drivers.Target) ([]string, error) {
+	address, ok := t.PCIAddress()
+	if !ok {
+		return nil, fmt.Errorf("%q: %w", t, drivers.ErrIllegal)
+	}
+	modalias, err := r.Read(ctx, host.Attr(address, "modalias"))
+	if err != nil {
+		return nil, fmt.Errorf("read modalias of %s: %w", t, err)
+	}
+	release, err := host.KernelRelease(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	dir := "/lib/modules/" + release + "/"
+	text, err := optional(ctx, r, dir+"modules.alias")
+	if err != nil {
+		return nil, err
+	}
+	builtin, err := optional(ctx, r, dir+"modules.builtin.modinfo")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, m := range append(aliases(text), builtinAliases(builtin)...) {
+		// A pattern that is malformed matches nothing.
+		if hit, err := path.Match(m.pattern, modalias); err != nil || !hit {
+			continue
+		}
+		name, err := driverOf(ctx, r, m.module)
+		if err != nil {
+			return nil, err
+		}
+		if !drivers.Userspace(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// match is one alias of a module.
+type match struct{ pattern, module string }
+
+// aliases reads lines such as "alias pci:v00008086d000010C9sv*sd*bc*sc*i* igb".
+func aliases(text string) (all []match) {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 3 && words[0] == "alias" && strings.HasPrefix(words[1], "pci:") {
+			all = append(all, match{words[1], words[2]})
+		}
+	}
+	return all
+}
+
+// builtinAliases reads records such as "virtio_pci.alias=pci:v00001AF4d*sv*sd*bc*sc*i*",
+// which end in a NUL (Documentation/kbuild/kbuild.rst).
+func builtinAliases(text string) (all []match) {
+	for record := range strings.SplitSeq(text, "\x00") {
+		name, pattern, ok := strings.Cut(record, ".alias=")
+		if ok && strings.HasPrefix(pattern, "pci:") {
+			all = append(all, match{pattern, name})
+		}
+	}
+	return all
+}
+
+// driverOf is the name under which a module registers its PCI driver. Loaded,
+// the kernel tells; else it is the module's, with either of the two characters.
+func driverOf(ctx context.Context, r host.Reader, module string) (string, error) {
+	name := canonical(module)
+	links, err := r.List(ctx, host.SysModule+name+"/drivers")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read drivers of module %s: %w", name, err)
+	}
+	for _, l := range links {
+		if driver, ok := strings.CutPrefix(l, "pci:"); ok {
+			return driver, nil
+		}
+	}
+	for _, driver := range []string{name, strings.ReplaceAll(name, "_", "-")} {
+		if _, err := r.Inode(ctx, host.PCIDrivers+driver); err == nil {
+			return driver, nil
+		}
+	}
+	return name, nil
+}
