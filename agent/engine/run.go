@@ -347,7 +347,9 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 	case recovery.Quarantine:
 		return e.quarantine(ctx, op, errors.New(j.Why))
 	case recovery.Keep:
-		e.note(op, errors.New(j.Why))
+		if op.LastError == "" { // else the root cause is worth more
+			e.note(op, errors.New(j.Why))
+		}
 		return Result{Operation: op.ID, Outcome: Kept, Err: errors.New(j.Why)}
 	case recovery.Revert:
 		if op.State == journal.Intent {
