@@ -122,6 +122,9 @@ func New(c Config) *Agent {
 	}
 	a.health, a.breakers = health.New(), newBreakers()
 	a.drifts = newDrifts(driftTotal(c.Registry))
+	for _, op := range c.Journal.Operations() {
+		a.unjudged[op.ID] = true
+	}
 	a.guard = a.newGuard()
 	e.Guard, a.view.Guard = a.guard, a.guard
 	a.metrics = newMetrics(c.Registry, a)
@@ -161,9 +164,6 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 		return fmt.Errorf("take over from the last boot: %w", err)
 	}
 	a.restore()
-	for _, op := range a.c.Journal.Operations() {
-		a.unjudged[op.ID] = true
-	}
 	updates, err := a.c.Source.Updates(ctx)
 	if err != nil {
 		return fmt.Errorf("open source: %w", err)
