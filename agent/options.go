@@ -103,6 +103,13 @@ func (o Options) Validate() error {
 	if o.Listen != "" && !hostPort(o.Listen) {
 		bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")
 	}
+	for flag, addresses := range map[string][]string{"node-address": o.NodeAddresses, "keep-reachable": o.KeepReachable} {
+		for _, a := range addresses {
+			if net.ParseIP(a) == nil {
+				bad(flag, a, "want an IP address, such as 10.0.0.5 or fd00::5")
+			}
+		}
+	}
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, o.LogLevel) {
 		bad("log-level", o.LogLevel, "want one of %s", strings.Join(levels, ", "))
 	}

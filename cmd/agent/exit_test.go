@@ -195,7 +195,7 @@ func TestAllFlagsAtOnce(t *testing.T) {
 	}
 	code, out, errs := command(t, "run", "-o", "xml", "--interval", "999ms", "--shutdown-timeout", "11m", "--write-timeout", "0s",
 		"--lock-timeout", "-1s", "--config", open, "--state-dir", filepath.Join(link, "below"), "--root", "a/../b", "--listen", "127.0.0.1:99999",
-		"--log-level", "loud", "--log-format", "xml", "--simulate-state", "/a/../b")
+		"--log-level", "loud", "--log-format", "xml", "--simulate-state", "/a/../b", "--node-address", "10.0.0.5,node7")
 	if code != 2 || out != "" {
 		t.Errorf("exit code %d, output %q", code, out)
 	}
@@ -210,6 +210,7 @@ func TestAllFlagsAtOnce(t *testing.T) {
 		"--root a/../b: want an absolute path",
 		"--simulate-state /a/../b: want a path without",
 		"--listen 127.0.0.1:99999: want host:port, such as 127.0.0.1:9810, or nothing",
+		"--node-address node7: want an IP address, such as 10.0.0.5 or fd00::5",
 		"--log-level loud: want one of debug, info, warn, error",
 		"--log-format xml: want one of logfmt, json",
 	} {
@@ -217,8 +218,8 @@ func TestAllFlagsAtOnce(t *testing.T) {
 			t.Errorf("not told: %s", want)
 		}
 	}
-	if n := strings.Count(errs, "\n"); n != 12 {
-		t.Errorf("%d lines, want 12:\n%s", n, errs)
+	if n := strings.Count(errs, "\n"); n != 13 {
+		t.Errorf("%d lines, want 13:\n%s", n, errs)
 	}
 }
 
