@@ -102,6 +102,9 @@ func (s *boltStore) commit(rows []write) error {
 	if s.dead {
 		return fmt.Errorf("commit: %w", ErrClosed)
 	}
+	if err := s.there(); err != nil {
+		return err
+	}
 	s.dead = true
 	err := guard("commit", func() error {
 		err := s.db.Update(func(tx *bolt.Tx) error { return putRows(tx, rows) })
@@ -109,6 +112,19 @@ func (s *boltStore) commit(rows []write) error {
 		return err
 	})
 	return err
+}
+
+// there says whether the path still names the file that is open. A commit to a
+// file without a name is durable for nobody.
+func (s *boltStore) there() error {
+	open, err := s.file.Stat()
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", s.path, err)
+	}
+	if named, err := os.Lstat(s.path); err != nil || !os.SameFile(open, named) {
+		return fmt.Errorf("%s: %w", s.path, ErrRemoved)
+	}
+	return nil
 }
 
 func putRows(tx *bolt.Tx, rows []write) error {

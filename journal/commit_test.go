@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -316,5 +318,29 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 	}
 	if len(crashes) != 40 {
 		t.Fatalf("%d boundaries", len(crashes))
+	}
+}
+
+// TestRemovedUnderTheAgent: a file without a name keeps nothing for the next
+// start, so nothing may be begun on the strength of it.
+func TestRemovedUnderTheAgent(t *testing.T) {
+	for name, take := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"replaced": func(path string) error {
+			return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600))
+		},
+		"with its directory": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := filePlace(t)
+			j := p.open(t)
+			begin(t, j, 1, "1")
+			ok(t, take(filepath.Join(p.dir, FileName)))
+			_, err := j.Begin(context.Background(), operation(2, "1"), nil)
+			wantErr(t, err, ErrRemoved)
+			wantErr(t, err, ErrIndeterminate)
+			wantErr(t, j.Err(), ErrIndeterminate)
+			wantErr(t, j.Close(), ErrIndeterminate)
+		})
 	}
 }

@@ -29,6 +29,9 @@ var (
 	// unknown whether its records are durable, and by every change after that.
 	// The caller must not touch the host; the next start reads the truth.
 	ErrIndeterminate = errors.New("outcome of a journal commit is unknown")
+	// ErrRemoved is returned, with ErrIndeterminate, when the file was removed or
+	// replaced under the agent: what it committed would be found by nobody.
+	ErrRemoved = errors.New("journal was removed or replaced while it was open")
 	// ErrClosed is returned by changes after Close.
 	ErrClosed = errors.New("journal is closed")
 	// ErrClaimed is returned by Begin when an open or quarantined operation, or
