@@ -65,61 +65,75 @@ func (e *UsageError) Unwrap() error { return e.Err }
 // Validate looks at every option and returns all that is wrong as one
 // *UsageError, each with the flag, the value and what to give instead.
 func (o Options) Validate() error {
-	var errs []error
-	bad := func(flag string, value any, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("--%s %v: %s", flag, value, fmt.Sprintf(format, args...)))
+	var p problems
+	p.span("interval", o.Interval, time.Second)
+	p.span("shutdown-timeout", o.ShutdownTimeout, time.Second)
+	p.span("write-timeout", o.WriteTimeout, time.Second)
+	p.span("lock-timeout", o.LockTimeout, 0)
+	o.validatePaths(&p)
+	if o.Listen != "" && !hostPort(o.Listen) {
+		p.bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")
 	}
-	span := func(flag string, d, low, high time.Duration) {
-		if d < low || d > high {
-			bad(flag, d, "want %s to %s", low, high)
-		}
+	p.addresses("node-address", o.NodeAddresses)
+	p.addresses("keep-reachable", o.KeepReachable)
+	p.oneOf("log-level", o.LogLevel, "debug", "info", "warn", "error")
+	p.oneOf("log-format", o.LogFormat, "logfmt", "json")
+	if len(p) > 0 {
+		return &UsageError{errors.Join(p...)}
 	}
-	span("interval", o.Interval, time.Second, 10*time.Minute)
-	span("shutdown-timeout", o.ShutdownTimeout, time.Second, 10*time.Minute)
-	span("write-timeout", o.WriteTimeout, time.Second, 10*time.Minute)
-	span("lock-timeout", o.LockTimeout, 0, 10*time.Minute)
-	for _, p := range []struct{ flag, path string }{
+	return nil
+}
+
+func (o Options) validatePaths(p *problems) {
+	for _, v := range []struct{ flag, path string }{
 		{"config", o.ConfigFile}, {"state-dir", o.StateDir}, {"root", o.Root}, {"simulate-state", o.Simulate},
 	} {
-		if p.path == "" && p.flag == "simulate-state" {
+		if v.path == "" && v.flag == "simulate-state" {
 			continue
 		}
-		if p.flag != "state-dir" && filepath.Dir(p.path) == filepath.Clean(o.StateDir) {
+		if v.flag != "state-dir" && filepath.Dir(v.path) == filepath.Clean(o.StateDir) {
 			continue // what is wrong with the way there is said once
 		}
-		if err := CheckPath(p.path); err != nil {
-			bad(p.flag, p.path, "%v", err)
+		if err := CheckPath(v.path); err != nil {
+			p.bad(v.flag, v.path, "%v", err)
 		}
 	}
 	if err := checkOwner(o.StateDir); err != nil {
-		bad("state-dir", o.StateDir, "%v", err)
+		p.bad("state-dir", o.StateDir, "%v", err)
 	}
 	if err := checkConfig(o.ConfigFile); err != nil {
-		bad("config", o.ConfigFile, "%v", err)
+		p.bad("config", o.ConfigFile, "%v", err)
 	}
 	if long := len(o.SocketPath()) - maxSocketPath; long > 0 {
-		bad("state-dir", o.StateDir, "is %d bytes too long for the control socket in it", long)
+		p.bad("state-dir", o.StateDir, "is %d bytes too long for the control socket in it", long)
 	}
-	if o.Listen != "" && !hostPort(o.Listen) {
-		bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")
+}
+
+// problems are what is wrong with the flags.
+type problems []error
+
+func (p *problems) bad(flag string, value any, format string, args ...any) {
+	*p = append(*p, fmt.Errorf("--%s %v: %s", flag, value, fmt.Sprintf(format, args...)))
+}
+
+func (p *problems) span(flag string, d, low time.Duration) {
+	if high := 10 * time.Minute; d < low || d > high {
+		p.bad(flag, d, "want %s to %s", low, high)
 	}
-	for flag, addresses := range map[string][]string{"node-address": o.NodeAddresses, "keep-reachable": o.KeepReachable} {
-		for _, a := range addresses {
-			if net.ParseIP(a) == nil {
-				bad(flag, a, "want an IP address, such as 10.0.0.5 or fd00::5")
-			}
+}
+
+func (p *problems) addresses(flag string, addresses []string) {
+	for _, a := range addresses {
+		if net.ParseIP(a) == nil {
+			p.bad(flag, a, "want an IP address, such as 10.0.0.5 or fd00::5")
 		}
 	}
-	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, o.LogLevel) {
-		bad("log-level", o.LogLevel, "want one of %s", strings.Join(levels, ", "))
+}
+
+func (p *problems) oneOf(flag, value string, want ...string) {
+	if !slices.Contains(want, value) {
+		p.bad(flag, value, "want one of %s", strings.Join(want, ", "))
 	}
-	if formats := []string{"logfmt", "json"}; !slices.Contains(formats, o.LogFormat) {
-		bad("log-format", o.LogFormat, "want one of %s", strings.Join(formats, ", "))
-	}
-	if len(errs) > 0 {
-		return &UsageError{errors.Join(errs...)}
-	}
-	return nil
 }
 
 // maxSocketPath is sizeof(sun_path) without its NUL, unix(7).
