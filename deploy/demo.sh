@@ -12,7 +12,6 @@ finish() {
 	rm -rf "$dir"
 }
 trap finish EXIT
-export XDG_STATE_HOME=$dir
 args=(--simulate --state-dir "$dir")
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*" | if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9]*m//g'; fi; }

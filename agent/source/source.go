@@ -68,10 +68,6 @@ type Source interface {
 	Updates(ctx context.Context) (<-chan Update, error)
 }
 
-// UserspaceDrivers hand the function to a program: it has no netdev, so an
-// MTU or an admin state cannot be asked of it.
-func UserspaceDrivers() []string { return []string{"vfio-pci", "uio_pci_generic", "igb_uio"} }
-
 // Problem is one thing wrong with a source, placed so that an editor can jump
 // to it.
 type Problem struct {

@@ -3,7 +3,6 @@ package file
 import (
 	"net"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -118,7 +117,7 @@ func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields 
 			"a released interface gets its baseline back; remove "+strings.Join(asked, ", "))
 	case e.State == source.Configured && len(asked) == 0:
 		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up or mtu, or \"state: released\"")
-	case len(link) > 0 && slices.Contains(source.UserspaceDrivers(), e.Driver):
+	case len(link) > 0 && drivers.Userspace(e.Driver):
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
 			"this driver leaves no network interface to configure; remove "+strings.Join(link, ", "))
 	}
@@ -143,7 +142,7 @@ func present(fields map[string]field, names []string) []string {
 // vfio_pci for vfio-pci.
 func misnamed(driver string) string {
 	plain := func(s string) string { return strings.ReplaceAll(s, "-", "_") }
-	for _, d := range source.UserspaceDrivers() {
+	for _, d := range drivers.UserspaceDrivers() {
 		if d != driver && plain(d) == plain(driver) {
 			return d
 		}

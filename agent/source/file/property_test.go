@@ -64,7 +64,7 @@ func interfaces() *rapid.Generator[source.Interface] {
 		case 0:
 			i.State = source.Released
 		case 1:
-			i.Driver = rapid.SampledFrom(source.UserspaceDrivers()).Draw(t, "driver")
+			i.Driver = rapid.SampledFrom(drivers.UserspaceDrivers()).Draw(t, "driver")
 		case 2:
 			i.Driver = rapid.SampledFrom([]string{"", "ena", "mlx5_core", "8139too"}).Draw(t, "driver")
 			i.MTU = rapid.SampledFrom([]int{0, 68, 1500, 65535}).Draw(t, "mtu")
