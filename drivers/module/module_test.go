@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"eniagent/drivers"
@@ -167,22 +168,24 @@ func TestObserve(t *testing.T) {
 
 // TestComing is a module whose load has not come back.
 func TestComing(t *testing.T) {
-	k := sim.New(sim.DefaultNode())
-	if err := k.Inject(sim.Fault{Label: "load", Hang: true}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if err := New(k).Apply(ctx, "module/uio", Loaded); !errors.Is(err, drivers.ErrFenced) {
-		t.Fatalf("%v, want ErrFenced", err)
-	}
-	if fenced, err := k.Fenced("module/uio"); !fenced || err != nil {
-		t.Errorf("fenced %t, %v", fenced, err)
-	}
-	k.Thaw()
-	if got := New(k).Observe(t.Context(), "module/uio"); !got.Is(Loaded) {
-		t.Errorf("after all: %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) { // the deadline comes when nothing else can happen
+		k := sim.New(sim.DefaultNode())
+		if err := k.Inject(sim.Fault{Label: "load", Hang: true}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := New(k).Apply(ctx, "module/uio", Loaded); !errors.Is(err, drivers.ErrFenced) {
+			t.Fatalf("%v, want ErrFenced", err)
+		}
+		if fenced, err := k.Fenced("module/uio"); !fenced || err != nil {
+			t.Errorf("fenced %t, %v", fenced, err)
+		}
+		k.Thaw()
+		if got := New(k).Observe(t.Context(), "module/uio"); !got.Is(Loaded) {
+			t.Errorf("after all: %q", got)
+		}
+	})
 }
 
 // TestSomebodyElseLoads is a module that comes between the look and the load.
