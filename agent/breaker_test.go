@@ -118,6 +118,52 @@ func TestWhatIsHeldByAProgramIsNotHeldBack(t *testing.T) {
 	})
 }
 
+// strict lets an operation begin, and nothing after that.
+type strict struct{ tried atomic.Int64 }
+
+var errRule = fmt.Errorf("a rule: %w", drivers.ErrRefused)
+
+func (s *strict) MayDrive(_ context.Context, observed plan.Observed, goal plan.Goal) error {
+	key := drivers.Key{Kind: dpdk.KindDriver, Target: portA}
+	if _, ok := goal[key]; !ok || s.tried.Add(1) <= 3 { // planned, begun, driven
+		return nil
+	}
+	return errRule
+}
+
+func (s *strict) MayStep(_ context.Context, step drivers.Step) error {
+	if step.Key.Target != portA {
+		return nil
+	}
+	return errRule
+}
+
+// TestWhatStaysOpenIsLookedAtEverMoreSeldom: a rule may forbid for days what an
+// operation was begun for.
+func TestWhatStaysOpenIsLookedAtEverMoreSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		settled(100 * time.Millisecond)
+		g := &strict{}
+		n.agent.engine.Guard, n.agent.view.Guard = g, g
+		defer n.halt()
+		n.want(pci(portA, "vfio-pci"))
+		settled(time.Second)
+		n.expect("pci 0000:02:00.0=changing")
+		before := g.tried.Load()
+		settled(time.Hour)
+		passes := int64(time.Hour / n.agent.c.Interval)
+		if tried := g.tried.Load() - before; tried < passes || tried > passes+25 {
+			t.Errorf("looked at %d times within an hour, of which %d by full passes", tried, passes)
+		}
+		op := n.agent.c.Journal.Operations()[0]
+		if op.Attempts > 3 {
+			t.Errorf("%d attempts were counted", op.Attempts)
+		}
+	})
+}
+
 func TestChangedDesiredStateClosesABreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, guard, _ := guarded(t)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/engine"
@@ -24,7 +25,10 @@ const (
 	retryFenced  = 500 * time.Millisecond
 	retryHeld    = 500 * time.Millisecond
 	retryBlocked = 200 * time.Millisecond
+	// What stays open for another reason, such as a rule, is looked at ever more
+	// seldom; doubled, with jitter.
 	retryKept    = 2 * time.Second
+	retryKeptMax = 5 * time.Minute
 )
 
 // pass looks at everything once: resolve, then a worker for each function that
@@ -232,13 +236,18 @@ func (a *Agent) judged(id uint64) {
 // after plans the next look by how an operation ended.
 func (a *Agent) after(r engine.Result, fenced bool) {
 	now := time.Now()
+	if r.Outcome != engine.Kept {
+		a.mu.Lock()
+		delete(a.kept, r.Operation)
+		a.mu.Unlock()
+	}
 	switch {
 	case errors.Is(r.Err, drivers.ErrHeld):
 		a.wakeAt(now.Add(retryHeld))
 	case r.Outcome == engine.Kept && (fenced || errors.Is(r.Err, drivers.ErrFenced)):
 		a.wakeAt(now.Add(retryFenced))
 	case r.Outcome == engine.Kept:
-		a.wakeAt(now.Add(retryKept))
+		a.wakeAt(now.Add(a.keptPause(r.Operation)))
 	case r.Outcome == engine.Blocked:
 		a.wakeAt(now.Add(retryBlocked))
 	case r.Outcome == engine.Failed, r.Outcome == engine.Refused, r.Outcome == engine.Quarantined:
@@ -246,6 +255,20 @@ func (a *Agent) after(r engine.Result, fenced bool) {
 	default:
 		a.Wake()
 	}
+}
+
+// keptPause is how long an operation that stays open is left alone now.
+func (a *Agent) keptPause(id uint64) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.kept[id]
+	if b == nil {
+		b = &backoff.ExponentialBackOff{
+			InitialInterval: retryKept, RandomizationFactor: breakerJitter, Multiplier: 2, MaxInterval: retryKeptMax,
+		}
+		a.kept[id] = b
+	}
+	return b.NextBackOff()
 }
 
 // settle brings one function to what is asked of it.

@@ -67,6 +67,7 @@ func (v View) env() recovery.Env {
 			}
 			return ""
 		},
+		MayDrive: engine.Asked(v.Guard),
 	}
 }
 

@@ -72,15 +72,6 @@ func (j *Journal) putBaseline(e *edit, b Baseline) error {
 	return put(e, j.baselines, key, &b, j.o.Limits.Baselines)
 }
 
-// SetBaseline says what release restores a key to, whatever was known before:
-// an operator adopted what is there.
-func (j *Journal) SetBaseline(ctx context.Context, b Baseline) error {
-	if b.BootID == "" {
-		b.BootID = j.o.BootID
-	}
-	return j.commitChange(ctx, "baseline", func(e *edit) error { return j.putBaseline(e, b) })
-}
-
 // DropBaselines forgets the baselines that drop says are no longer true: those
 // of another boot, of a device that came anew, of a disk that was cloned.
 func (j *Journal) DropBaselines(ctx context.Context, drop func(Baseline) bool) (int, error) {

@@ -103,26 +103,6 @@ func (j *Journal) forgetOldestFailure(e *edit) {
 	}
 }
 
-// CountPanic counts, for an operation that stays open, that the boot ended
-// while it was tried. It is durable before it returns.
-func (j *Journal) CountPanic(ctx context.Context, id uint64, until time.Time) (Failure, error) {
-	var f Failure
-	err := j.commitChange(ctx, "failure", func(e *edit) error {
-		o, _, err := j.find(id)
-		if err != nil {
-			return err
-		}
-		if err := j.count(e, o, CountPanic, o.LastError, until); err != nil {
-			return err
-		}
-		if p, ok := j.failures.get(o.Fingerprint()); ok {
-			f = *p
-		}
-		return nil
-	})
-	return f, err
-}
-
 // ClearFailures forgets failures, by command or because the goal changed.
 func (j *Journal) ClearFailures(ctx context.Context, forget func(Failure) bool) (int, error) {
 	n := 0

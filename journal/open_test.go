@@ -172,8 +172,8 @@ func TestReadOnly(t *testing.T) {
 	}
 
 	j := p.open(t)
-	o := begin(t, j, 1, "1")
-	ok(t, j.SetBaseline(context.Background(), Baseline{Key: mtu(1), State: "1500", Class: "volatile"}))
+	o, err := j.Begin(context.Background(), operation(1, "1"), []Baseline{{Key: mtu(1), State: "1500", Class: "volatile"}})
+	ok(t, err)
 	_, err = OpenReadOnly(p.path())
 	wantErr(t, err, ErrLocked)
 	finish(t, j, o.ID, Done)

@@ -27,6 +27,9 @@ type Env struct {
 	Wanted func(*journal.Operation) Wanted
 	// Paused says why the operation is left as it is for now; "" when it is not.
 	Paused func(*journal.Operation) string
+	// MayDrive is the rules that guard a host, asked about a goal before an
+	// attempt at it is counted; nil asks nobody.
+	MayDrive func(ctx context.Context, observed map[drivers.Key]drivers.Observation, goal map[drivers.Key]drivers.State) error
 }
 
 // Finding is one key of an operation, and what was found there.
@@ -50,6 +53,8 @@ type Judgement struct {
 	// Fenced says that a write still runs on one of the targets, so that the
 	// host was not observed.
 	Fenced bool
+	// Guarded is why a rule forbids what was decided; the operation is kept then.
+	Guarded error
 	// Goal is what the host is driven to; nil unless the decision writes.
 	Goal map[drivers.Key]drivers.State
 }
@@ -88,11 +93,27 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 	case j.Fenced && j.Decision == Keep:
 		j.Why = "a write still runs in the kernel on its target"
 	case j.Decision == Replay:
-		j.Goal = op.After()
+		j.aim(ctx, env, op.After())
 	case j.Decision == Revert:
-		j.Goal = op.Before()
+		j.aim(ctx, env, op.Before())
 	}
 	return j
+}
+
+// aim sets the goal of a decision that writes, unless a rule forbids it now.
+func (j *Judgement) aim(ctx context.Context, env Env, goal map[drivers.Key]drivers.State) {
+	if env.MayDrive != nil {
+		observed := make(map[drivers.Key]drivers.Observation, len(j.Findings))
+		for _, f := range j.Findings {
+			observed[f.Change.Key] = f.Observed
+		}
+		if err := env.MayDrive(ctx, observed, goal); err != nil {
+			j.Why = fmt.Sprintf("%s would be next, and is not allowed now: %v", j.Decision, err)
+			j.Decision, j.Guarded = Keep, err
+			return
+		}
+	}
+	j.Goal = goal
 }
 
 // epochOf compares the boot, the machine and the devices of an operation with

@@ -26,6 +26,16 @@ type Guard interface {
 	MayStep(ctx context.Context, s drivers.Step) error
 }
 
+// Asked is a guard as recovery asks it; nil for none.
+func Asked(g Guard) func(context.Context, map[drivers.Key]drivers.Observation, map[drivers.Key]drivers.State) error {
+	if g == nil {
+		return nil
+	}
+	return func(ctx context.Context, observed map[drivers.Key]drivers.Observation, goal map[drivers.Key]drivers.State) error {
+		return g.MayDrive(ctx, observed, goal)
+	}
+}
+
 // Options are what an Engine works with.
 type Options struct {
 	Journal *journal.Journal

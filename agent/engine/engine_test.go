@@ -271,6 +271,45 @@ func TestTheGuardIsAskedBeforeEachStep(t *testing.T) {
 	j.Abandon()
 }
 
+// TestWaitingForAGuardIsNoAttempt: an operation may wait for hours for a
+// program to end. That costs no commits, and takes nothing from the tries that
+// its goal has.
+func TestWaitingForAGuardIsNoAttempt(t *testing.T) {
+	for _, state := range []journal.OperationState{journal.Intent, journal.Reverting} {
+		w := newWorld(t)
+		draft := w.bindDraft()
+		j, e := w.open()
+		e.Guard = late{"driver=- override=vfio-pci"}
+		r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+		goal := draft.After
+		if state == journal.Reverting {
+			if err := j.Reverting(context.Background(), r.Operation, "test", true); err != nil {
+				t.Fatal(err)
+			}
+			goal = draft.Before
+		}
+		before, _ := j.Get(r.Operation)
+		e.Guard = refusing{}
+		for range 10 {
+			judged, r := e.Resume(context.Background(), w.env(goal), r.Operation)
+			if judged.Decision != recovery.Keep || !errors.Is(judged.Guarded, drivers.ErrRefused) ||
+				r.Outcome != engine.Kept || !errors.Is(r.Err, drivers.ErrRefused) {
+				t.Fatalf("%s: decided %s (%s), ended %s (%v)", state, judged.Decision, judged.Why, r.Outcome, r.Err)
+			}
+		}
+		after, _ := j.Get(r.Operation)
+		if after.Attempts != before.Attempts || !strings.Contains(after.LastError, "not allowed now") && !strings.Contains(after.LastError, "held back") {
+			t.Errorf("%s: %d attempts after waiting, %d before; last error %q", state, after.Attempts, before.Attempts, after.LastError)
+		}
+		e.Guard = nil
+		want := map[journal.OperationState]engine.Outcome{journal.Intent: engine.Done, journal.Reverting: engine.Reverted}[state]
+		if _, r = e.Resume(context.Background(), w.env(goal), r.Operation); r.Outcome != want {
+			t.Errorf("%s: ended %s (%v), want %s", state, r.Outcome, r.Err, want)
+		}
+		j.Abandon()
+	}
+}
+
 func TestFunctionThatVanishesSupersedes(t *testing.T) {
 	w := newWorld(t)
 	draft := w.bindDraft()

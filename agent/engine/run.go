@@ -310,6 +310,7 @@ func (e *Engine) judged(stop context.Context, env recovery.Env, id uint64) (reco
 	if op, _ = e.Journal.Get(id); !op.State.Open() {
 		return blocked(fmt.Errorf("operation %d is %s", id, op.State))
 	}
+	env.MayDrive = Asked(e.Guard)
 	j := recovery.Judge(ctx, env, e.Observer(), op)
 	if e.news(j) {
 		e.Metrics.decided(j.Decision)
@@ -347,10 +348,7 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 	case recovery.Quarantine:
 		return e.quarantine(ctx, op, errors.New(j.Why))
 	case recovery.Keep:
-		if op.LastError == "" { // else the root cause is worth more
-			e.note(op, errors.New(j.Why))
-		}
-		return Result{Operation: op.ID, Outcome: Kept, Err: errors.New(j.Why)}
+		return e.keep(op, j)
 	case recovery.Revert:
 		if op.State == journal.Intent {
 			return e.giveUp(ctx, op, errors.New(j.Why), j.Wanted == recovery.Withdrawn)
@@ -365,6 +363,18 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 		return e.backward(ctx, op, errors.New(op.LastError))
 	}
 	return e.forward(ctx, op)
+}
+
+// keep leaves an operation open, and notes why with it.
+func (e *Engine) keep(op *journal.Operation, j recovery.Judgement) Result {
+	err := errors.New(j.Why)
+	if j.Guarded != nil {
+		err = fmt.Errorf("%w: %w", errGuarded, j.Guarded)
+	}
+	if op.LastError == "" || j.Guarded != nil { // else the root cause is worth more
+		e.note(op, err)
+	}
+	return Result{Operation: op.ID, Outcome: Kept, Err: err}
 }
 
 // supersede closes an operation of an earlier kernel. That the boot ended
