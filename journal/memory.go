@@ -37,6 +37,15 @@ func (m *Memory) Clone() *Memory {
 	return c
 }
 
+// Become makes the store what another is, as a disk that had not written what
+// it said it had.
+func (m *Memory) Become(o *Memory) {
+	c := o.Clone()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.buckets, m.shared = c.buckets, c.shared
+}
+
 // Put writes a raw value, nil to remove it, behind the journal's back: tests
 // use it to damage a store.
 func (m *Memory) Put(bucket, key string, value []byte) {
@@ -132,9 +141,9 @@ func OpenMemory(ctx context.Context, m *Memory, o Options) (*Journal, error) {
 			return nil, fmt.Errorf("create journal: %w", err)
 		}
 	}
-	r, err := readRecords(m.load)
+	r, err := readRecords(o.codec, m.load)
 	if damaged(err) {
-		s := salvage(m.rows(), nil)
+		s := salvage(o.codec, m.rows(), nil)
 		if s.newer != nil {
 			return nil, fmt.Errorf("open journal: %w", s.newer)
 		}
@@ -144,7 +153,7 @@ func OpenMemory(ctx context.Context, m *Memory, o Options) (*Journal, error) {
 		if err := m.commit(s.rows(o, err.Error(), "")); err != nil {
 			return nil, fmt.Errorf("create journal from what was saved: %w", err)
 		}
-		r, err = readRecords(m.load)
+		r, err = readRecords(o.codec, m.load)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)

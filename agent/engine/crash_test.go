@@ -2,15 +2,30 @@ package engine_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"eniagent/agent/engine"
 	"eniagent/agent/plan"
+	"eniagent/drivers"
 	"eniagent/journal"
+)
+
+// Flags of the crash tests; make crash sets them.
+//
+//nolint:gochecknoglobals // flags of the test binary
+var (
+	replay    = flag.String("replay", "", "run only this crash, as a failure prints it")
+	crashSeed = flag.Uint64("crash-seed", 1, "which crashes are tried where not all are")
+	thirds    = flag.Int("thirds", 40, "crash one in so many recoveries of a recovery a third time, at each boundary; 1 is all")
+	onDisk    = flag.Int("disk", 8, "crash one in so many boundaries on a journal's file; 1 is all")
 )
 
 // shot is the world at one boundary.
@@ -32,118 +47,339 @@ func shots(w *world, fn func()) []shot {
 type fate struct {
 	reboot    bool
 	withdrawn bool
+	foreign   bool
 }
 
 func (f fate) String() string {
-	return strings.Join([]string{
+	words := []string{
 		map[bool]string{false: "same boot", true: "reboot"}[f.reboot],
 		map[bool]string{false: "still wanted", true: "withdrawn"}[f.withdrawn],
-	}, ", ")
+	}
+	if f.foreign {
+		words = append(words, "foreign hand")
+	}
+	return strings.Join(words, ", ")
 }
 
-func fates() []fate {
-	return []fate{{}, {withdrawn: true}, {reboot: true}, {reboot: true, withdrawn: true}}
+func fates() (all []fate) {
+	for _, reboot := range []bool{false, true} {
+		for _, withdrawn := range []bool{false, true} {
+			for _, foreign := range []bool{false, true} {
+				all = append(all, fate{reboot, withdrawn, foreign})
+			}
+		}
+	}
+	return all
+}
+
+// campaign crashes operations and gathers what it finds.
+type campaign struct {
+	t      testing.TB
+	thirds int
+	rng    *rand.Rand
+	replay []string
+	// every, where it is not zero, runs on a journal's file instead of in
+	// memory, and crashes one in so many boundaries.
+	every int
+	// breaks makes a broken variant of a world that was just made or copied.
+	breaks func(*world)
+
+	points     [3]int // crashes of an operation, of its recovery, of the recovery of that
+	violations []string
+}
+
+const pathSeparator = " > "
+
+func newCampaign(t testing.TB) *campaign {
+	c := &campaign{t: t, thirds: *thirds, rng: rand.New(rand.NewPCG(*crashSeed, 0))}
+	if *replay != "" {
+		c.replay, c.thirds, *onDisk = strings.Split(*replay, pathSeparator), 1, 1
+	}
+	return c
+}
+
+// skips says whether a replay is about another crash than this one.
+func (c *campaign) skips(path ...string) bool {
+	n := min(len(path), len(c.replay))
+	return !slices.Equal(path[:n], c.replay[:n])
+}
+
+// violated notes what must not be, and how to see it again.
+func (c *campaign) violated(invariant, path, format string, args ...any) {
+	c.violations = append(c.violations, fmt.Sprintf("%s: %s\n\tmake crash REPLAY='%s'", invariant, fmt.Sprintf(format, args...), path))
+}
+
+// report fails the test for the first violations; the rest is mostly the same.
+func (c *campaign) report() {
+	c.t.Helper()
+	for _, v := range c.violations[:min(len(c.violations), 5)] {
+		c.t.Error(v)
+	}
+	if n := len(c.violations); n > 5 {
+		c.t.Errorf("and %d more", n-5)
+	}
+	switch {
+	case c.points[0] > 0:
+	case c.replay != nil:
+		c.t.Log("the replay is of another test")
+	default:
+		c.t.Error("no crash was tried")
+	}
 }
 
 // TestEveryCrashPointRecovers crashes each operation at every boundary before
 // and after each commit and each host write, recovers each copy, crashes that
-// recovery at every one of its boundaries, and recovers those copies too.
+// recovery at every one of its boundaries, recovers those copies too, and some
+// of them a third time.
 func TestEveryCrashPointRecovers(t *testing.T) {
-	points := 0
+	c := newCampaign(t)
 	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) {
-			for _, f := range fates() {
-				points += crashScenario(t, s, f)
-			}
-		})
+		c.crash(s)
 	}
-	t.Logf("%d crash points recovered", points)
+	c.report()
+	t.Logf("evidence: in process | crash at each boundary, at each of its recovery, and 1 in %d (seed %d) of those once more | %d + %d + %d | %d",
+		c.thirds, *crashSeed, c.points[0], c.points[1], c.points[2], len(c.violations))
 }
 
-func crashScenario(t *testing.T, s scenario, f fate) (points int) {
-	w := newWorld(t)
+// TestEveryCrashPointRecoversOnDisk is the single crashes on a journal's file.
+func TestEveryCrashPointRecoversOnDisk(t *testing.T) {
+	c := newCampaign(t)
+	c.every = *onDisk
+	for _, s := range scenarios() {
+		c.crash(s, fate{}, fate{reboot: true})
+	}
+	c.report()
+	t.Logf("evidence: in process, bbolt on a disk | crash at 1 in %d boundaries (seed %d) | %d | %d", c.every, *crashSeed, c.points[0], len(c.violations))
+}
+
+func (c *campaign) world() *world {
+	w := newWorld(c.t)
+	w.attempts = 6 // so that a third crash is not taken for a goal that takes the agent down
+	if c.every > 0 {
+		w.dir = c.t.TempDir()
+		if err := os.Chmod(w.dir, 0o700); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// crash runs a scenario with every fate, or with those given.
+func (c *campaign) crash(s scenario, only ...fate) {
+	if len(only) == 0 {
+		only = fates()
+	}
+	for _, f := range only {
+		if f.foreign && s.foreign == nil || c.skips(s.name, f.String()) {
+			continue
+		}
+		c.crashOnce(s, f)
+	}
+}
+
+func (c *campaign) crashOnce(s scenario, f fate) {
+	w := c.world()
 	if s.setup != nil {
 		s.setup(w)
 	}
 	draft := s.draft(w)
 	if draft.Empty() {
-		t.Fatal("the scenario asks for nothing")
+		c.t.Fatal("the scenario asks for nothing")
 	}
 	wanted := plan.Goal{}
 	if !f.withdrawn {
 		maps.Copy(wanted, draft.After)
 	}
+	x := &crashed{campaign: c, scenario: s, fate: f, draft: draft, wanted: wanted}
+	w.breaks(c.breaks)
 	crashes := shots(w, func() {
 		j, e := w.open()
 		r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
-		if want := map[bool]engine.Outcome{false: engine.Done, true: engine.Reverted}[s.fails]; r.Outcome != want {
-			t.Fatalf("without a crash it ends %s (%v), want %s\n%s", r.Outcome, r.Err, want, &w.log)
+		if want := map[bool]engine.Outcome{false: engine.Done, true: engine.Reverted}[s.fails]; r.Outcome != want && c.breaks == nil {
+			c.t.Fatalf("%s: without a crash it ends %s (%v), want %s\n%s", s.name, r.Outcome, r.Err, want, &w.log)
 		}
-		if err := j.Close(); err != nil {
-			t.Fatal(err)
+		if err := j.Close(); err != nil && c.breaks == nil {
+			c.t.Fatal(err)
 		}
 	})
-	w.mustBeExplained("no crash", draft, f, false)
-	for _, c := range crashes {
-		points++
-		points += crashAgain(t, c, draft, wanted, f)
+	if c.breaks == nil {
+		x.explained(w, "no crash")
 	}
-	return points
+	x.asWritten(w, "no crash")
+	for _, shot := range crashes {
+		if c.every > 0 && c.rng.IntN(c.every) != 0 || c.skips(s.name, f.String(), shot.label) {
+			continue
+		}
+		x.first(shot)
+	}
 }
 
-// crashAgain recovers a copy, and copies of it from inside that recovery.
-func crashAgain(t *testing.T, c shot, draft plan.Draft, wanted plan.Goal, f fate) (points int) {
-	t.Helper()
-	where := f.String() + ", crash at " + c.label
-	if f.reboot {
-		c.world.kernel.Reboot()
-		c.world.written = c.world.kernel.Writes()
-	}
-	recovering := shots(c.world, func() { c.world.recover(wanted) })
-	c.world.mustBeExplained(where, draft, f, true)
-	for _, again := range recovering {
-		points++
-		again.world.written = again.world.kernel.Writes()
-		again.world.recover(wanted)
-		again.world.mustBeExplained(where+", then at "+again.label, draft, f, true)
-		if got, want := dump(again.world), dump(c.world); got != want {
-			t.Errorf("%s, then at %s: the end is not that of an uncrashed recovery:\n%s\nwant\n%s", where, again.label, got, want)
-		}
-	}
-	return points
+// crashed is one scenario with one fate.
+type crashed struct {
+	*campaign
+	scenario scenario
+	fate     fate
+	draft    plan.Draft
+	wanted   plan.Goal
 }
 
-// mustBeExplained are the invariants at the end of a recovery: nothing is
-// open, the host is at Before or at After as a whole (after a reboot: as the
-// kernel made it), nothing was written without an intent, and recovering once
-// more writes nothing.
-func (w *world) mustBeExplained(where string, d plan.Draft, f fate, crashed bool) {
-	w.t.Helper()
-	for _, b := range w.broken {
-		w.t.Errorf("%s: write-ahead rule: %s", where, b)
+func (x *crashed) path(labels ...string) string {
+	return strings.Join(append([]string{x.scenario.name, x.fate.String()}, labels...), pathSeparator)
+}
+
+// first lets a crashed world have its fate, recovers it, and crashes that.
+func (x *crashed) first(s shot) {
+	w := s.world
+	w.breaks(x.breaks)
+	x.points[0]++
+	open, _ := w.operations()
+	if x.fate.reboot {
+		w.reboot()
 	}
-	open, quarantined := w.operations()
-	if len(open)+len(quarantined) > 0 {
-		w.t.Errorf("%s: left open %v, in quarantine %v\n%s", where, open, quarantined, &w.log)
-	}
-	if crashed && f.reboot {
-		if n := w.kernel.Writes(); n != w.written {
-			w.t.Errorf("%s: recovery wrote to a new kernel %d times", where, n-w.written)
-		}
+	if x.fate.foreign {
+		x.scenario.foreign(w)
+		x.handsOff(w, open, s.label)
 		return
 	}
-	if !w.at(d.Before) && !w.at(d.After) {
-		w.t.Errorf("%s: the host is neither at before nor at after: %v\n%s", where, w.observe(d.After), &w.log)
+	recovering := shots(w, func() { w.recover(x.wanted) })
+	x.explained(w, s.label)
+	end := dump(w)
+	if x.every > 0 {
+		return
 	}
-	before, writes := dump(w), w.kernel.Writes()
+	for _, again := range recovering {
+		if !x.skips(x.scenario.name, x.fate.String(), s.label, again.label) {
+			x.second(again, s.label, end)
+		}
+	}
+	x.converges(w, s.label)
+}
+
+// second recovers a world that crashed while it was recovered: it ends as if
+// it had not.
+func (x *crashed) second(s shot, first, end string) {
+	x.points[1]++
+	w := s.world
+	w.breaks(x.breaks)
+	w.written = w.kernel.Writes()
+	var third []shot
+	if x.rng.IntN(x.thirds) == 0 {
+		third = shots(w, func() { w.recover(x.wanted) })
+	} else {
+		w.recover(x.wanted)
+	}
+	x.explained(w, first, s.label)
+	x.sameEnd(w, end, first, s.label)
+	for _, again := range third {
+		if x.skips(x.scenario.name, x.fate.String(), first, s.label, again.label) {
+			continue
+		}
+		x.points[2]++
+		w := again.world
+		w.breaks(x.breaks)
+		w.written = w.kernel.Writes()
+		w.recover(x.wanted)
+		x.explained(w, first, s.label, again.label)
+		x.sameEnd(w, end, first, s.label, again.label)
+	}
+}
+
+func (x *crashed) sameEnd(w *world, end string, labels ...string) {
+	if got := dump(w); got != end {
+		x.violated("I3", x.path(labels...), "the end is not that of an uncrashed recovery:\n%s\nwant\n%s", got, end)
+	}
+}
+
+// handsOff is what a recovery may do with what another tool has made of the
+// host: nothing.
+func (x *crashed) handsOff(w *world, open []journal.Operation, label string) {
+	before, writes := w.kernel.String()+fmt.Sprint(w.files), w.kernel.Writes()
+	w.recover(x.wanted)
+	if now := w.kernel.String() + fmt.Sprint(w.files); now != before || w.kernel.Writes() != writes {
+		x.violated("I4", x.path(label), "what another tool did was overwritten:\n%s", &w.log)
+	}
+	left, q := w.operations()
+	if len(left) > 0 || !x.fate.reboot && len(q) != len(open) {
+		x.violated("I4", x.path(label), "%d were open, now %v are open and %v in quarantine", len(open), left, q)
+	}
+}
+
+// explained are the invariants at the end of a recovery: nothing is open, the
+// host is at Before or at After as a whole (of what died with the kernel, as
+// the kernel made it), nothing was written without an intent, and recovering
+// once more writes nothing.
+func (x *crashed) explained(w *world, labels ...string) {
+	path := x.path(labels...)
+	x.asWritten(w, labels...)
+	open, quarantined := w.operations()
+	if len(open)+len(quarantined) > 0 {
+		x.violated("I2", path, "left open %v, in quarantine %v\n%s", open, quarantined, &w.log)
+	}
+	before, after := x.draft.Before, x.draft.After
+	if x.fate.reboot && labels[0] != "no crash" {
+		if n := w.kernel.Writes(); n != w.written {
+			x.violated("I5", path, "recovery wrote to a new kernel %d times\n%s", n-w.written, &w.log)
+		}
+		before, after = persistent(before), persistent(after)
+	}
+	if !w.at(before) && !w.at(after) {
+		x.violated("I2", path, "the host is neither at before nor at after: %v\n%s", w.observe(after), &w.log)
+	}
+	state, writes, commits := dump(w), w.kernel.Writes(), 0
+	w.boundary = func(label string) {
+		if strings.HasPrefix(label, "journal") {
+			commits++
+		}
+	}
 	w.recover(nil)
-	if dump(w) != before || w.kernel.Writes() != writes {
-		w.t.Errorf("%s: recovering once more changes the host", where)
+	w.boundary = nil
+	if dump(w) != state || w.kernel.Writes() != writes || commits != 0 {
+		x.violated("I3", path, "recovering once more changes the host, or makes %d commits", commits)
+	}
+}
+
+// asWritten are the rules that were broken while the host was written.
+func (x *crashed) asWritten(w *world, labels ...string) {
+	for _, b := range w.broken {
+		x.violated("while writing", x.path(labels...), "%s", b)
+	}
+	w.broken = nil
+}
+
+func persistent(g plan.Goal) plan.Goal {
+	only := plan.Goal{}
+	for k, s := range g {
+		if spec, _ := specs().Find(k.Kind); spec.Class == drivers.Persistent {
+			only[k] = s
+		}
+	}
+	return only
+}
+
+// converges: from wherever recovery ended, one operation brings the host to
+// what is wanted.
+func (x *crashed) converges(w *world, label string) {
+	if x.fate.withdrawn || x.scenario.fails || w.at(x.draft.After) {
+		return
+	}
+	draft := x.scenario.draft(w)
+	for k, o := range w.observe(draft.Before) {
+		draft.Before[k] = o.State
+	}
+	if draft.Empty() {
+		return
+	}
+	j, e := w.open()
+	defer j.Abandon()
+	if r := e.Run(context.Background(), draft, journal.Reason{Source: "test"}); r.Outcome != engine.Done || !w.at(draft.After) {
+		x.violated("I16", x.path(label), "reconciliation after it ends %s (%v)\n%s", r.Outcome, r.Err, &w.log)
 	}
 }
 
 // dump is the state of the host without what changes at every rebind by
 // design: inodes, indexes, the random MAC of a VF, and the counters of faults.
-func dump(w *world) string { return madeAnew.ReplaceAllString(w.kernel.String(), "") }
+func dump(w *world) string {
+	return madeAnew.ReplaceAllString(w.kernel.String(), "") + fmt.Sprint(w.files)
+}
 
 var madeAnew = regexp.MustCompile(`(?m) (inode|index|mac)=\S+|^fault .*\n`)

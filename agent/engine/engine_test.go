@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -29,58 +30,6 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func (w *world) bindDraft() plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) }
-
-// TestForeignHandIsNeverOverwritten lets another tool take the function at
-// every crash point of a bind.
-func TestForeignHandIsNeverOverwritten(t *testing.T) {
-	w := newWorld(t)
-	draft := w.bindDraft()
-	crashes := shots(w, func() {
-		j, e := w.open()
-		e.Run(context.Background(), draft, journal.Reason{Source: "test"})
-		j.Abandon()
-	})
-	quarantined := 0
-	for _, c := range crashes {
-		open, _ := c.world.operations()
-		c.world.takeAway()
-		before, writes := c.world.kernel.String(), c.world.kernel.Writes()
-		c.world.recover(plan.Goal(draft.After))
-		if c.world.kernel.String() != before || c.world.kernel.Writes() != writes {
-			t.Errorf("crash at %s: what another tool did was overwritten", c.label)
-		}
-		left, q := c.world.operations()
-		if len(left) > 0 || len(q) != len(open) {
-			t.Errorf("crash at %s: %d were open, now %v are open and %v in quarantine", c.label, len(open), left, q)
-		}
-		quarantined += len(q)
-	}
-	if quarantined == 0 {
-		t.Error("no operation was ever open: nothing was tested")
-	}
-}
-
-// takeAway gives the function to uio_pci_generic, as another tool would.
-func (w *world) takeAway() {
-	w.t.Helper()
-	address := string(port)
-	write := func(path, value string) error {
-		return w.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: port, Path: path, Value: value})
-	}
-	driver, err := host.DriverOf(context.Background(), w.kernel, address)
-	if err == nil {
-		err = write(host.Attr(address, "driver_override"), "uio_pci_generic\n")
-	}
-	if err == nil && driver != "" {
-		err = write(host.PCIDrivers+driver+"/unbind", address)
-	}
-	if err == nil {
-		err = write(host.PCIDrivers+"uio_pci_generic/bind", address)
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
 
 // TestActingBeforeTheIntentIsCaught is the broken variant of the write-ahead
 // rule: the same check that every crash test runs must see it.
@@ -145,39 +94,67 @@ func TestSuccessIsReadBack(t *testing.T) {
 }
 
 func TestHungWriteKeepsItsTargetOnly(t *testing.T) {
+	for _, v := range hungWrite(t, nil) {
+		t.Error(v)
+	}
+}
+
+// TestAnAgentThatIgnoresFencesIsCaught is the broken variant of it.
+func TestAnAgentThatIgnoresFencesIsCaught(t *testing.T) {
+	if vs := hungWrite(t, func(o *engine.Options) { o.Host = unfenced{o.Host} }); len(vs) == 0 {
+		t.Error("not noticed")
+	}
+}
+
+// unfenced is a host whose fences nobody sees.
+type unfenced struct{ host.Host }
+
+func (unfenced) Fenced(drivers.Target) (bool, error) { return false, nil }
+
+// hungWrite hangs an unbind, starts another agent meanwhile, and lets it go.
+func hungWrite(t *testing.T, wrong func(*engine.Options)) (violations []string) {
 	synctest.Test(t, func(t *testing.T) {
+		violated := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
 		w := newWorld(t)
+		w.wrong = wrong
 		w.rebind(port, "igb", "vfio-pci")
 		release := w.kernel.Hold(string(port))
 		back := w.cover(port, driverGoal(port, "igb"), plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"})
 		j, e := w.open()
 		r := e.Run(t.Context(), back, journal.Reason{Source: "test"})
 		if r.Outcome != engine.Kept || !errors.Is(r.Err, drivers.ErrFenced) {
-			t.Fatalf("unbinding a held function ended %s (%v), want %s", r.Outcome, r.Err, engine.Kept)
+			violated("unbinding a held function ended %s (%v), want %s", r.Outcome, r.Err, engine.Kept)
 		}
 		if r := e.Run(t.Context(), w.cover(vf, driverGoal(vf, "vfio-pci"), nil), journal.Reason{Source: "test"}); r.Outcome != engine.Done {
-			t.Errorf("another function meanwhile ended %s (%v)", r.Outcome, r.Err)
+			violated("another function meanwhile ended %s (%v)", r.Outcome, r.Err)
 		}
 		// A new agent on the same kernel: fenced is not observed, the write-ahead
 		// record stays.
 		j.Abandon()
 		j, e = w.open()
-		judged, _ := e.Resume(t.Context(), w.env(back.After), r.Operation)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // reading it hangs as well
+		defer cancel()
+		judged := recovery.Judge(ctx, w.env(back.After), e.Observer(), j.Operations()[0])
 		if judged.Decision != recovery.Keep || !judged.Fenced {
-			t.Errorf("fenced operation was judged %s (%s)", judged.Decision, judged.Why)
+			violated("fenced operation was judged %s (%s)", judged.Decision, judged.Why)
+			release()
+		}
+		if _, r := e.Resume(t.Context(), w.env(back.After), r.Operation); r.Outcome != engine.Kept {
+			violated("fenced operation ended %s (%v)", r.Outcome, r.Err)
 		}
 		release()
 		synctest.Wait()
 		if _, r = e.Resume(t.Context(), w.env(back.After), r.Operation); r.Outcome != engine.Done {
-			t.Errorf("after the holder's end it is %s (%v)\n%s", r.Outcome, r.Err, &w.log)
+			violated("after the holder's end it is %s (%v)\n%s", r.Outcome, r.Err, &w.log)
 		}
 		if !w.at(back.After) {
-			t.Errorf("the host is at %v", w.observe(back.After))
+			violated("the host is at %v", w.observe(back.After))
 		}
 		if err := j.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	return violations
 }
 
 func TestOutcomes(t *testing.T) {

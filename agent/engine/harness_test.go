@@ -3,7 +3,12 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,8 +41,26 @@ type world struct {
 	t      testing.TB
 	kernel *sim.Kernel
 	store  *journal.Memory
+	// dir, where it is not empty, has the journal's file instead of store.
+	dir     string
+	journal *journal.Journal // the latest that was opened
+	// files is a disk: what is on it survives a reboot.
+	files map[drivers.Target]drivers.State
 	// boundary is called before and after every journal commit and host write.
 	boundary func(label string)
+	// fail, where it is not nil, makes the journal's disk fail at a point.
+	fail func(point string) error
+	// attempts is how often a goal is tried.
+	attempts int
+	// earlier is the store before the latest commit.
+	earlier *journal.Memory
+	// undone are operations whose revert was durable once.
+	undone map[uint64]bool
+	// Broken variants: what a journal does not keep, what recovery believes,
+	// what an engine is made of.
+	loses string
+	lie   func(*recovery.Env)
+	wrong func(*engine.Options)
 	// broken are violations of the write-ahead rule, found while writing.
 	broken []string
 	// written is how many writes the kernel had seen when it was booted.
@@ -48,10 +71,8 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	c := sim.DefaultNode()
 	c.Fence = true
-	w := &world{t: t, kernel: sim.New(c), store: journal.NewMemory()}
-	for _, m := range []string{"vfio", "vfio_iommu_type1", "irqbypass", "vfio_pci_core", "vfio_pci", "uio", "uio_pci_generic"} {
-		w.load(m)
-	}
+	w := &world{t: t, kernel: sim.New(c), store: journal.NewMemory(), attempts: 3, files: map[drivers.Target]drivers.State{}, undone: map[uint64]bool{}}
+	w.boot()
 	return w
 }
 
@@ -75,7 +96,66 @@ func (w *world) load(module string) {
 
 // copyAt is the world as a crash at this instant leaves it.
 func (w *world) copyAt() *world {
-	return &world{t: w.t, kernel: w.kernel.Clone(), store: w.store.Clone()}
+	c := &world{
+		t: w.t, kernel: w.kernel.Clone(), store: w.store.Clone(), earlier: w.earlier,
+		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone),
+	}
+	if w.dir != "" {
+		c.dir = w.copyFile()
+	}
+	return c
+}
+
+// copyFile is a directory with the journal's file as it is now.
+func (w *world) copyFile() string {
+	w.t.Helper()
+	dir, err := os.MkdirTemp(w.dir, "copy")
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(filepath.Join(w.dir, journal.FileName))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // not even created yet
+	case err == nil:
+		err = os.WriteFile(filepath.Join(dir, journal.FileName), data, 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.t.Fatal(err)
+	}
+	return dir
+}
+
+// drivers are the kinds of a machine, and one that is registered only here.
+func (w *world) drivers() drivers.Set {
+	set := all.New(w.kernel)
+	set.Specs, set.Drivers[kindEntry] = specs(), entry{w}
+	return set
+}
+
+func specs() drivers.Specs { return append(all.Specs(), entrySpec()) }
+
+// breaks makes a broken variant of the world.
+func (w *world) breaks(variant func(*world)) {
+	if variant != nil {
+		variant(w)
+	}
+}
+
+// reboot is a new kernel, with the modules that the boot loads.
+func (w *world) reboot() {
+	w.kernel.Reboot()
+	w.boot()
+	w.written = w.kernel.Writes()
+}
+
+// boot loads the modules of the userspace drivers.
+func (w *world) boot() {
+	for _, m := range []string{"vfio", "vfio_iommu_type1", "irqbypass", "vfio_pci_core", "vfio_pci", "uio", "uio_pci_generic"} {
+		w.load(m)
+	}
 }
 
 func (w *world) pass(label string) {
@@ -91,30 +171,84 @@ func (w *world) open() (*journal.Journal, *engine.Engine) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	j, err := journal.OpenMemory(context.Background(), w.store, journal.Options{
+	j, err := w.openStore(journal.Options{
 		BootID: bootID, MachineID: "m", Version: "test", FlushAfter: time.Hour,
-		Fault: func(point string) error { w.pass("journal " + point); return nil },
+		Fault: w.commit,
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.journal = j
 	w.kernel.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
-			w.checkIntent(p)
+			w.checkIntent(p.String(), p.Call.Target)
 		}
 		w.pass("host " + p.String())
 	}
-	e := engine.New(engine.Options{
-		Journal: j, Drivers: all.New(w.kernel), Host: w.kernel, Logger: log.NewLogfmtLogger(log.NewSyncWriter(&w.log)),
-		Sleep: func(context.Context, time.Duration) error { return nil },
-	})
-	return j, e
+	o := engine.Options{
+		Journal: j, Drivers: w.drivers(), Host: w.kernel, Logger: log.NewLogfmtLogger(log.NewSyncWriter(&w.log)),
+		Sleep: func(context.Context, time.Duration) error { return nil }, MaxAttempts: w.attempts,
+	}
+	if w.wrong != nil {
+		w.wrong(&o)
+	}
+	return j, engine.New(o)
+}
+
+// commit is called by the journal on both sides of each commit.
+func (w *world) commit(point string) error {
+	if strings.HasSuffix(point, ":before") {
+		w.earlier = w.store.Clone()
+	}
+	if w.fail != nil {
+		if err := w.fail(point); err != nil {
+			return err
+		}
+	}
+	if label, after := strings.CutSuffix(point, ":after"); after && w.loses != "" && strings.Contains(label, w.loses) {
+		w.store.Become(w.earlier)
+	}
+	for _, op := range w.durable() {
+		if op.State == journal.Reverting {
+			w.undone[op.ID] = true
+		}
+	}
+	w.pass("journal " + point)
+	return nil
+}
+
+func (w *world) openStore(o journal.Options) (*journal.Journal, error) {
+	if w.dir == "" {
+		return journal.OpenMemory(context.Background(), w.store, o)
+	}
+	o.Dir = w.dir
+	return journal.Open(context.Background(), o)
 }
 
 // checkIntent is the write-ahead rule: whatever is written is covered by an
-// open operation that is durable now.
-func (w *world) checkIntent(p sim.Point) {
-	covered := false
+// open operation that is durable now, with this attempt counted, and never goes
+// forward once its revert was durable.
+func (w *world) checkIntent(label string, t drivers.Target) {
+	durable := w.durable()
+	at := slices.IndexFunc(durable, func(op journal.Operation) bool { return slices.Contains(op.Targets(), t) })
+	if at < 0 {
+		w.broken = append(w.broken, fmt.Sprintf("I1: %s on %s without a durable intent", label, t))
+		return
+	}
+	op := durable[at]
+	if known, _ := w.journal.Get(op.ID); op.Attempts == 0 || op.Attempts < known.Attempts {
+		w.broken = append(w.broken, fmt.Sprintf("I8: %s in attempt %d, of which %d are durable", label, known.Attempts, op.Attempts))
+	}
+	if w.undone[op.ID] && op.State != journal.Reverting {
+		w.broken = append(w.broken, fmt.Sprintf("I9: %s goes forward, and the revert was durable", label))
+	}
+}
+
+// durable are the open operations in the store, whatever the journal believes.
+func (w *world) durable() (open []journal.Operation) {
+	if w.dir != "" {
+		return w.journal.Operations() // its file cannot be read beside it
+	}
 	w.store.Rows(func(bucket, key string, value []byte) {
 		if bucket != journal.BucketOpen {
 			return
@@ -124,11 +258,9 @@ func (w *world) checkIntent(p sim.Point) {
 			w.t.Errorf("open record: %v", err)
 			return
 		}
-		covered = covered || slices.Contains(op.Targets(), p.Call.Target) && op.Attempts > 0
+		open = append(open, *op)
 	})
-	if !covered {
-		w.broken = append(w.broken, fmt.Sprintf("%s on %s without a durable intent", p, p.Call.Target))
-	}
+	return open
 }
 
 // recover is what a restarted agent does: every open operation is judged and
@@ -150,14 +282,25 @@ func (w *world) env(wanted plan.Goal) recovery.Env {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return recovery.Env{
-		Specs: all.Specs(), BootID: bootID, MachineID: "m", MaxAttempts: 3, Wanted: recovery.WantedBy(wanted),
+	env := recovery.Env{
+		Specs: specs(), BootID: bootID, MachineID: "m", MaxAttempts: w.attempts, Wanted: recovery.WantedBy(wanted),
 	}
+	if w.lie != nil {
+		w.lie(&env)
+	}
+	return env
 }
 
 // operations are all operations in the store, by where they stand.
 func (w *world) operations() (open, quarantined []journal.Operation) {
 	w.t.Helper()
+	if w.dir != "" {
+		s, err := journal.OpenReadOnly(filepath.Join(w.dir, journal.FileName))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return s.Operations(), s.Quarantined()
+	}
 	j, err := journal.OpenMemory(context.Background(), w.store.Clone(), journal.Options{BootID: "x", FlushAfter: time.Hour})
 	if err != nil {
 		w.t.Fatal(err)
@@ -167,7 +310,7 @@ func (w *world) operations() (open, quarantined []journal.Operation) {
 }
 
 func (w *world) observe(keys plan.Goal) plan.Observed {
-	return engine.Observer{Drivers: all.New(w.kernel), Host: w.kernel}.All(context.Background(), keys)
+	return engine.Observer{Drivers: w.drivers(), Host: w.kernel}.All(context.Background(), keys)
 }
 
 // at says whether the host is at the goal.
@@ -198,6 +341,9 @@ type scenario struct {
 	draft func(*world) plan.Draft
 	// fails says that the goal cannot be reached, so that it ends reverted.
 	fails bool
+	// foreign makes of the host what the operation does not explain, as another
+	// tool would; nil where every state there is belongs to the operation.
+	foreign func(*world)
 }
 
 func driverGoal(t drivers.Target, driver string) plan.Goal {
@@ -227,31 +373,37 @@ func (w *world) rebind(t drivers.Target, from, to string) {
 // scenarios is each kind of operation there is.
 func scenarios() []scenario {
 	restored := plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"}
-	return []scenario{
-		{name: "bind", draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) }},
+	return append(entryScenarios(), []scenario{
 		{
-			name:  "bind a VF that is up with jumbo frames",
+			name: "bind", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
+			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },
+		},
+		{
+			name: "bind a VF that is up with jumbo frames", foreign: func(w *world) { w.takeAway(vf, "uio_pci_generic") },
 			setup: func(w *world) { w.setLink(vf, 4000, true) },
 			draft: func(w *world) plan.Draft { return w.cover(vf, driverGoal(vf, "vfio-pci"), nil) },
 		},
 		{
-			name:  "back to the kernel's driver, link restored",
+			name: "back to the driver of the kernel, link restored", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			setup: func(w *world) { w.rebind(port, "igb", "vfio-pci") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "igb"), restored) },
 		},
 		{
-			name:  "from one userspace driver to another",
+			name: "from one userspace driver to another", foreign: func(w *world) { w.takeAway(port, "igb") },
 			setup: func(w *world) { w.rebind(port, "igb", "uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },
 		},
 		{
-			name: "a stale override is cleared",
+			name: "a stale override is cleared", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			setup: func(w *world) {
 				w.foreign(host.Call{Op: host.OpSysfs, Target: port, Path: host.Attr(string(port), "driver_override"), Value: "vfio-pci\n"})
 			},
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "igb"), nil) },
 		},
-		{name: "link", draft: func(w *world) plan.Draft { return w.cover(port, restored, nil) }},
+		{
+			name: "link", foreign: func(w *world) { w.setLink(port, 2000, false) },
+			draft: func(w *world) plan.Draft { return w.cover(port, restored, nil) },
+		},
 		{
 			name:  "module",
 			setup: func(w *world) { w.foreign(host.Call{Op: host.OpUnload, Target: "module/vfio_pci", Value: "vfio_pci"}) },
@@ -265,24 +417,24 @@ func scenarios() []scenario {
 			return plan.Draft{Before: plan.Goal{k: "off"}, After: plan.Goal{k: "on"}}
 		}},
 		{
-			name:  "a bind that the driver refuses",
+			name: "a bind that the driver refuses", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			setup: func(w *world) { w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EINVAL, Times: -1}) },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },
 			fails: true,
 		},
 		{
-			name:  "a bind that says it worked and did not",
+			name: "a bind that says it worked and did not", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			setup: func(w *world) { w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Noop: true, Times: -1}) },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },
 			fails: true,
 		},
 		{
-			name:  "a link whose MTU is refused half-way",
+			name: "a link whose state is refused half-way", foreign: func(w *world) { w.setLink(port, 2000, false) },
 			setup: func(w *world) { w.inject(sim.Fault{Label: "admin", Errno: syscall.EINVAL, Times: -1}) },
 			draft: func(w *world) plan.Draft { return w.cover(port, restored, nil) },
 			fails: true,
 		},
-	}
+	}...)
 }
 
 func (w *world) setLink(t drivers.Target, mtu int, up bool) {
