@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin
 
 # Said before anything else: what an old Go says of newer code is riddles.
-ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out help clean install uninstall,$(or $(MAKECMDGOALS),help)),)
 go_complaint := $(shell .ci/check-go)
 ifneq ($(go_complaint),)
 $(error $(go_complaint))
@@ -14,8 +14,10 @@ endif
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PKG     ?= ./...
 BENCH   ?= .
+FUZZTIME ?= 10m
 IMAGE   ?= eniagent:$(VERSION)
 DOCKER  ?= docker
+PREFIX  ?= /usr/local
 
 .PHONY: demo
 demo: build ## Show the main job on a simulated node; needs nothing but Go
@@ -27,7 +29,7 @@ demo-vm: vm-deps ## Show the main job on a real kernel in a VM, with a power cut
 
 .PHONY: build
 build: ## Build bin/agent, one static binary
-	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/agent ./cmd/agent
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSION)" -o bin/agent ./cmd/agent
 
 .PHONY: test
 test: ## Run vet, lint and all tests, race detector and VM included (PKG=./journal for one package)
@@ -45,10 +47,19 @@ lint: ## Run the linters (PKG= as above)
 fmt: ## Format the code
 	@linter=$$(.ci/linter); "$$linter" fmt
 
+.PHONY: crash
+crash: ## Crash every operation at every boundary (REPLAY='...' repeats one, SEED= chooses others)
+	go test ./agent/engine -count=1 -timeout 60m -v -run '^TestEvery$(if $(REPLAY),,|^TestBroken)' -args \
+		$(if $(REPLAY),-replay '$(REPLAY)',-thirds 1 -disk 1) -crash-seed $(or $(SEED),1)
+
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH=regexp)
 	@dirs=$$(find . -name '*_test.go' -not -path './.*' -exec grep -l '^func Benchmark' {} + | xargs -r dirname | sort -u); \
 	[ -z "$$dirs" ] || go test -run '^$$' -bench '$(BENCH)' -benchmem $$dirs
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target and the model for FUZZTIME (10m), one after another
+	@FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 .PHONY: cover
 cover: ## Measure the tests' coverage, into bin/cover.html
@@ -60,6 +71,18 @@ cover: ## Measure the tests' coverage, into bin/cover.html
 .PHONY: image
 image: ## Build the container image (IMAGE=name:tag DOCKER=podman)
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+.PHONY: install
+install: bin/agent ## Install bin/agent and its systemd service (root; PREFIX= DESTDIR= as usual)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' deploy/systemd/install.sh install
+
+# What is there is installed as it is: root may have neither the Go nor the git of whoever built it.
+bin/agent:
+	@$(MAKE) build
+
+.PHONY: uninstall
+uninstall: ## Remove what install laid, once all functions are given back (FORCE=1: whatever the agent has)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' FORCE='$(FORCE)' deploy/systemd/install.sh uninstall
 
 .PHONY: vm-deps
 vm-deps: ## Install what the VM tests need (root, Debian or Ubuntu)

@@ -102,6 +102,9 @@ func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {
 		}
 		delete(unknown, f.Address)
 		report.Leftovers = append(report.Leftovers, a.driverctl(ctx, f.Address)...)
+		if l, ok := newID(f); ok && !slices.ContainsFunc(report.Leftovers, func(o Leftover) bool { return o.Remedy == l.Remedy }) {
+			report.Leftovers = append(report.Leftovers, l)
+		}
 	}
 	for _, t := range slices.Sorted(maps.Keys(unknown)) {
 		return report, fmt.Errorf("--baseline %s: there is no such network function: agent inventory lists those there are", t)
@@ -131,6 +134,9 @@ func (a *Agent) adoptEntry(ctx context.Context, f inventory.Function, q Adoption
 			return e, false, fmt.Errorf("--baseline %s: it is on %s, which needs none: leave it out", f.Address, orNone(f.Driver))
 		}
 		e.Verdict, e.Remedy = verdictStale, fmt.Sprintf("echo > /sys/bus/pci/devices/%s/driver_override, unless it is meant to take effect at the next probe", f.Address)
+		if f.Driver == "" {
+			e.Remedy += fmt.Sprintf("; then echo %s > /sys/bus/pci/drivers_probe for the kernel's driver, which it lacks", f.Address)
+		}
 		return e, f.Override != "" && f.Override != f.Driver, nil
 	}
 	key := drivers.Key{Kind: dpdk.KindDriver, Target: f.Address}
@@ -235,6 +241,20 @@ func (a *Agent) driverctl(ctx context.Context, t drivers.Target) []Leftover {
 		}}
 	}
 	return nil
+}
+
+// newID is what a tool may have left that bound a function with no override: an
+// ID given to the driver, which nothing lists.
+func newID(f inventory.Function) (Leftover, bool) {
+	if !drivers.Userspace(f.Driver) || f.Override != "" {
+		return Leftover{}, false
+	}
+	remove := host.PCIDrivers + f.Driver + "/remove_id"
+	return Leftover{
+		Path: remove, Tool: "dpdk-devbind.py, or new_id",
+		Found:  fmt.Sprintf("%s is on %s with no override: %s may take every %s that has no driver", f.Address, f.Driver, f.Driver, f.ID),
+		Remedy: fmt.Sprintf("echo %s > %s, which says ENODEV when there is nothing to remove", strings.ReplaceAll(f.ID, ":", " "), remove),
+	}, true
 }
 
 // predecessor is what the AWS multi-ENI controller leaves on a node (its init

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +47,8 @@ type Config struct {
 	Own, Reach []string
 	// WithoutDefault allows taking netdevs away while there is no default route.
 	WithoutDefault bool
+	// Allocated is what guard.Options wants: nil where there is no kubelet.
+	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
 	// StepTimeout bounds a step, which may be several reads and a write of the
 	// host; the engine's default when zero.
 	StepTimeout time.Duration
@@ -79,15 +80,15 @@ type Agent struct {
 	source     SourceReport
 	entries    []entry // of the desired state in force
 	remembered []journal.Selection
-	reports    map[string]InterfaceReport             // by entry
-	order      []string                               // of entries
-	busy       map[drivers.Target]bool                // a worker is on it
-	missed     map[drivers.Target]bool                // a pass came while a worker was on it
-	kept       map[uint64]*backoff.ExponentialBackOff // pauses of operations that stay open
-	unjudged   map[uint64]bool                        // operations found at the start that recovery has not dealt with
-	passed     bool                                   // a full pass was begun after the start
-	allowed    map[drivers.Target]string              // reasons for touching the management path
-	given      map[drivers.Target]bool                // functions that desired state gives to programs
+	reports    map[string]InterfaceReport // by entry
+	order      []string                   // of entries
+	busy       map[drivers.Target]bool    // a worker is on it
+	missed     map[drivers.Target]bool    // a pass came while a worker was on it
+	kept       map[uint64]*kept           // operations that stay open
+	unjudged   map[uint64]bool            // operations found at the start that recovery has not dealt with
+	passed     bool                       // a full pass was begun after the start
+	allowed    map[drivers.Target]string  // reasons for touching the management path
+	given      map[drivers.Target]bool    // functions that desired state gives to programs
 	heartbeat  time.Time
 	retry      time.Time // when the next pass is due; zero is never
 	unkept     error     // why desired state is not in the journal
@@ -120,7 +121,7 @@ func New(c Config) *Agent {
 		wake:     make(chan struct{}, 1), rearm: make(chan struct{}, 1), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
 		unjudged: map[uint64]bool{},
-		kept:     map[uint64]*backoff.ExponentialBackOff{},
+		kept:     map[uint64]*kept{},
 		source:   SourceReport{Source: c.Name, Object: c.Object},
 	}
 	a.health, a.breakers = health.New(), newBreakers()

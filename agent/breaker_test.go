@@ -123,7 +123,7 @@ type strict struct{ tried atomic.Int64 }
 
 var errRule = fmt.Errorf("a rule: %w", drivers.ErrRefused)
 
-func (s *strict) MayDrive(_ context.Context, observed plan.Observed, goal plan.Goal) error {
+func (s *strict) MayDrive(_ context.Context, _ plan.Observed, goal plan.Goal) error {
 	key := drivers.Key{Kind: dpdk.KindDriver, Target: portA}
 	if _, ok := goal[key]; !ok || s.tried.Add(1) <= 3 { // planned, begun, driven
 		return nil
@@ -150,7 +150,7 @@ func TestWhatStaysOpenIsLookedAtEverMoreSeldom(t *testing.T) {
 		defer n.halt()
 		n.want(pci(portA, "vfio-pci"))
 		settled(time.Second)
-		n.expect("pci 0000:02:00.0=changing")
+		n.expect("pci 0000:02:00.0=refused")
 		before := g.tried.Load()
 		settled(time.Hour)
 		passes := int64(time.Hour / n.agent.c.Interval)

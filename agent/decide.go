@@ -64,6 +64,9 @@ func (a *Agent) Resolve(ctx context.Context, q Resolution) (ResolveReport, error
 	}
 	draft, report, err := a.view.resolution(ctx, op, q)
 	report.Through = "agent"
+	if err != nil && !q.Dry {
+		level.Warn(a.logger).Log("op", op.ID, "who", q.Who, "why", q.Why, "decision", q.How, "err", err, "msg", "decision not carried out")
+	}
 	if err != nil || q.Dry {
 		return report, err
 	}

@@ -54,6 +54,7 @@ type memory struct {
 	anew        bool      // it was asked for since: what is done next is no repair
 	stopped     bool      // until quiet, or asked for anew
 	differs     map[drivers.Key]drivers.State
+	suspects    []owner.Owner // the likely writers that were seen since somebody asked, each once
 }
 
 func newDrifts(total *prometheus.CounterVec) *drifts {
@@ -112,7 +113,7 @@ func (d *drifts) askedAnew(asked func(drivers.Target) bool, targets ...drivers.T
 			if m.stopped {
 				n++
 			}
-			m.anew, m.stopped = true, false
+			m.anew, m.stopped, m.suspects = true, false, nil
 		}
 	}
 	return n
@@ -243,6 +244,21 @@ func repairs(t drivers.Target, done []journal.Operation, unknown bool) (n int, t
 	return n, n >= maxRepairs
 }
 
+// suspect adds the likely writers that are seen now to those that were. A
+// program that changes a function and ends is not there at each look, and what
+// is reported must not change with it.
+func (d *drifts) suspect(r request, seen []owner.Owner) []owner.Owner {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m, _ := d.of(r.target, r.identity.Incarnation)
+	for _, o := range seen {
+		if !slices.ContainsFunc(m.suspects, func(s owner.Owner) bool { return s.Name == o.Name }) {
+			m.suspects = append(m.suspects, o)
+		}
+	}
+	return slices.Clone(m.suspects)
+}
+
 // history is what was done to a function in this boot, in this life of it,
 // newest first.
 func (a *Agent) history(r request) []journal.Operation {
@@ -275,6 +291,9 @@ func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed
 		return 1
 	})
 	known := len(owners) > 0 && owners[0].Known
+	if !known {
+		owners = a.drifts.suspect(r, owners)
+	}
 	if !known && !f.stopped {
 		if f.fresh {
 			level.Warn(a.logger).Log("entry", r.entry, "target", r.target, "count", f.repairs,

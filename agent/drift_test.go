@@ -307,6 +307,38 @@ func TestLikelyOwnerIsNamedWhenStopped(t *testing.T) {
 }
 
 // TestDriftOfALinkNamesNetworkManager: the owner is of the attribute.
+// TestAWriterThatHasEndedIsStillNamed: it is there only while it writes.
+func TestAWriterThatHasEndedIsStillNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		n.edit(func(files map[string]string) { files["/proc/77/cmdline"] = "driverctl\x00unset-override\x00" + portA })
+		n.fight(1, time.Minute)
+		n.edit(func(files map[string]string) { delete(files, "/proc/77/cmdline") })
+		n.fight(3, time.Minute)
+		n.expect("pci 0000:02:00.0=degraded")
+		said := n.reason()
+		if !strings.Contains(said, `driverctl (process 77 runs "driverctl unset-override 0000:02:00.0")`) {
+			t.Errorf("the reason does not name it: %s", said)
+		}
+		settled(2 * time.Minute)
+		if again := n.reason(); again != said {
+			t.Errorf("the reason changed by itself: %s", again)
+		}
+		if _, err := n.agent.Retry(t.Context(), portA); err != nil {
+			t.Fatal(err)
+		}
+		settled(5 * time.Second)
+		n.fight(4, time.Minute)
+		if said := n.reason(); !strings.Contains(said, "no other writer was found") {
+			t.Errorf("the reason names one that was not seen since: %s", said)
+		}
+		n.halt()
+	})
+}
+
 func TestDriftOfALinkNamesNetworkManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/guard"
+	"eniagent/agent/source/kubelet"
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
@@ -18,11 +20,20 @@ import (
 // onPath is the standing order that remembers a target of the management path.
 const onPath = "management-path"
 
+// Allocated is what guard.Options wants.
+func (o Options) Allocated() func(context.Context, time.Time) (map[drivers.Target]string, error) {
+	if o.PodResources == "" {
+		return nil
+	}
+	return kubelet.New(o.PodResources).Allocated
+}
+
 // newGuard is the guard with what this agent knows.
 func (a *Agent) newGuard() *guard.Guard {
 	return guard.New(guard.Options{
 		Host: a.c.Host, Specs: a.view.Drivers.Specs, Own: a.c.Own, Reach: a.c.Reach,
 		WithoutDefault: a.c.WithoutDefault, Registry: a.c.Registry, Remembered: a.rememberedPath,
+		Allocated: a.c.Allocated, Restores: a.restores,
 		Allowed: func(t drivers.Target) string {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -34,6 +45,27 @@ func (a *Agent) newGuard() *guard.Guard {
 			return a.given[t]
 		},
 	})
+}
+
+// restores says that desired state gives a function to a program, as an earlier
+// boot did, and that nothing was done to it in this one.
+func (a *Agent) restores(t drivers.Target) bool {
+	a.mu.Lock()
+	given := a.given[t]
+	a.mu.Unlock()
+	if !given {
+		return false
+	}
+	driver := drivers.Key{Kind: dpdk.KindDriver, Target: t}
+	for _, op := range a.c.Journal.History(0) {
+		after, concerned := op.After()[driver]
+		if !concerned || op.State != journal.Done {
+			continue
+		}
+		b, err := dpdk.Parse(after)
+		return err == nil && drivers.Userspace(b.Driver) && op.BootID != a.c.BootID
+	}
+	return false
 }
 
 // notePath remembers, by identity and durably, what is on the management path

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,33 +113,42 @@ func TestEachRuleIsMissed(t *testing.T) {
 			group.Devices[i].IOMMUGroup = "10"
 		}
 	}
-	for rule, tc := range map[guard.Rule]struct {
+	for name, tc := range map[string]struct {
+		rule   guard.Rule
 		config sim.Config
 		ask    source.Interface
-		hold   bool
+		hold   func(*node, *pods) (release func()) // portA, on vfio-pci
 	}{
-		guard.Management: {sim.DefaultNode(), pci(manager, "vfio-pci"), false},
-		guard.NoDefault:  {noRoute, pci(portA, "vfio-pci"), false},
-		guard.Group:      {group, pci(portA, "vfio-pci"), false},
-		guard.InUse:      {sim.DefaultNode(), pci(portA, "igb"), true},
+		"management path":  {guard.Management, sim.DefaultNode(), pci(manager, "vfio-pci"), nil},
+		"no default route": {guard.NoDefault, noRoute, pci(portA, "vfio-pci"), nil},
+		"half a group":     {guard.Group, group, pci(portA, "vfio-pci"), nil},
+		"held by a program": {guard.InUse, sim.DefaultNode(), pci(portA, "igb"), func(n *node, _ *pods) func() {
+			return n.kernel.Hold(portA)
+		}},
+		"allocated to a pod": {guard.InUse, sim.DefaultNode(), pci(portA, "igb"), func(_ *node, p *pods) func() {
+			return p.give(portA)
+		}},
+		"the kubelet is silent": {guard.InUse, sim.DefaultNode(), pci(portA, "igb"), func(_ *node, p *pods) func() {
+			return p.silence()
+		}},
 	} {
-		for _, lets := range []guard.Rule{"", rule} {
-			t.Run(string(rule)+" "+string(lets), func(t *testing.T) {
+		for _, lets := range []guard.Rule{"", tc.rule} {
+			t.Run(name+" "+string(lets), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					n := newNode(t, tc.config)
-					n.start(nil)
+					n, p := newNode(t, tc.config), &pods{}
+					n.start(p.asked)
 					defer n.halt()
-					if tc.hold {
+					if tc.hold != nil {
 						n.want(pci(portA, "vfio-pci"))
 						settled(5 * time.Second)
-						defer n.kernel.Hold(portA)()
+						defer tc.hold(n, p)()
 					}
 					b := blind{n.agent.guard, lets}
 					n.agent.engine.Guard, n.agent.view.Guard = b, b
 					before := n.kernel.Writes()
 					n.want(tc.ask)
 					settled(time.Minute)
-					if wrote := n.kernel.Writes() > before; wrote != (lets == rule) {
+					if wrote := n.kernel.Writes() > before; wrote != (lets == tc.rule) {
 						t.Errorf("written: %t\n%s", wrote, n.log)
 					}
 				})
@@ -260,5 +271,166 @@ func TestNeverHalfAGroup(t *testing.T) {
 		n.want(pci(portA, "vfio-pci"), pci(portB, "vfio-pci"))
 		settled(10 * time.Minute)
 		n.expect("pci 0000:02:00.0=right, pci 0000:03:00.0=right")
+	})
+}
+
+// pods are what a kubelet says is allocated.
+type pods struct {
+	mu        sync.Mutex
+	allocated map[drivers.Target]string
+	err       error
+}
+
+func (p *pods) asked(c *Config) {
+	c.Allocated = func(context.Context, time.Time) (map[drivers.Target]string, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return maps.Clone(p.allocated), p.err
+	}
+}
+
+// give allocates a function to a pod, until the pod ends.
+func (p *pods) give(t drivers.Target) (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.allocated = map[drivers.Target]string{t: "pod media/encoder-0, container dpdk, resource intel.com/vf"}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.allocated, t)
+	}
+}
+
+// silence keeps the kubelet from answering, until it speaks again.
+func (p *pods) silence() (speak func()) {
+	set := func(err error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.err = err
+	}
+	set(errors.New("connection refused"))
+	return func() { set(nil) }
+}
+
+// says wants the first interface to say all of these.
+func (n *node) says(want ...string) {
+	n.t.Helper()
+	reason := n.reason()
+	for _, w := range want {
+		if !strings.Contains(reason, w) {
+			n.t.Errorf("the reason lacks %q: %s", w, reason)
+		}
+	}
+}
+
+// TestAnAllocatedFunctionIsHeldUntilThePodEnds, though no program has it open:
+// across a restart, and for an order to release too.
+func TestAnAllocatedFunctionIsHeldUntilThePodEnds(t *testing.T) {
+	for name, tc := range map[string]struct{ is, want string }{
+		"on a userspace driver": {"vfio-pci", "igb"},
+		"on a kernel driver":    {"igb", "vfio-pci"}, // its netdev is still the host's
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, p := newNode(t, sim.DefaultNode()), &pods{}
+				n.start(p.asked)
+				n.want(pci(portA, tc.is))
+				settled(5 * time.Second)
+				end := p.give(portA)
+				n.want(pci(portA, tc.want), pci(portB, "vfio-pci"))
+				settled(time.Minute)
+				n.expect("pci 0000:02:00.0=held, pci 0000:03:00.0=right")
+				n.says("in-use", "allocated to pod media/encoder-0, container dpdk, resource intel.com/vf", "when the pod ends")
+				n.halt()
+				n.start(p.asked)
+				settled(time.Minute)
+				n.driver(portA, tc.is)
+				end()
+				settled(time.Second)
+				n.driver(portA, tc.want)
+				n.expect("pci 0000:02:00.0=right, pci 0000:03:00.0=right")
+				n.halt()
+			})
+		})
+	}
+}
+
+// TestAPodThatOutlivesARebootGetsItsFunctionBack: its allocation stands, and it
+// waits for the driver that the reboot took. A function that was never given to
+// a program before is not taken for it.
+func TestAPodThatOutlivesARebootGetsItsFunctionBack(t *testing.T) {
+	for name, tc := range map[string]struct{ before, after string }{
+		"given before the reboot": {"vfio-pci", "right"},
+		"not given before":        {"igb", "held"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, p := newNode(t, sim.DefaultNode()), &pods{}
+				n.start(p.asked)
+				n.want(pci(portA, tc.before))
+				settled(5 * time.Second)
+				n.expect("pci 0000:02:00.0=right")
+				n.halt()
+				p.give(portA)
+				n.kernel.Reboot()
+				n.start(p.asked)
+				n.want(pci(portA, "vfio-pci"))
+				settled(5 * time.Second)
+				n.expect("pci 0000:02:00.0=" + tc.after)
+				// Bound in this boot, it is the pod's.
+				n.want(pci(portA, "igb"))
+				settled(5 * time.Second)
+				n.driver(portA, map[string]string{"right": "vfio-pci", "held": "igb"}[tc.after])
+				n.halt()
+			})
+		})
+	}
+}
+
+func TestAnOrderToReleaseWaitsForThePod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNode(t, sim.DefaultNode()), &pods{}
+		n.start(p.asked)
+		defer n.halt()
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		end := p.give(portA)
+		r, err := n.agent.Release(t.Context(), Order{Targets: []string{portA}, Why: "test"})
+		if err != nil || r.Entries[0].Condition != Held || !strings.Contains(r.Entries[0].Reason, "pod media/encoder-0") {
+			t.Errorf("released: %+v, %v", r.Entries, err)
+		}
+		n.driver(portA, "vfio-pci")
+		end()
+		settled(time.Second)
+		n.driver(portA, "igb")
+		n.expect("pci 0000:02:00.0=released")
+	})
+}
+
+// TestWhileTheKubeletIsSilentNothingIsUnbound, and all else goes on.
+func TestWhileTheKubeletIsSilentNothingIsUnbound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNode(t, sim.DefaultNode()), &pods{}
+		speak := p.silence()
+		n.start(p.asked)
+		defer n.halt()
+		n.want(pci(portA, "vfio-pci"), named("enp3s0", 9000))
+		settled(time.Minute)
+		n.expect("pci 0000:02:00.0=held, name enp3s0=right")
+		n.says("in-use", "the kubelet does not say", "connection refused", `--pod-resources ""`)
+		n.driver(portA, "igb")
+		if err := errors.Join(n.agent.Ready(), n.agent.Healthy()); err != nil {
+			t.Errorf("a silent kubelet keeps the agent from being ready: %v", err)
+		}
+		// One that no driver has is taken from nobody.
+		n.unbind(portA)
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		n.want(pci(portA, "igb"), named("enp3s0", 9000))
+		settled(time.Minute)
+		n.driver(portA, "vfio-pci")
+		speak()
+		settled(time.Second)
+		n.driver(portA, "igb")
 	})
 }

@@ -176,7 +176,7 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 	a := New(Config{
 		Journal: j, Host: pool, Name: "file", Object: o.ConfigFile, Logger: logger, Version: o.Version,
 		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Observe: o.Observe, Interval: o.Interval,
-		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault,
+		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
 	})
 	defer a.stop()
 	if err := a.newBoot(ctx); err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"eniagent/agent/source/kubelet"
 )
 
 // Options are the flags of `agent run`. Validate them before Run.
@@ -29,10 +31,12 @@ type Options struct {
 	NodeAddresses   []string // the node's own
 	KeepReachable   []string // addresses whose way must not be cut
 	WithoutDefault  bool     // work on a node that has no default route
+	PodResources    string   // the kubelet's socket; "" does not ask it
 	Simulate        string   // state file of a simulated kernel; "" is the real one
 	LogLevel        string
 	LogFormat       string
 	Version         string
+	Notify          func(Notice) // is told how the agent stands; may be nil
 }
 
 // DefaultMaxAttempts is how often a goal is tried before it is given up.
@@ -44,6 +48,7 @@ func DefaultOptions() Options {
 		ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
 		Listen: "127.0.0.1:9810", Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
 		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
+		PodResources: kubelet.DefaultSocket,
 	}
 }
 
@@ -97,6 +102,12 @@ func (o Options) validatePaths(p *problems) {
 		if err := CheckPath(v.path); err != nil {
 			p.bad(v.flag, v.path, "%v", err)
 		}
+	}
+	if long := len(o.PodResources) - maxSocketPath; long > 0 {
+		p.bad("pod-resources", o.PodResources, "is %d bytes too long for a socket", long)
+	}
+	if o.PodResources != "" && !filepath.IsAbs(o.PodResources) {
+		p.bad("pod-resources", o.PodResources, "want an absolute path, or nothing where no kubelet is to be asked")
 	}
 	if err := checkOwner(o.StateDir); err != nil {
 		p.bad("state-dir", o.StateDir, "%v", err)

@@ -26,6 +26,7 @@ import (
 const (
 	orderReleased = "released" // the function is given back, and left alone then
 	orderPaused   = "paused"   // nothing is begun, replayed or reverted; "" is the whole node
+	orderUnread   = "unread"   // in no journal: stands for one that this agent cannot read
 	orderAdopted  = "adopted"  // what release restores of a function found in another hand
 )
 
@@ -200,11 +201,17 @@ func (a *Agent) noteLetGo(ctx context.Context, c journal.Control) error {
 	return a.c.Journal.SetControl(ctx, c)
 }
 
-// paused is the order by which nothing is done to a target; "" is the node.
+// paused is the order by which nothing is done to a target; "" is the node. A
+// newer agent's order that cannot be read may say the same.
 func (v View) paused(targets ...drivers.Target) (journal.Control, bool) {
 	for _, t := range append([]drivers.Target{""}, targets...) {
 		if c, ok := v.Records.Control(orderPaused, t); ok {
 			return c, true
+		}
+	}
+	for _, u := range v.Records.Unreadable() {
+		if u.Bucket == journal.BucketControl && (len(u.Targets) == 0 || slices.ContainsFunc(targets, u.Covers)) {
+			return journal.Control{Action: orderUnread, Why: fmt.Sprintf("order %s: %v", u.Key, u.Err)}, true
 		}
 	}
 	return journal.Control{}, false
@@ -212,6 +219,9 @@ func (v View) paused(targets ...drivers.Target) (journal.Control, bool) {
 
 // pausedText says which order pauses, and how to end it.
 func pausedText(c journal.Control) string {
+	if c.Action == orderUnread {
+		return c.Why + "; to go on: install that agent again"
+	}
 	what := "paused "
 	if c.Target == "" {
 		what = "the whole node is paused "

@@ -101,7 +101,7 @@ func (a *Agent) dispatch(ctx context.Context, r request) {
 		case a.fenced(op.Targets()):
 			a.report(r, Fenced, "a write still runs in the kernel on it; it ends when the program that holds the device does", nil, op.ID)
 		default:
-			a.report(r, Changing, op.LastError, nil, op.ID)
+			a.report(r, a.standing(op.ID), op.LastError, nil, op.ID)
 		}
 		return
 	}
@@ -236,11 +236,7 @@ func (a *Agent) judged(id uint64) {
 // after plans the next look by how an operation ended.
 func (a *Agent) after(r engine.Result, fenced bool) {
 	now := time.Now()
-	if r.Outcome != engine.Kept {
-		a.mu.Lock()
-		delete(a.kept, r.Operation)
-		a.mu.Unlock()
-	}
+	a.noteKept(r)
 	switch {
 	case errors.Is(r.Err, drivers.ErrHeld):
 		a.wakeAt(now.Add(retryHeld))
@@ -257,18 +253,58 @@ func (a *Agent) after(r engine.Result, fenced bool) {
 	}
 }
 
+// kept is an operation that stays open: why, and how long it is left alone.
+type kept struct {
+	condition Condition
+	pauses    *backoff.ExponentialBackOff
+}
+
+// noteKept notes an operation that stays open, and forgets one that does not.
+func (a *Agent) noteKept(r engine.Result) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r.Outcome != engine.Kept {
+		delete(a.kept, r.Operation)
+		return
+	}
+	k := a.kept[r.Operation]
+	if k == nil {
+		k = &kept{pauses: &backoff.ExponentialBackOff{
+			InitialInterval: retryKept, RandomizationFactor: breakerJitter, Multiplier: 2, MaxInterval: retryKeptMax,
+		}}
+		a.kept[r.Operation] = k
+	}
+	k.condition = keptAs(r.Err)
+}
+
+// keptAs is the condition of a function whose operation stays open for a reason.
+func keptAs(err error) Condition {
+	switch {
+	case errors.Is(err, drivers.ErrFenced):
+		return Fenced
+	case errors.Is(err, drivers.ErrHeld):
+		return Held
+	case errors.Is(err, drivers.ErrRefused):
+		return Refused
+	}
+	return Changing
+}
+
+// standing is the condition of a function whose operation stays open.
+func (a *Agent) standing(id uint64) Condition {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if k := a.kept[id]; k != nil {
+		return k.condition
+	}
+	return Changing
+}
+
 // keptPause is how long an operation that stays open is left alone now.
 func (a *Agent) keptPause(id uint64) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.kept[id]
-	if b == nil {
-		b = &backoff.ExponentialBackOff{
-			InitialInterval: retryKept, RandomizationFactor: breakerJitter, Multiplier: 2, MaxInterval: retryKeptMax,
-		}
-		a.kept[id] = b
-	}
-	return b.NextBackOff()
+	return a.kept[id].pauses.NextBackOff()
 }
 
 // settle brings one function to what is asked of it.
@@ -428,7 +464,7 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	_, observed, _ := a.view.examine(context.WithoutCancel(ctx), r)
 	condition := map[engine.Outcome]Condition{
 		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
-		engine.Kept: Changing, engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
+		engine.Kept: keptAs(result.Err), engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
 	}[result.Outcome]
 	switch {
 	case errors.Is(result.Err, drivers.ErrFenced):

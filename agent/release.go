@@ -75,15 +75,19 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 	var ordered []drivers.Target
 	for _, r := range requests {
 		e := a.view.releaseEntry(ctx, r, o)
-		if !o.Dry && e.Condition != Refused || e.Ordered {
+		switch {
+		case !o.Dry && e.Condition != Refused || e.Ordered:
 			if err := a.orderRelease(ctx, r, o); err != nil {
 				return report, err
 			}
 			ordered, e.Ordered = append(ordered, r.target), true
+		case !o.Dry:
+			level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "err", e.Reason, "msg", "not released")
 		}
 		report.Entries = append(report.Entries, e)
 	}
 	if o.Dry {
+		a.sayBoundAgain(ctx, report.Entries)
 		report.Entries = append(report.Entries, a.restEntries(ctx, o)...)
 		return report, nil
 	}
@@ -95,6 +99,7 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 		}
 		back = back && report.Entries[i].Condition == Released
 	}
+	a.sayBoundAgain(ctx, report.Entries)
 	if o.All && back {
 		report.Entries = append(report.Entries, a.returnRest(ctx, o)...)
 	}
@@ -373,6 +378,17 @@ func (a *Agent) outcome(ctx context.Context, e OrderEntry) OrderEntry {
 		}
 	}
 	return e
+}
+
+// sayBoundAgain says of which functions another tool undoes the release at the
+// next boot: its files are not the agent's to remove.
+func (a *Agent) sayBoundAgain(ctx context.Context, entries []OrderEntry) {
+	for i := range entries {
+		e := &entries[i]
+		for _, l := range a.driverctl(ctx, e.Target) {
+			e.Reason = strings.TrimPrefix(fmt.Sprintf("%s; but %s %s: rm it to keep the function back", e.Reason, l.Path, l.Found), "; but ")
+		}
+	}
 }
 
 // result turns what became of an operation into how its target stands.

@@ -157,4 +157,14 @@ type RecoverReport struct {
 	Entries     []RecoverEntry `json:"entries"`
 	Quarantined []uint64       `json:"quarantined,omitempty"`
 	Unreadable  []string       `json:"unreadable,omitempty"`
+	Left        []Unfinished   `json:"left,omitempty"`
+}
+
+// Unfinished is what stands in an older agent's way after recovery: an operation
+// that stays open, one in quarantine, or one that only a newer agent can read.
+type Unfinished struct {
+	Operation uint64 `json:"operation,omitempty"`
+	Record    string `json:"record,omitempty"` // where there is no number
+	Why       string `json:"why"`
+	Person    bool   `json:"person"` // it goes on by nothing but a person's doing
 }

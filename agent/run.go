@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Journal: j, Host: pool, Source: file.New(o.ConfigFile, file.Options{}), Name: "file", Object: o.ConfigFile,
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
-		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault,
+		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
 		StepTimeout: 2*o.WriteTimeout + 10*time.Second,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "msg", "agent started")
@@ -146,6 +146,9 @@ func (o Options) runGroup(ctx context.Context, a *Agent, reg *prometheus.Registr
 	stop := make(chan struct{})
 	add("signals", func() error { return o.awaitSignal(stop, logger) }, func() { close(stop) })
 	add("reconcile", func() error { return a.Reconcile(ctx) }, func() { cancel(errSignal) })
+	if o.Notify != nil {
+		add("notify", func() error { return o.announce(ctx, a) }, func() { cancel(errSignal) })
+	}
 	for _, s := range servers {
 		add(s.name, s.serve, s.shutdown)
 	}
@@ -167,6 +170,7 @@ func (o Options) awaitSignal(stop <-chan struct{}, logger log.Logger) error {
 	select {
 	case s := <-signals:
 		level.Info(logger).Log("component", "agent", "signal", s, "msg", "stopping: steps in flight are finished")
+		o.notify(Notice{Stopping: true, Text: "stopping: steps in flight are finished"})
 	case <-stop:
 		signal.Stop(signals)
 		return nil

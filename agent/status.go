@@ -140,6 +140,7 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 			report.Entries[i].Error = context.Cause(ctx).Error()
 		}
 	}
+	report.Left = a.view.left(report)
 	a.Wake()
 	return report
 }

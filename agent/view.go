@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,9 +123,38 @@ func (v View) Recover(ctx context.Context, through string) RecoverReport {
 		r.Quarantined = append(r.Quarantined, op.ID)
 	}
 	for _, u := range v.Records.Unreadable() {
-		r.Unreadable = append(r.Unreadable, fmt.Sprintf("%s %s: %v", u.Bucket, u.Key, u.Err))
+		if u.Bucket != journal.BucketDone { // of those, nothing is to be recovered
+			r.Unreadable = append(r.Unreadable, u.Err.Error())
+		}
 	}
+	r.Left = v.left(r)
 	return r
+}
+
+// left is what recovery leaves over, or, where it is only planned, would.
+func (v View) left(r RecoverReport) []Unfinished {
+	told := map[uint64]RecoverEntry{}
+	for _, e := range r.Entries {
+		told[e.Operation] = e
+	}
+	var all []Unfinished
+	for _, op := range v.Records.Operations() {
+		e := told[op.ID]
+		toQuarantine := e.Decision == recovery.Quarantine
+		if r.DryRun && e.Decision != recovery.Keep && !toQuarantine {
+			continue
+		}
+		all = append(all, Unfinished{Operation: op.ID, Why: cmp.Or(e.Error, e.Why), Person: toQuarantine})
+	}
+	for _, op := range v.Records.Quarantined() {
+		all = append(all, Unfinished{Operation: op.ID, Why: "in quarantine, " + op.Outcome + ": see agent resolve --help", Person: true})
+	}
+	for _, u := range v.Records.Unreadable() {
+		if u.Bucket == journal.BucketOpen || u.Bucket == journal.BucketQuarantine {
+			all = append(all, Unfinished{Record: u.Key, Why: u.Err.Error(), Person: true})
+		}
+	}
+	return all
 }
 
 // recoverEntry says of one judgement what would be done, step by step.

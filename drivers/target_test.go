@@ -113,25 +113,6 @@ func TestKeyCompare(t *testing.T) {
 	}
 }
 
-func FuzzParseKey(f *testing.F) {
-	for _, s := range []string{"mtu@0000:3b:00.1", "pool@file//etc/x#a@b", "module@module/vfio", "@", "a@b", "mtu@param/a/b", "\x00@module/x"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		k, err := drivers.ParseKey(s)
-		if err != nil {
-			return
-		}
-		if !k.Target.Valid() || k.Kind == "" {
-			t.Fatalf("%q is taken as %+v", s, k)
-		}
-		again, err := drivers.ParseKey(k.String())
-		if err != nil || again != k || k.String() != s {
-			t.Fatalf("%q reads as %+v, which prints %q and reads as %+v (%v)", s, k, k, again, err)
-		}
-	})
-}
-
 func TestError(t *testing.T) {
 	e := &drivers.Error{Key: drivers.Key{Kind: "mtu", Target: "0000:3b:00.1"}, Do: "set", Err: fs.ErrNotExist}
 	if got := e.Error(); got != "mtu@0000:3b:00.1 set: file does not exist" {

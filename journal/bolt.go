@@ -184,6 +184,9 @@ func create(path string, rows []write, o Options) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := syncAbove(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
 	if err := os.Rename(temp, path); err != nil {
 		return nil, fmt.Errorf("create journal: %w", explain(err))
 	}

@@ -71,7 +71,7 @@ func (j *Journal) stage(label string, wait bool, fn func(*edit) error) (b *batch
 	if err := j.usable(); err != nil {
 		return nil, false, err
 	}
-	e := &edit{limit: j.o.Limits.Bytes}
+	e := &edit{limit: j.o.Limits.Bytes, codec: j.codec}
 	if err := fn(e); err != nil {
 		e.takeBack()
 		return nil, false, err
@@ -184,7 +184,7 @@ func (j *Journal) take(b *batch) ([]write, Manifest) {
 		return strings.Compare(a.bucket+"\x00"+a.key, b.bucket+"\x00"+b.key)
 	})
 	m := j.nextManifest()
-	raw, err := encode(BucketMeta, keyManifest, &m)
+	raw, err := j.codec.encode(BucketMeta, keyManifest, &m)
 	if err != nil {
 		panic(fmt.Sprintf("journal: manifest: %v", err)) // made of numbers and checked names only
 	}
@@ -249,11 +249,11 @@ func (j *Journal) absent(rows []write) bool {
 	if err != nil {
 		return false
 	}
-	m, err := decode(BucketMeta, keyManifest, now)
+	m, err := j.codec.decode(BucketMeta, keyManifest, now)
 	if err != nil {
 		return false
 	}
-	next, err := decode(BucketMeta, keyManifest, rows[len(rows)-1].value)
+	next, err := j.codec.decode(BucketMeta, keyManifest, rows[len(rows)-1].value)
 	if err != nil {
 		return false
 	}

@@ -102,6 +102,7 @@ func TestGroupCommit(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, p *place) {
 		j := p.open(t, func(o *Options) { o.FlushAfter = time.Millisecond; o.Now = time.Now })
 		var wg sync.WaitGroup
@@ -324,6 +325,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 // TestRemovedUnderTheAgent: a file without a name keeps nothing for the next
 // start, so nothing may be begun on the strength of it.
 func TestRemovedUnderTheAgent(t *testing.T) {
+	t.Parallel()
 	for name, take := range map[string]func(path string) error{
 		"removed": os.Remove,
 		"replaced": func(path string) error {

@@ -85,6 +85,9 @@ func (j *Journal) ClearControl(ctx context.Context, action string, t drivers.Tar
 	name := (&Control{Action: action, Target: t}).Name()
 	found := false
 	err := j.commitChange(ctx, "control", func(e *edit) error {
+		if j.control.newer(name) {
+			return fmt.Errorf("control record %s: %w", name, ErrNewer)
+		}
 		if _, found = j.control.get(name); found {
 			remove(e, j.control, name)
 		}

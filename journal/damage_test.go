@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ func fill(t *testing.T, p *place) {
 
 // A flipped bit in any record is seen, and costs that record only.
 func TestBitFlipsInRecords(t *testing.T) {
+	t.Parallel()
 	p := memoryPlace()
 	fill(t, p)
 	type at struct{ bucket, key string }
@@ -86,6 +88,7 @@ func TestBitFlipsInRecords(t *testing.T) {
 
 // A record that is gone is seen, whichever it is.
 func TestMissingRecords(t *testing.T) {
+	t.Parallel()
 	p := memoryPlace()
 	fill(t, p)
 	var all []slot
@@ -151,6 +154,7 @@ func flip(t *testing.T, path string, text []byte) {
 }
 
 func TestUnusableFileIsKeptAside(t *testing.T) {
+	t.Parallel()
 	p := filePlace(t)
 	fill(t, p)
 	for i := range 5 {
@@ -181,18 +185,9 @@ func TestUnusableFileIsKeptAside(t *testing.T) {
 	}
 }
 
-// An empty file is not a new journal: something emptied it.
-func TestEmptyFileIsDamage(t *testing.T) {
-	p := filePlace(t)
-	fill(t, p)
-	ok(t, os.Truncate(p.path(), 0))
-	if _, degraded := p.open(t).Degraded(); !degraded {
-		t.Fatal("not degraded")
-	}
-}
-
 // A crash between the two renames of a replacement is repaired.
 func TestCrashWhileReplacing(t *testing.T) {
+	t.Parallel()
 	p := filePlace(t)
 	fill(t, p)
 	flip(t, p.path(), []byte(`"open":{"count"`))
@@ -209,100 +204,11 @@ func TestCrashWhileReplacing(t *testing.T) {
 	}
 }
 
-func TestTruncations(t *testing.T) {
-	p := filePlace(t)
-	fill(t, p)
-	whole, err := os.ReadFile(p.path())
-	ok(t, err)
-	for n := 0; n < len(whole); n += 1024 + n/7 {
-		path := copyOf(t, whole[:n])
-		_, err := OpenReadOnly(path)
-		if n == 0 {
-			wantErr(t, err, ErrNotExist)
-			continue
-		}
-		wantErr(t, err, ErrCorrupt)
-		_, err = Verify(path)
-		wantErr(t, err, ErrCorrupt)
-		s, err := salvageFile(path)
-		ok(t, err)
-		if s.newer != nil {
-			t.Fatal(s.newer)
-		}
-	}
-}
-
 func copyOf(t *testing.T, b []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), FileName)
 	ok(t, os.WriteFile(path, b, 0o600))
 	return path
-}
-
-// Every bit of every page header in use is flipped: what is read is what was
-// written, or one commit older, or it is an error. Nothing hangs or panics, and
-// a journal comes up on each.
-func TestPageHeaderFlips(t *testing.T) {
-	p := filePlace(t)
-	fill(t, p)
-	whole, err := os.ReadFile(p.path())
-	ok(t, err)
-	want := readAll(t, p.path())
-	pages := pagesInUse(t, p.path())
-	errs, same := 0, 0
-	path := copyOf(t, whole)
-	for page := range pages {
-		for bit := range 16 * 8 {
-			if testing.Short() && (page*128+bit)%7 != 0 {
-				continue
-			}
-			off := page*pageSize + bit/8
-			b := bytes.Clone(whole)
-			b[off] ^= 1 << (bit % 8)
-			ok(t, os.WriteFile(path, b, 0o600))
-			s, err := OpenReadOnly(path)
-			switch {
-			case err != nil:
-				wantErr(t, err, ErrCorrupt)
-				errs++
-			case export(t, s) == want:
-				same++
-			default:
-				t.Fatalf("page %d, bit %d: read something else", page, bit)
-			}
-			if err != nil && bit%16 == 3 {
-				openDamaged(t, b)
-			}
-		}
-	}
-	t.Logf("%d pages: %d flips are errors, %d harmless", pages, errs, same)
-}
-
-// Every bit of the meta pages is flipped: the one that is in use falls back one
-// commit, the other is not looked at.
-func TestMetaPageFlips(t *testing.T) {
-	p := filePlace(t)
-	fill(t, p)
-	whole, err := os.ReadFile(p.path())
-	ok(t, err)
-	want := readAll(t, p.path())
-	path := copyOf(t, whole)
-	older := 0
-	for bit := range 64 * 8 {
-		for page := range 2 {
-			b := bytes.Clone(whole)
-			b[page*pageSize+16+bit/8] ^= 1 << (bit % 8)
-			ok(t, os.WriteFile(path, b, 0o600))
-			s, err := OpenReadOnly(path)
-			ok(t, err)
-			if export(t, s) != want {
-				older++
-			}
-		}
-	}
-	if older != 512 {
-		t.Errorf("%d fell back to the older commit, want the half", older)
-	}
 }
 
 // pagesInUse is how far the file is not just reserved.
@@ -328,54 +234,6 @@ func export(t *testing.T, s *Snapshot) string {
 	var b bytes.Buffer
 	ok(t, s.Export(&b))
 	return b.String()
-}
-
-func openDamaged(t *testing.T, b []byte) {
-	t.Helper()
-	p := filePlace(t)
-	ok(t, os.MkdirAll(p.dir, 0o700))
-	ok(t, os.WriteFile(p.path(), b, 0o600))
-	j := p.open(t)
-	if _, degraded := j.Degraded(); !degraded {
-		t.Fatal("not degraded")
-	}
-	ok(t, j.Close())
-}
-
-// What this package's reader passes, bbolt's own check passes: random damage
-// where pages say what they hold.
-func TestReaderAgreesWithBolt(t *testing.T) {
-	n, passed := 3000, 0
-	if testing.Short() {
-		n = 300
-	}
-	p := filePlace(t)
-	fill(t, p)
-	whole, err := os.ReadFile(p.path())
-	ok(t, err)
-	path := copyOf(t, whole)
-	used := pagesInUse(t, path)
-	rnd := rand.New(rand.NewPCG(3, 4))
-	for range n {
-		b := bytes.Clone(whole)
-		for range 1 + rnd.IntN(3) {
-			b[rnd.IntN(used)*pageSize+rnd.IntN(400)] ^= 1 << rnd.IntN(8)
-		}
-		ok(t, os.WriteFile(path, b, 0o600))
-		f, err := openRead(path)
-		ok(t, err)
-		im, err := readImage(f)
-		if err == nil {
-			err = im.check(func(string, string, []byte) error { return nil })
-		}
-		_ = f.Close()
-		if err != nil {
-			continue // bbolt might not survive it
-		}
-		passed++
-		ok(t, checkBolt(path))
-	}
-	t.Logf("%d of %d damaged files have sound pages", passed, n)
 }
 
 func TestTwoClaimsAreCorrupt(t *testing.T) {
@@ -404,4 +262,27 @@ func TestSalvageNumbers(t *testing.T) {
 	if d, _ := j.Degraded(); !strings.Contains(fmt.Sprint(d.Lost), "manifest") {
 		t.Fatalf("%+v", d)
 	}
+}
+
+// What is saved in an older state than it was left in is said to be.
+func TestSalvageSaysWhatIsOlder(t *testing.T) {
+	p := memoryPlace()
+	j := p.open(t)
+	o := begin(t, j, 1, "9000")
+	older := rowsOf(p.mem)
+	_, err := j.Attempt(context.Background(), o.ID)
+	ok(t, err)
+	newest := rowsOf(p.mem)
+	for bucket, want := range map[string]string{BucketOpen: "open: some records are as they were", BucketMeta: "the last commit"} {
+		left := slices.DeleteFunc(slices.Clone(newest), func(w write) bool { return w.bucket == bucket })
+		s := salvage(codec{}, left, older)
+		if !strings.Contains(fmt.Sprint(s.lost), want) {
+			t.Errorf("without the page of %s: lost %q", bucket, s.lost)
+		}
+	}
+}
+
+func rowsOf(m *Memory) (rows []write) {
+	m.Rows(func(b, k string, v []byte) { rows = append(rows, write{b, k, v}) })
+	return rows
 }

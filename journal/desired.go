@@ -121,7 +121,7 @@ func (j *Journal) SetDesired(ctx context.Context, d Desired) error {
 		if ok {
 			// Compared as written, with the time that is there.
 			d.Updated = old.Updated
-			raw, err := encode(BucketDesired, d.Source, &d)
+			raw, err := e.codec.encode(BucketDesired, d.Source, &d)
 			if err != nil {
 				return err
 			}

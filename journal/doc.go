@@ -36,6 +36,7 @@
 //	└── control
 //	    └── <action>@<target> Control: a standing order, with who and why
 //	journal.lock             held by the agent; its pid
+//	journal.db.before-upgrade            a copy, from before the last Upgrade
 //	journal.db.corrupt-<unix time>-<n>   at most three, kept for people
 //
 // Every record is in an envelope:
@@ -49,6 +50,18 @@
 //
 // A checksum cannot see a record that is gone, so each commit also writes the
 // manifest, and reading compares.
+//
+// # Versions
+//
+// Within a format, fields are only added, and absent ones mean what they did
+// before (omitempty). An older agent finds such a record newer, as above, and
+// refuses the file where the record is one of meta's. A new value of a field
+// that is there, a new spelling, another meaning: that is a new format.
+//
+// A file keeps its format: a newer agent reads it and goes on writing what it
+// found, so that an older one can take over again, until Upgrade. After that
+// older agents refuse the file. What a release wrote is in testdata/files, and
+// stays there.
 //
 // # States of an operation
 //

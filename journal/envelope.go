@@ -16,10 +16,9 @@ import (
 // The CRC is over bucket, NUL, key, NUL, header and payload, so that a record
 // that a damaged page shows under another key is not believed. The frame never
 // changes: a later format changes the payload, and is told from damage by a
-// CRC that holds.
+// CRC that holds. Within a format, fields are only added (see doc.go).
 const (
 	magic      = "EA"
-	format     = 1
 	codecJSON  = 1
 	headerSize = 10
 	crcSize    = 4
@@ -46,10 +45,10 @@ type frame struct {
 }
 
 // seal puts a payload into its envelope.
-func seal(bucket, key string, kind uint16, payload []byte) []byte {
+func seal(format int, bucket, key string, kind uint16, payload []byte) []byte {
 	b := make([]byte, 0, headerSize+len(payload)+crcSize)
 	b = append(b, magic...)
-	b = append(b, format, codecJSON)
+	b = append(b, byte(format), codecJSON)
 	b = binary.BigEndian.AppendUint16(b, kind)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
 	b = append(b, payload...)
@@ -58,7 +57,7 @@ func seal(bucket, key string, kind uint16, payload []byte) []byte {
 
 // unseal checks the envelope. The frame is returned with ErrNewer too, for
 // whoever wants to know what the record was about.
-func unseal(bucket, key string, b []byte) (frame, error) {
+func (c codec) unseal(bucket, key string, b []byte) (frame, error) {
 	if len(b) < headerSize+crcSize || string(b[:2]) != magic {
 		return frame{}, fmt.Errorf("%d bytes that are no record: %w", len(b), ErrCorrupt)
 	}
@@ -71,7 +70,7 @@ func unseal(bucket, key string, b []byte) (frame, error) {
 		return frame{}, fmt.Errorf("record checksum does not match: %w", ErrCorrupt)
 	}
 	f := frame{format: b[2], codec: b[3], kind: binary.BigEndian.Uint16(b[4:]), payload: body[headerSize:]}
-	if f.format != format || f.codec != codecJSON || f.kind == 0 || f.kind >= kindEnd {
+	if f.format == 0 || int(f.format) > c.newest() || f.codec != codecJSON || f.kind == 0 || f.kind >= kindEnd {
 		return f, fmt.Errorf("record of format %d, codec %d, kind %d: %w", f.format, f.codec, f.kind, ErrNewer)
 	}
 	return f, nil

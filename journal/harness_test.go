@@ -58,13 +58,18 @@ func clock() func() time.Time {
 func filePlace(t *testing.T) *place {
 	t.Helper()
 	p := &place{dir: filepath.Join(t.TempDir(), "journal")}
+	fileAt(p)
+	return p
+}
+
+// fileAt makes the place one of a file in its directory.
+func fileAt(p *place) {
 	p.try = func(change ...func(*Options)) (*Journal, error) {
 		o := testOptions(change)
 		o.Dir = p.dir
 		return Open(context.Background(), o)
 	}
 	p.open = must(p)
-	return p
 }
 
 func memoryPlace() *place {

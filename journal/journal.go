@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"eniagent/drivers"
 )
 
 // Journal is an open journal. All methods may be called by many goroutines.
@@ -110,21 +108,11 @@ func (j *Journal) claim(o *Operation) error {
 			}
 			return fmt.Errorf("%s by %s in %s: %w", t, held, bucket, ErrClaimed)
 		}
-		for _, u := range j.unreadable {
-			if u.blocks(t) {
-				return fmt.Errorf("%s by %s: %w: %w", t, u.Key, ErrClaimed, u.Err)
-			}
+		if u := j.blocking(t); u != nil {
+			return fmt.Errorf("%s by %s: %w: %w", t, u.Key, ErrClaimed, u.Err)
 		}
 	}
 	return nil
-}
-
-// blocks says whether nothing may be begun on t because of the record.
-func (u *Unreadable) blocks(t drivers.Target) bool {
-	if u.Bucket != BucketOpen && u.Bucket != BucketQuarantine {
-		return false
-	}
-	return len(u.Targets) == 0 || slices.Contains(u.Targets, t)
 }
 
 // find is an operation that is not closed, and the bucket it is in.
@@ -265,7 +253,7 @@ func (j *Journal) close(e *edit, old *Operation, state OperationState, outcome s
 	remove(e, j.open, idKey(o.ID))
 	remove(e, j.quarantine, idKey(o.ID))
 	key := idKey(j.ring)
-	raw, err := encode(BucketDone, key, &o)
+	raw, err := e.codec.encode(BucketDone, key, &o)
 	if err != nil {
 		return fmt.Errorf("close %s: %w", &o, err)
 	}
@@ -286,7 +274,7 @@ func (j *Journal) close(e *edit, old *Operation, state OperationState, outcome s
 // prune makes room in the ring for one more operation of n bytes. Records of a
 // newer agent are not forgotten.
 func (j *Journal) prune(e *edit, n int) {
-	for j.done.len() >= j.o.Limits.Done || j.done.bytes+n > j.o.Limits.Bytes {
+	for !j.done.room(n, j.o.Limits.Done, j.o.Limits.Bytes) {
 		oldest := ""
 		for key := range j.done.all() {
 			if oldest == "" || key < oldest {

@@ -7,7 +7,7 @@ import (
 
 // Meta says whose journal this is and who may read it.
 type Meta struct {
-	Format    int       `json:"format"`
+	Format    int       `json:"format"`     // what agents write here, until an upgrade
 	MinReader int       `json:"min_reader"` // agents that know less refuse the file
 	MachineID string    `json:"machine_id,omitempty"`
 	Created   time.Time `json:"created"`
@@ -18,9 +18,7 @@ type Meta struct {
 }
 
 func (m *Meta) validate() error {
-	// A file that this agent may read has format 1; later ones are ErrNewer
-	// before anybody asks.
-	if m.Format < format || m.MinReader < 1 || m.MinReader > m.Format {
+	if m.Format < 1 || m.MinReader < 1 || m.MinReader > m.Format {
 		return fmt.Errorf("format %d for readers of %d: %w", m.Format, m.MinReader, ErrInvalid)
 	}
 	return firstError(

@@ -71,7 +71,7 @@ func TestOpaqueOperationBlocksAll(t *testing.T) {
 	p := memoryPlace()
 	j := p.open(t)
 	key := idKey(77)
-	raw := seal(BucketOpen, key, kindOperation, []byte("\x01\x02"))
+	raw := seal(1, BucketOpen, key, kindOperation, []byte("\x01\x02"))
 	raw = reseal(BucketOpen, key, raw, func(h []byte) { h[3] = 9 })
 	j.nextID = 78
 	j.open.load(key, nil, raw)

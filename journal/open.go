@@ -34,6 +34,8 @@ type Options struct {
 	// commit fails unwritten, one after that it was written and still fails. It
 	// must not call the journal. For crash tests.
 	Fault func(point string) error
+
+	codec codec // for tests: of an agent that knows other formats
 }
 
 func (o Options) withDefaults() Options {
@@ -120,6 +122,9 @@ func openChecked(ctx context.Context, o Options, path string) (*boltStore, *Reco
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := settle(path); err != nil {
+		return nil, nil, err
+	}
 	if err := preflight(path); err != nil {
 		return nil, nil, err
 	}
@@ -130,7 +135,7 @@ func openChecked(ctx context.Context, o Options, path string) (*boltStore, *Reco
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := readRecords(s.load)
+	r, err := readRecords(o.codec, s.load)
 	if err != nil {
 		_ = s.close()
 		return nil, nil, err
@@ -138,12 +143,29 @@ func openChecked(ctx context.Context, o Options, path string) (*boltStore, *Reco
 	return s, r, nil
 }
 
+// settle makes durable what is about to be read. An agent that was killed may
+// have left a commit, or the journal's name, that a power cut would still take
+// away after this agent has gone on from it.
+func settle(path string) error {
+	f, err := openRead(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", path, explain(err))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 // runScan has the file scanned. A scan that does not end is damage: bbolt can
 // be sent round in circles.
 func runScan(ctx context.Context, o Options, path string) error {
 	scan := o.Scan
 	if scan == nil {
-		scan = func(_ context.Context, path string) error { return Scan(path) }
+		scan = func(_ context.Context, path string) error {
+			_, err := o.codec.verify(path)
+			return err
+		}
 	}
 	sctx, cancel := context.WithTimeout(ctx, o.ScanTimeout)
 	defer cancel()
@@ -158,8 +180,9 @@ func runScan(ctx context.Context, o Options, path string) error {
 }
 
 // readRecords takes in a whole store and holds it against its manifest.
-func readRecords(load func(func(bucket, key string, value []byte) error) error) (*Records, error) {
+func readRecords(c codec, load func(func(bucket, key string, value []byte) error) error) (*Records, error) {
 	r := newRecords()
+	r.codec = c
 	var damage error
 	err := load(func(bucket, key string, value []byte) error {
 		err := r.load(bucket, key, value)
@@ -182,6 +205,8 @@ func readRecords(load func(func(bucket, key string, value []byte) error) error) 
 	if err != nil {
 		return nil, err
 	}
+	m, _ := r.meta.get(keyMeta)
+	r.codec = c.writing(m.Format)
 	return r, nil
 }
 
@@ -192,21 +217,23 @@ func damaged(err error) bool { return errors.Is(err, ErrCorrupt) && !errors.Is(e
 // freshRows are what an empty journal holds.
 func freshRows(o Options) []write {
 	r := newRecords()
-	meta := Meta{Format: format, MinReader: 1, MachineID: o.MachineID, Created: stamp(o.Now()), Agent: o.Version}
+	r.codec = o.codec
+	newest := o.codec.newest()
+	meta := Meta{Format: newest, MinReader: newest, MachineID: o.MachineID, Created: stamp(o.Now()), Agent: o.Version}
 	return r.sealed(o, meta, nil, Manifest{NextID: 1})
 }
 
 // sealed are the rows of a whole journal: the records, and a meta record and
 // manifest that go with them.
 func (r *Records) sealed(o Options, meta Meta, d *Degradation, m Manifest) []write {
-	e := &edit{limit: 1 << 40}
+	e := &edit{limit: 1 << 40, codec: r.codec}
 	err := put(e, r.meta, keyMeta, &meta, 1)
 	if d != nil && err == nil {
 		err = put(e, r.degraded, keyDegraded, d, 1)
 	}
 	m.Sequence++
 	m.BootID, m.Agent, m.Written, m.Buckets = o.BootID, o.Version, stamp(o.Now()), r.tallies()
-	raw, merr := encode(BucketMeta, keyManifest, &m)
+	raw, merr := r.codec.encode(BucketMeta, keyManifest, &m)
 	if err != nil || merr != nil {
 		panic(fmt.Sprintf("journal: meta records: %v, %v", err, merr)) // clipped and checked before
 	}

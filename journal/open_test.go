@@ -158,6 +158,7 @@ func TestLeftoverIsRemoved(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	p := filePlace(t)
 	_, err := OpenReadOnly(p.path())
 	wantErr(t, err, ErrNotExist)
@@ -213,6 +214,7 @@ func TestExport(t *testing.T) {
 }
 
 func TestWaitsForLock(t *testing.T) {
+	t.Parallel()
 	p := filePlace(t)
 	j := p.open(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 )
 
 // A reader of bbolt's file format that trusts nothing: it reads page by page
@@ -53,7 +55,12 @@ type image struct {
 	size  int64
 	metas []boltMeta // good ones, newest first
 	bad   error      // what is wrong with the other
+	lie   error      // of a meta page that bbolt would believe
 }
+
+// errLie is wrapped around what is wrong with a meta page whose checksum holds:
+// bbolt looks no further, and would follow it.
+var errLie = fmt.Errorf("a good checksum around nonsense: %w", ErrCorrupt)
 
 // readImage reads the meta pages.
 func readImage(f *os.File) (*image, error) {
@@ -68,7 +75,14 @@ func readImage(f *os.File) (*image, error) {
 	for i := range int64(2) {
 		m, err := im.readMeta(i)
 		if err != nil {
-			im.bad = errors.Join(im.bad, fmt.Errorf("meta page %d: %w", i, err))
+			err = fmt.Errorf("meta page %d: %w", i, err)
+			if errors.Is(err, syscall.ENOMEM) {
+				return nil, err
+			}
+			im.bad = errors.Join(im.bad, err)
+			if errors.Is(err, errLie) {
+				im.lie = err
+			}
 			continue
 		}
 		im.metas = append(im.metas, m)
@@ -76,7 +90,7 @@ func readImage(f *os.File) (*image, error) {
 	if len(im.metas) == 0 {
 		return nil, im.bad
 	}
-	slices.SortFunc(im.metas, func(a, b boltMeta) int { return int(int64(b.txid - a.txid)) })
+	slices.SortStableFunc(im.metas, func(a, b boltMeta) int { return cmp.Compare(b.txid, a.txid) })
 	return im, nil
 }
 
@@ -84,7 +98,7 @@ func (im *image) readMeta(i int64) (boltMeta, error) {
 	b := make([]byte, pageHeader+metaSize)
 	// Pages are 4096 bytes in every journal; the file says so itself.
 	if _, err := im.r.ReadAt(b, i*pageSize); err != nil {
-		return boltMeta{}, fmt.Errorf("file of %d bytes is too short: %w", im.size, ErrCorrupt)
+		return boltMeta{}, fmt.Errorf("not to be read in a file of %d bytes: %w", im.size, readError(err))
 	}
 	b = b[pageHeader:]
 	ne := binary.NativeEndian
@@ -101,12 +115,23 @@ func (im *image) readMeta(i int64) (boltMeta, error) {
 		return m, fmt.Errorf("checksum does not match: %w", ErrCorrupt)
 	case ne.Uint32(b[4:]) > boltVersion:
 		return m, fmt.Errorf("bbolt format %d: %w", ne.Uint32(b[4:]), ErrNewer)
-	case ne.Uint32(b[4:]) != boltVersion || m.pageSize != pageSize:
-		return m, fmt.Errorf("bbolt format %d with pages of %d bytes: %w", ne.Uint32(b[4:]), m.pageSize, ErrCorrupt)
+	case ne.Uint32(b[4:]) != boltVersion:
+		return m, fmt.Errorf("bbolt format %d: %w", ne.Uint32(b[4:]), ErrCorrupt)
+	case m.pageSize != pageSize:
+		return m, fmt.Errorf("pages of %d bytes: %w", m.pageSize, errLie)
 	case m.high < 4 || m.high > maxFile/pageSize || m.root >= m.high || m.freelist >= m.high:
-		return m, fmt.Errorf("root %d and freelist %d of %d pages: %w", m.root, m.freelist, m.high, ErrCorrupt)
+		return m, fmt.Errorf("root %d and freelist %d of %d pages: %w", m.root, m.freelist, m.high, errLie)
 	}
 	return m, nil
+}
+
+// readError is a read that failed: what the disk does not give is damage, what
+// there was no memory for is not.
+func readError(err error) error {
+	if errors.Is(err, syscall.ENOMEM) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
 // fits says whether the file is as long as its newest meta page needs.
@@ -123,7 +148,7 @@ func (im *image) headers() error {
 	for i := range int64(2) {
 		var h [pageHeader]byte
 		if _, err := im.r.ReadAt(h[:], i*pageSize); err != nil {
-			return fmt.Errorf("meta page %d: %w: %w", i, ErrCorrupt, err)
+			return fmt.Errorf("meta page %d: %w", i, readError(err))
 		}
 		id, flags := binary.NativeEndian.Uint64(h[:]), binary.NativeEndian.Uint16(h[8:])
 		if id != uint64(i) || flags != metaPage {
@@ -146,6 +171,9 @@ type walker struct {
 // check walks strictly and accounts for every page. A file that passes holds
 // nothing that bbolt could stumble over.
 func (im *image) check(fn func(bucket, key string, value []byte) error) error {
+	if im.lie != nil {
+		return im.lie
+	}
 	if err := im.fits(); err != nil {
 		return err
 	}
@@ -178,14 +206,14 @@ func (im *image) rows() (rows []write, err error) {
 
 // collect walks leniently and returns what rows there are, and whether
 // anything was in the way.
-func (im *image) collect(m boltMeta) (rows []write, damaged bool) {
+func (im *image) collect(m boltMeta) (rows []write, damaged bool, err error) {
 	w := &walker{im: im, meta: m, seen: make([]bool, m.high), lenient: true}
 	w.fn = func(bucket, key string, value []byte) error {
 		rows = append(rows, write{bucket, key, bytes.Clone(value)})
 		return nil
 	}
-	_ = w.tree("", m.root, nil, nil, 0)
-	return rows, w.damage != nil
+	err = w.tree("", m.root, nil, nil, 0)
+	return rows, w.damage != nil, err
 }
 
 // complain is an error when damage ends the walk.
@@ -200,6 +228,14 @@ func (w *walker) complain(format string, args ...any) error {
 	return err
 }
 
+// unread is complain for a page that could not be read.
+func (w *walker) unread(id uint64, err error) error {
+	if errors.Is(err, syscall.ENOMEM) {
+		return fmt.Errorf("page %d: %w", id, err)
+	}
+	return w.complain("page %d cannot be read (%v)", id, err)
+}
+
 // page reads a page and its overflow; nil when it was not usable.
 func (w *walker) page(id uint64) ([]byte, error) {
 	if id < 2 || id >= uint64(len(w.seen)) || w.seen[id] {
@@ -207,7 +243,7 @@ func (w *walker) page(id uint64) ([]byte, error) {
 	}
 	var h [pageHeader]byte
 	if _, err := w.im.r.ReadAt(h[:], int64(id)*pageSize); err != nil {
-		return nil, w.complain("page %d cannot be read (%v)", id, err)
+		return nil, w.unread(id, err)
 	}
 	over := uint64(binary.NativeEndian.Uint32(h[12:]))
 	if id+over >= uint64(len(w.seen)) {
@@ -226,7 +262,7 @@ func (w *walker) page(id uint64) ([]byte, error) {
 	}
 	b := make([]byte, (over+1)*pageSize)
 	if n, err := w.im.r.ReadAt(b, int64(id)*pageSize); err != nil {
-		return b[:n], w.complain("page %d cannot be read (%v)", id, err)
+		return b[:n], w.unread(id, err)
 	}
 	return b, nil
 }

@@ -177,3 +177,16 @@ func syncDir(dir string) error {
 	}
 	return nil
 }
+
+// syncAbove makes the way to a directory durable: an agent that was killed may
+// have made it and not come to that.
+func syncAbove(dir string) error {
+	for dir != "/" {
+		dir = filepath.Dir(dir)
+		// What this user cannot read another one made.
+		if err := syncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
+}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +34,10 @@ func childMain(role string, args []string) int {
 		return ScanMain(args[0], os.Stderr)
 	case "hold", "open", "life", "begins":
 		return childJournal(role, args)
+	case "descriptors", "oom-life", "oom-scan":
+		return starvingMain(role, args)
+	case "recorded":
+		return recordedMain(args)
 	}
 	return 1
 }
@@ -95,6 +98,7 @@ func scanChild(role string) func(*Options) {
 }
 
 func TestScanInChild(t *testing.T) {
+	t.Parallel()
 	p := filePlace(t)
 	j := p.open(t, scanChild("scan"))
 	begin(t, j, 1, "1")
@@ -128,6 +132,7 @@ func TestScanInChild(t *testing.T) {
 }
 
 func TestLockNamesHolder(t *testing.T) {
+	t.Parallel()
 	p := filePlace(t)
 	c := child(t, "hold", p.dir)
 	in, err := c.StdinPipe()
@@ -153,6 +158,7 @@ func TestLockNamesHolder(t *testing.T) {
 
 // The critical path of an operation is two fdatasync and no other sync.
 func TestTwoSyncsAnOperation(t *testing.T) {
+	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("SKIPPED: no strace: the number of syncs is not checked here")
@@ -184,40 +190,6 @@ func TestTwoSyncsAnOperation(t *testing.T) {
 	t.Logf("open: %v; open and 50 operations: %v", none, fifty)
 }
 
-// Killed at any moment, the journal opens, holds all it acknowledged and not
-// more than one operation beyond.
-func TestKill(t *testing.T) {
-	n := 60
-	if testing.Short() {
-		n = 8
-	}
-	p := filePlace(t)
-	rnd := rand.New(rand.NewPCG(1, 2))
-	last := uint64(0)
-	for range n {
-		acked := killOne(t, p, time.Duration(rnd.IntN(40))*time.Millisecond)
-		j := p.open(t)
-		if _, degraded := j.Degraded(); degraded {
-			t.Fatal("degraded")
-		}
-		for _, id := range acked {
-			if _, found := j.Get(id); !found && id+900 > j.Manifest().NextID {
-				t.Fatalf("operation %d was acknowledged and is lost", id)
-			}
-			last = max(last, id)
-		}
-		if over := j.Manifest().NextID - 1 - last; over > 1 {
-			t.Fatalf("%d operations beyond what was acknowledged", over)
-		}
-		last = j.Manifest().NextID - 1
-		for _, o := range j.Operations() {
-			finish(t, j, o.ID, Done)
-		}
-		ok(t, j.Close())
-	}
-	t.Logf("%d kills, %d operations", n, last)
-}
-
 func killOne(t *testing.T, p *place, after time.Duration) (acked []uint64) {
 	t.Helper()
 	c := child(t, "life", p.dir)
@@ -230,10 +202,7 @@ func killOne(t *testing.T, p *place, after time.Duration) (acked []uint64) {
 		if lines.Text() == "opened" {
 			timer = time.AfterFunc(after, func() { _ = c.Process.Kill() })
 		}
-		var id uint64
-		if _, err := fmt.Sscanf(lines.Text(), "begun %d", &id); err == nil {
-			acked = append(acked, id)
-		}
+		acked = append(acked, ackedIn(lines.Text())...)
 	}
 	_ = c.Wait()
 	if timer == nil {
@@ -272,6 +241,7 @@ func openDir(t *testing.T) string {
 }
 
 func TestOtherUser(t *testing.T) {
+	t.Parallel()
 	dir := openDir(t)
 	p := &place{dir: filepath.Join(dir, "journal")}
 	ok(t, os.Mkdir(p.dir, 0o700))
@@ -309,6 +279,7 @@ func mount(t *testing.T, source, kind string, flags uintptr, data string) string
 }
 
 func TestReadOnlyFileSystem(t *testing.T) {
+	t.Parallel()
 	dir := mount(t, "tmpfs", "tmpfs", 0, "mode=755,size=20m")
 	p := filePlace(t)
 	p.dir = filepath.Join(dir, "journal")
@@ -327,6 +298,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := mount(t, "tmpfs", "tmpfs", 0, "mode=755,size=2m")
 	p := filePlace(t)
 	p.dir = filepath.Join(dir, "journal")

@@ -132,7 +132,7 @@ func marshal(v any) ([]byte, error) {
 }
 
 // encode checks a record and makes its bytes.
-func encode(bucket, key string, r record) ([]byte, error) {
+func (c codec) encode(bucket, key string, r record) ([]byte, error) {
 	_, kind, limit, err := blank(bucket, key)
 	if err != nil {
 		return nil, err
@@ -147,10 +147,13 @@ func encode(bucket, key string, r record) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w: %w", keyText(bucket, key), ErrInvalid, err)
 	}
+	if payload, err = c.spell(c.writes(), kind, payload); err != nil {
+		return nil, fmt.Errorf("encode %s in format %d: %w", keyText(bucket, key), c.writes(), err)
+	}
 	if n := headerSize + len(payload) + crcSize; n > limit {
 		return nil, fmt.Errorf("encode %s: %d bytes, at most %d: %w", keyText(bucket, key), n, limit, ErrInvalid)
 	}
-	return seal(bucket, key, kind, payload), nil
+	return seal(c.writes(), bucket, key, kind, payload), nil
 }
 
 // Decode reads a record as every path reads it: *Operation, *Failure,
@@ -158,12 +161,12 @@ func encode(bucket, key string, r record) ([]byte, error) {
 // a record or an error, never both: ErrNewer when a newer agent wrote it,
 // ErrCorrupt for everything else, a good checksum around nonsense included.
 func Decode(bucket string, key, value []byte) (any, error) {
-	return decode(bucket, string(key), value)
+	return codec{}.decode(bucket, string(key), value)
 }
 
 // DecodeOperation is Decode for the buckets that hold operations.
 func DecodeOperation(bucket string, key, value []byte) (*Operation, error) {
-	r, err := decode(bucket, string(key), value)
+	r, err := codec{}.decode(bucket, string(key), value)
 	if err != nil {
 		return nil, err
 	}
@@ -180,11 +183,11 @@ func Encode(bucket string, key []byte, r any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode %T: %w", r, ErrInvalid)
 	}
-	return encode(bucket, string(key), rec)
+	return codec{}.encode(bucket, string(key), rec)
 }
 
-func decode(bucket, key string, value []byte) (record, error) {
-	r, err := decodeRecord(bucket, key, value)
+func (c codec) decode(bucket, key string, value []byte) (record, error) {
+	r, err := c.decodeRecord(bucket, key, value)
 	switch {
 	case err == nil:
 		return r, nil
@@ -195,8 +198,8 @@ func decode(bucket, key string, value []byte) (record, error) {
 	}
 }
 
-func decodeRecord(bucket, key string, value []byte) (record, error) {
-	f, err := unseal(bucket, key, value)
+func (c codec) decodeRecord(bucket, key string, value []byte) (record, error) {
+	f, err := c.unseal(bucket, key, value)
 	if err != nil {
 		return nil, err
 	}
@@ -210,9 +213,11 @@ func decodeRecord(bucket, key string, value []byte) (record, error) {
 	if len(value) > limit {
 		return nil, fmt.Errorf("record of %d bytes, at most %d: %w", len(value), limit, ErrCorrupt)
 	}
-	d := json.NewDecoder(bytes.NewReader(f.payload))
-	d.DisallowUnknownFields()
-	if err := d.Decode(r); err != nil {
+	payload, err := c.read(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := parse(payload, r); err != nil {
 		return nil, err
 	}
 	if err := r.validate(); err != nil {
@@ -221,16 +226,36 @@ func decodeRecord(bucket, key string, value []byte) (record, error) {
 	if !belongs(bucket, key, r) {
 		return nil, errors.New("record does not belong there")
 	}
-	// One record has one spelling. This refuses trailing data, doubled fields,
-	// fields in another case and unsorted maps in one stroke.
+	return r, c.canonical(f, r)
+}
+
+// parse reads a payload into a blank record. A field that this agent does not
+// know is no damage as long as all others are sound: a newer agent of the same
+// format added it, and whoever wrote the record back would drop it.
+func parse(payload []byte, r record) error {
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.DisallowUnknownFields()
+	err := d.Decode(r)
+	if err != nil && isUnknownField(err) && json.Unmarshal(payload, r) == nil {
+		return fmt.Errorf("%w: %w", err, ErrNewer)
+	}
+	return err
+}
+
+// canonical wants the one spelling that a record has. This refuses trailing
+// data, doubled fields, fields in another case and unsorted maps in one stroke.
+func (c codec) canonical(f frame, r record) error {
 	again, err := marshal(r)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if again, err = c.spell(int(f.format), f.kind, again); err != nil {
+		return err
 	}
 	if !bytes.Equal(again, f.payload) {
-		return nil, errors.New("record is not in its canonical form")
+		return errors.New("record is not in its canonical form")
 	}
-	return r, nil
+	return nil
 }
 
 // The checks that records share.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"eniagent/drivers"
@@ -43,6 +44,7 @@ type View interface {
 // copies.
 type Records struct {
 	bootID string // the boot that volatile baselines are asked for
+	codec  codec  // of the file; set before the first record is taken in
 
 	mu         sync.RWMutex // guards what follows
 	meta       *table[Meta]
@@ -66,10 +68,16 @@ type Records struct {
 type Unreadable struct {
 	Bucket string
 	Key    string // for people
-	// Targets are what the record names, as far as can be told; an operation
-	// of which nothing can be told blocks every target.
+	// Targets are what the record names, as far as can be told; an operation or
+	// a standing order of which nothing can be told blocks every target.
 	Targets []drivers.Target
 	Err     error
+}
+
+// Covers says whether the record, an operation or a standing order, may be
+// about the target.
+func (u *Unreadable) Covers(t drivers.Target) bool {
+	return len(u.Targets) == 0 || slices.Contains(u.Targets, t)
 }
 
 func newRecords() *Records {
@@ -115,12 +123,12 @@ func (r *Records) load(bucket, key string, value []byte) error {
 		return nil // of a newer agent that says older ones may go on
 	}
 	value = bytes.Clone(value)
-	rec, err := decode(bucket, key, value)
+	rec, err := r.codec.decode(bucket, key, value)
 	if errors.Is(err, ErrNewer) && bucket == BucketMeta {
 		return err
 	}
 	if errors.Is(err, ErrNewer) {
-		r.unreadable = append(r.unreadable, unreadable(bucket, key, value, err))
+		r.unreadable = append(r.unreadable, r.unread(bucket, key, value, err))
 		rec, err = nil, nil
 	}
 	if err != nil {
@@ -198,11 +206,14 @@ func (r *Records) checkClaims(o *Operation) error {
 	return nil
 }
 
-// unreadable finds out what a record of a newer agent is about, which it may
-// still say in words that this one knows.
-func unreadable(bucket, key string, value []byte, err error) Unreadable {
+// unread finds out what a record of a newer agent is about, which it may still
+// say in words that this one knows.
+func (r *Records) unread(bucket, key string, value []byte, err error) Unreadable {
 	u := Unreadable{Bucket: bucket, Key: keyText(bucket, key), Err: err}
-	f, _ := unseal(bucket, key, value)
+	if _, name, ok := strings.Cut(key, "@"); ok && bucket == BucketControl && drivers.Target(name).Valid() {
+		u.Targets = append(u.Targets, drivers.Target(name))
+	}
+	f, _ := r.codec.unseal(bucket, key, value)
 	if f.codec != codecJSON || f.kind != kindOperation || len(f.payload) > maxDesired {
 		return u
 	}
@@ -246,8 +257,8 @@ func (r *Records) verify() error {
 	if !ok || r.manifest.Sequence == 0 {
 		return fmt.Errorf("no meta record or no manifest: %w", ErrCorrupt)
 	}
-	if m.MinReader > format {
-		return fmt.Errorf("journal of format %d wants an agent that reads %d, this one reads %d: %w", m.Format, m.MinReader, format, ErrNewer)
+	if newest := r.codec.newest(); m.MinReader > newest {
+		return fmt.Errorf("journal of format %d wants an agent that reads %d, this one reads %d: %w", m.Format, m.MinReader, newest, ErrNewer)
 	}
 	have := r.tallies()
 	for _, name := range buckets() {
@@ -353,6 +364,20 @@ func (r *Records) Get(id uint64) (Operation, bool) {
 		return o.clone(), true
 	}
 	return Operation{}, false
+}
+
+// blocking is the record of a newer agent because of which nothing may be
+// begun on t.
+func (r *Records) blocking(t drivers.Target) *Unreadable {
+	for i, u := range r.unreadable {
+		switch u.Bucket {
+		case BucketOpen, BucketQuarantine, BucketControl:
+			if u.Covers(t) {
+				return &r.unreadable[i]
+			}
+		}
+	}
+	return nil
 }
 
 // Unreadable are the records that only a newer agent can read.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -25,6 +27,7 @@ type saved struct {
 	count    int
 	lost     []string
 	newer    error // the journal belongs to a newer agent
+	format   int   // the newest of what decoded
 
 	have map[slot]bool
 	ids  map[uint64]bool
@@ -33,12 +36,16 @@ type saved struct {
 // salvage keeps every row that decodes, those of a newer agent as they are.
 // older are rows of the commit before; they only fill gaps. One of its open
 // operations may long be done: recovery looks at the host and finds out.
-func salvage(newest, older []write) *saved {
-	s := &saved{records: newRecords(), have: map[slot]bool{}, ids: map[uint64]bool{}}
+func salvage(c codec, newest, older []write) *saved {
+	s := &saved{records: newRecords(), format: 1, have: map[slot]bool{}, ids: map[uint64]bool{}}
+	s.records.codec = c
 	for _, w := range inOrder(newest) {
 		if err := s.offer(w); err != nil {
 			s.lost = append(s.lost, fmt.Sprintf("%s: %v", keyText(w.bucket, w.key), err))
 		}
+	}
+	if s.manifest == nil && len(older) > 0 {
+		s.lost = append(s.lost, "the last commit: what it changed may be as it was before")
 	}
 	for _, w := range inOrder(older) {
 		_ = s.offer(w) // counted against the manifest
@@ -53,9 +60,12 @@ func (s *saved) offer(w write) error {
 	if s.have[at] || !slices.Contains(buckets(), w.bucket) {
 		return nil
 	}
-	rec, err := decode(w.bucket, w.key, w.value)
+	rec, err := s.records.codec.decode(w.bucket, w.key, w.value)
 	if errors.Is(err, ErrNewer) && w.bucket == BucketMeta {
 		s.newer = err
+	}
+	if err == nil {
+		s.format = max(s.format, int(w.value[len(magic)]))
 	}
 	if m, ok := rec.(*Manifest); ok {
 		s.have[at], s.manifest = true, m
@@ -94,7 +104,7 @@ func (s *saved) conclude() {
 	r, m := s.records, s.manifest
 	if old, ok := r.meta.get(keyMeta); ok {
 		s.meta = *old
-		if old.MinReader > format {
+		if old.MinReader > r.codec.newest() {
 			s.newer = fmt.Errorf("journal of format %d: %w", old.Format, ErrNewer)
 		}
 	}
@@ -116,8 +126,20 @@ func (s *saved) conclude() {
 	r.manifest.NextID = next
 	for _, name := range buckets()[1:] {
 		s.count += have[name].Count
-		if m != nil && m.Buckets[name].Count != have[name].Count {
+		switch {
+		case m == nil || m.Buckets[name] == have[name]:
+		case m.Buckets[name].Count != have[name].Count:
 			s.lost = append(s.lost, fmt.Sprintf("%s: %d of %d records saved", name, have[name].Count, m.Buckets[name].Count))
+		default:
+			s.lost = append(s.lost, name+": some records are as they were a commit before")
+		}
+	}
+	if m == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Buckets)) {
+		if n := m.Buckets[name].Count; n > 0 && !slices.Contains(buckets(), name) {
+			s.lost = append(s.lost, fmt.Sprintf("%s: %d records, of a newer agent", name, n))
 		}
 	}
 }
@@ -129,7 +151,8 @@ func (s *saved) rows(o Options, reason, aside string) []write {
 	if meta.Format == 0 {
 		meta = Meta{MachineID: o.MachineID, Created: now, Agent: o.Version}
 	}
-	meta.Format, meta.MinReader = format, 1
+	meta.Format, meta.MinReader = s.format, s.format
+	s.records.codec = s.records.codec.writing(s.format)
 	d := &Degradation{Reason: clip(reason), Aside: aside, Saved: s.count, Since: now}
 	if old := s.degraded; old != nil && old.Acknowledged.IsZero() {
 		d.Since = old.Since
@@ -155,7 +178,7 @@ func shorten(s string) string {
 // one. At every instant the path holds one of the two: the damaged file gets
 // its second name first, and the fresh one is complete before it is moved over.
 func replace(ctx context.Context, o Options, path string, cause error) ([]string, error) {
-	s, err := salvageFile(path)
+	s, err := o.codec.salvage(path)
 	if err != nil {
 		return nil, fmt.Errorf("salvage %s: %w", path, err)
 	}
@@ -179,6 +202,11 @@ func replace(ctx context.Context, o Options, path string, cause error) ([]string
 	if err := os.Link(path, aside); err != nil {
 		return nil, fmt.Errorf("keep the damaged journal aside: %w", explain(err))
 	}
+	// Before its first name is given to another file, or a power cut could leave
+	// it without any.
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
 	if err := os.Rename(temp, path); err != nil {
 		return nil, fmt.Errorf("replace the damaged journal: %w", explain(err))
 	}
@@ -189,24 +217,30 @@ func replace(ctx context.Context, o Options, path string, cause error) ([]string
 	return warnings, pruneAsides(path, aside)
 }
 
-// salvageFile reads what it can, page by page, without bbolt: no map of the
+// salvage reads what it can, page by page, without bbolt: no map of the
 // file, no panic, no circle.
-func salvageFile(path string) (*saved, error) {
+func (c codec) salvage(path string) (*saved, error) {
 	f, err := openRead(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
 	im, err := readImage(f)
+	if errors.Is(err, syscall.ENOMEM) {
+		return nil, err
+	}
 	if err != nil {
-		return salvage(nil, nil), nil // nothing to be had without a meta page
+		return salvage(c, nil, nil), nil // nothing to be had without a meta page
 	}
-	newest, damaged := im.collect(im.metas[0])
+	newest, damaged, err := im.collect(im.metas[0])
 	var older []write
-	if damaged && len(im.metas) > 1 {
-		older, _ = im.collect(im.metas[1])
+	if err == nil && damaged && len(im.metas) > 1 {
+		older, _, err = im.collect(im.metas[1])
 	}
-	return salvage(newest, older), nil
+	if err != nil {
+		return nil, err
+	}
+	return salvage(c, newest, older), nil
 }
 
 // asideName is journal.db.corrupt-<unix time>-<n>, free.

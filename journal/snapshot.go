@@ -22,7 +22,9 @@ type Snapshot struct {
 // never changes it: not a byte, not its times. It holds a shared lock for the
 // few milliseconds that reading takes, so that an agent that starts meanwhile
 // is not kept out. While an agent runs it is ErrLocked: ask the agent.
-func OpenReadOnly(path string) (*Snapshot, error) {
+func OpenReadOnly(path string) (*Snapshot, error) { return codec{}.openReadOnly(path) }
+
+func (c codec) openReadOnly(path string) (*Snapshot, error) {
 	im, done, err := lockedImage(path)
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
@@ -32,7 +34,7 @@ func OpenReadOnly(path string) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read journal %s: %w", path, err)
 	}
-	r, err := readRecords(func(fn func(bucket, key string, value []byte) error) error {
+	r, err := readRecords(c, func(fn func(bucket, key string, value []byte) error) error {
 		for _, w := range rows {
 			if err := fn(w.bucket, w.key, w.value); err != nil {
 				return err
@@ -76,7 +78,7 @@ func (r *Records) Export(w io.Writer) error {
 	lines := []line{{Bucket: BucketMeta, Key: plainKey(BucketMeta, keyManifest), Record: m}}
 	for _, row := range rows {
 		l := line{Bucket: row.bucket, Key: plainKey(row.bucket, row.key)}
-		if f, err := unseal(row.bucket, row.key, row.value); err == nil {
+		if f, err := r.codec.unseal(row.bucket, row.key, row.value); err == nil {
 			l.Record = f.payload
 		} else {
 			l.Raw = row.value

@@ -19,6 +19,7 @@ type table[T any] struct {
 	bucket  string
 	rows    map[string]row[T]
 	bytes   int
+	alien   struct{ rows, bytes int } // of those, what cannot be read
 	sum     digest
 	changed func(old, next *T) // may be nil
 }
@@ -57,19 +58,33 @@ func (t *table[T]) all() iter.Seq2[string, *T] {
 func (t *table[T]) set(key string, next row[T]) {
 	old, ok := t.rows[key]
 	if ok {
-		t.bytes -= len(old.raw)
+		t.weigh(old, -1)
 		t.sum.toggle(old.sum)
 	}
 	if next.raw == nil {
 		delete(t.rows, key)
 	} else {
 		t.rows[key] = next
-		t.bytes += len(next.raw)
+		t.weigh(next, 1)
 		t.sum.toggle(next.sum)
 	}
 	if t.changed != nil {
 		t.changed(old.rec, next.rec)
 	}
+}
+
+func (t *table[T]) weigh(r row[T], sign int) {
+	t.bytes += sign * len(r.raw)
+	if r.rec == nil {
+		t.alien.rows += sign
+		t.alien.bytes += sign * len(r.raw)
+	}
+}
+
+// room says whether a record of n bytes still fits. What a newer agent left,
+// which nobody here may remove, must not keep this one from its work.
+func (t *table[T]) room(n, most, limit int) bool {
+	return len(t.rows)-t.alien.rows < most && t.bytes-t.alien.bytes+n <= limit
 }
 
 func (t *table[T]) load(key string, rec *T, raw []byte) {
@@ -85,6 +100,7 @@ type slot struct{ bucket, key string }
 // it back as long as nobody built on it.
 type edit struct {
 	limit int // bytes of a bucket
+	codec codec
 	slots []slot
 	undo  []func()
 }
@@ -101,12 +117,12 @@ func put[T any, P interface {
 	*T
 	record
 }](e *edit, t *table[T], key string, rec P, most int) error {
-	raw, err := encode(t.bucket, key, rec)
+	raw, err := e.codec.encode(t.bucket, key, rec)
 	if err != nil {
 		return err
 	}
 	old, ok := t.rows[key]
-	if !ok && (len(t.rows) >= most || t.bytes+len(raw) > e.limit) {
+	if !ok && !t.room(len(raw), most, e.limit) {
 		return fmt.Errorf("add %s to %d records of %d bytes: %w", keyText(t.bucket, key), len(t.rows), t.bytes, ErrFull)
 	}
 	t.load(key, (*T)(rec), raw)

@@ -26,7 +26,9 @@ type Report struct {
 // page structure (by this package and by bbolt), every record, the manifest,
 // claims. It changes nothing. With ErrCorrupt the report says what is wrong,
 // all of it; with other errors the file could not be judged.
-func Verify(path string) (Report, error) {
+func Verify(path string) (Report, error) { return codec{}.verify(path) }
+
+func (c codec) verify(path string) (Report, error) {
 	rep := Report{Path: path, Records: map[string]int{}}
 	im, done, err := lockedImage(path)
 	if errors.Is(err, ErrCorrupt) {
@@ -40,7 +42,7 @@ func Verify(path string) (Report, error) {
 	if im.bad != nil {
 		rep.Warnings = append(rep.Warnings, fmt.Sprintf("%v; the other is used", im.bad))
 	}
-	r, err := verifyImage(im, &rep)
+	r, err := c.verifyImage(im, &rep)
 	if r != nil {
 		rep.Sequence = r.manifest.Sequence
 		for _, u := range r.unreadable {
@@ -60,8 +62,9 @@ func Verify(path string) (Report, error) {
 }
 
 // verifyImage collects every problem and returns the first.
-func verifyImage(im *image, rep *Report) (*Records, error) {
+func (c codec) verifyImage(im *image, rep *Report) (*Records, error) {
 	r := newRecords()
+	r.codec = c
 	var first error
 	problem := func(err error) {
 		rep.Problems = append(rep.Problems, err.Error())

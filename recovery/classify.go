@@ -30,8 +30,7 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 	}
 	remakes := spec.Netdev && remakesNetdev(specs, op, c.Key.Target)
 	switch o.Presence {
-	case drivers.Unobservable:
-		return Unobservable
+	case drivers.Present:
 	case drivers.Gone:
 		return Gone
 	case drivers.Concealed:
@@ -39,6 +38,8 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 			return Hidden
 		}
 		return Gone // the netdev is its device, and went by another hand
+	default:
+		return Unobservable
 	}
 	if spec.Netdev && !remakes && knownNetdev(op, c.Key.Target) && otherNetdev(op, c.Key.Target, o) {
 		return Gone

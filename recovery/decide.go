@@ -74,10 +74,15 @@ func Decide(c Case) (Decision, string) {
 	if c.Epoch != SameBoot && !c.Persistent {
 		return Supersede, fmt.Sprintf("%s: what it changed died with the old kernel or device", c.Epoch)
 	}
-	if c.Epoch == OtherMachine {
+	switch c.Epoch {
+	case SameBoot, NewBoot:
+	case OtherMachine:
 		return Quarantine, "the journal comes from another machine"
+	default:
+		return Keep, fmt.Sprintf("%q is no epoch", c.Epoch)
 	}
 	switch c.Class {
+	case Before, After, Between:
 	case Unobservable:
 		return Keep, "the host cannot be observed there now"
 	case Foreign:
@@ -90,6 +95,8 @@ func Decide(c Case) (Decision, string) {
 			return Quarantine, "what it was to change is gone"
 		}
 		c.Class = Before
+	default:
+		return Keep, fmt.Sprintf("%q is no class of an operation", c.Class)
 	}
 	if c.State == journal.Reverting {
 		return decideReverting(c)

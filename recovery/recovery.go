@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"eniagent/drivers"
 	"eniagent/journal"
@@ -67,7 +69,7 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 	}
 	epoch, why := epochOf(ctx, env, h, &op)
 	j.Epoch, j.BootChanged = epoch, op.BootID != env.BootID
-	judged := judgedChanges(&op, epoch)
+	judged := judgedChanges(env.Specs, &op, epoch)
 	volatile := len(judged) == 0
 	if volatile {
 		judged = op.Changes // superseded whatever is found; shown to people
@@ -75,9 +77,9 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 	j.find(ctx, env, h, judged)
 	j.Decision, j.Why = Decide(Case{
 		State: op.State, Class: j.Class, Epoch: epoch, Wanted: j.Wanted,
-		Persistent: !volatile && judged[0].Class == drivers.Persistent,
+		Persistent: !volatile && classOf(env.Specs, judged[0]) == drivers.Persistent,
 		Absent:     allAbsent(judged),
-		Ready:      j.ready(&op),
+		Ready:      j.ready(env.Specs, &op),
 		Exhausted:  op.Tries() >= env.MaxAttempts,
 	})
 	if why != "" && j.Decision == Supersede {
@@ -125,7 +127,8 @@ func epochOf(ctx context.Context, env Env, h Host, op *journal.Operation) (Epoch
 	if op.BootID != env.BootID {
 		return NewBoot, "the machine was booted anew since"
 	}
-	for t, recorded := range op.Identity {
+	for _, t := range slices.Sorted(maps.Keys(op.Identity)) {
+		recorded := op.Identity[t]
 		now, err := h.Identify(ctx, t)
 		if err != nil {
 			continue // gone or unreadable: the observation says which
@@ -141,7 +144,7 @@ func epochOf(ctx context.Context, env Env, h Host, op *journal.Operation) (Epoch
 // it was volatile, and the boot or the device is another now.
 func Over(ctx context.Context, env Env, h Host, op *journal.Operation) (why string, over bool) {
 	epoch, why := epochOf(ctx, env, h, op)
-	if epoch == SameBoot || len(judgedChanges(op, epoch)) > 0 {
+	if epoch == SameBoot || len(judgedChanges(env.Specs, op, epoch)) > 0 {
 		return "", false
 	}
 	if why == "" {
@@ -152,17 +155,26 @@ func Over(ctx context.Context, env Env, h Host, op *journal.Operation) (why stri
 
 // judgedChanges are the changes that the epoch leaves to judge: in a new boot
 // the persistent ones, as the others died with the old kernel.
-func judgedChanges(op *journal.Operation, epoch Epoch) []journal.Change {
+func judgedChanges(specs drivers.Specs, op *journal.Operation, epoch Epoch) []journal.Change {
 	if epoch == SameBoot {
 		return op.Changes
 	}
 	var persistent []journal.Change
 	for _, c := range op.Changes {
-		if c.Class == drivers.Persistent {
+		if classOf(specs, c) == drivers.Persistent {
 			persistent = append(persistent, c)
 		}
 	}
 	return persistent
+}
+
+// classOf is the class of a change's kind. The record's word counts where the
+// kind is not known: a record cannot make a link survive a reboot.
+func classOf(specs drivers.Specs, c journal.Change) drivers.Class {
+	if spec, ok := specs.Find(c.Key.Kind); ok {
+		return spec.Class
+	}
+	return c.Class
 }
 
 // find observes and classifies, unless a fence says that what could be read
@@ -212,12 +224,12 @@ const Absent drivers.State = "absent"
 
 // ready says whether every volatile key of the operation, which its persistent
 // keys depend on, is at its After.
-func (j *Judgement) ready(op *journal.Operation) bool {
+func (j *Judgement) ready(specs drivers.Specs, op *journal.Operation) bool {
 	if j.Epoch == SameBoot {
 		return true
 	}
 	for _, c := range op.Changes {
-		if c.Class == drivers.Volatile {
+		if classOf(specs, c) == drivers.Volatile {
 			return false // it died with the old kernel, and was not made anew yet
 		}
 	}

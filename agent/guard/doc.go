@@ -6,8 +6,9 @@
 // one that does, a default route of any table, the node's own address, or the
 // way to an address that must stay reachable. No default route: while there is
 // none at all, as early at boot, no kernel netdev is taken away. In use: no
-// function that a program holds, or whose netdev is in another namespace. The
-// group: no member of an IOMMU group alone goes to vfio-pci.
+// function that a program holds, whose netdev is in another namespace, or that
+// the kubelet has allocated to a pod; and none at all while a kubelet is there
+// and does not answer. The group: no member of an IOMMU group alone goes to vfio-pci.
 //
 // # Caveats
 //

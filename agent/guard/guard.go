@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -66,7 +67,14 @@ type Options struct {
 	// "" when none is.
 	Allowed func(drivers.Target) string
 	// Wanted says whether desired state gives the function to a program too.
-	Wanted   func(drivers.Target) bool
+	Wanted func(drivers.Target) bool
+	// Allocated are the functions that are allocated to pods, and to which, by
+	// an answer no older than since; nil where there is no kubelet.
+	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
+	// Restores says that the function was given to a program by an earlier boot
+	// and has not been touched in this one: what the pod was allocated is what
+	// the write brings back. May be nil.
+	Restores func(drivers.Target) bool
 	Registry prometheus.Registerer // may be nil
 }
 
@@ -92,6 +100,10 @@ func (g *Guard) refuse(rule Rule, t drivers.Target, remedy, why string, args ...
 	return &Refusal{Rule: rule, Target: t, Why: fmt.Sprintf(why, args...), Remedy: remedy}
 }
 
+// lately is how old the kubelet's answer may be where a goal is judged: one
+// serves the functions of a pass. Before a step it may not be old at all.
+const lately = 250 * time.Millisecond
+
 // MayDrive asks all rules about a goal.
 func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.Goal) error {
 	for _, key := range slices.SortedFunc(maps.Keys(goal), drivers.Key.Compare) {
@@ -109,7 +121,7 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 		if err := g.path(ctx, spec, key, from); err != nil {
 			return err
 		}
-		if err := g.inUse(ctx, spec, key.Target, from); err != nil {
+		if err := g.inUse(ctx, spec, key.Target, from, time.Now().Add(-lately)); err != nil {
 			return err
 		}
 	}
@@ -126,7 +138,7 @@ func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
 	if err := g.path(ctx, spec, s.Key, s.From); err != nil {
 		return err
 	}
-	return g.inUse(ctx, spec, s.Key.Target, s.From)
+	return g.inUse(ctx, spec, s.Key.Target, s.From, time.Now())
 }
 
 // path is the rules of the management path, for a function that has a netdev.

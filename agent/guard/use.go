@@ -3,22 +3,32 @@ package guard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
 	"syscall"
+	"time"
 
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 )
 
-// inUse refuses to take a driver from a function that somebody uses.
-func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, from drivers.State) error {
+// inUse refuses to take a driver from a function that somebody uses. What the
+// kubelet says of that was asked after since.
+func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, from drivers.State, since time.Time) error {
 	if spec.Hides == nil {
 		return nil // the link's own kinds take nothing from a program
 	}
 	binding, err := dpdk.Parse(from)
+	// A pod outlives a reboot with its allocation, its function's driver does
+	// not: that pod waits for this write.
+	if restores := err == nil && !drivers.Userspace(binding.Driver) && g.o.Restores != nil && g.o.Restores(t); !restores {
+		if err := g.allocated(ctx, t, since); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return nil //nolint:nilerr // a foreign override; the driver itself says what it is when it is left
 	}
@@ -35,6 +45,65 @@ func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, 
 	}
 	return g.refuse(InUse, t, "it goes on by itself when the netdev is back in the host's namespace",
 		"driver %s is bound and shows no netdev here: it is in another network namespace, such as a pod's", binding.Driver)
+}
+
+// allocated refuses what would take a function from the pod that the kubelet
+// has allocated it to, whether or not the pod has opened it yet.
+func (g *Guard) allocated(ctx context.Context, t drivers.Target, since time.Time) error {
+	if g.o.Allocated == nil {
+		return nil
+	}
+	allocated, err := g.o.Allocated(ctx, since)
+	if err != nil {
+		return g.refuse(InUse, t, `it goes on by itself once the kubelet answers; --pod-resources "" where there is none any more`,
+			"the kubelet does not say what is allocated: %v", err)
+	}
+	if len(allocated) == 0 {
+		return nil
+	}
+	too, err := g.goWith(ctx, t)
+	if err != nil {
+		return err
+	}
+	for _, f := range append([]drivers.Target{t}, too...) {
+		pod, ok := allocated[f]
+		switch {
+		case ok && f == t:
+			return g.refuse(InUse, t, "it goes on by itself when the pod ends", "allocated to %s", pod)
+		case ok:
+			return g.refuse(InUse, t, "it goes on by itself when the pod ends", "%s, which goes with it, is allocated to %s", f, pod)
+		}
+	}
+	return nil
+}
+
+// goWith are the functions that no program can use any more once this one has
+// lost its driver: its VFs, and what shares its IOMMU group under vfio-pci.
+func (g *Guard) goWith(ctx context.Context, t drivers.Target) ([]drivers.Target, error) {
+	names, err := g.o.Host.List(ctx, host.PCIDevices+string(t))
+	if err != nil {
+		return nil, fmt.Errorf("list VFs of %s: %w", t, err)
+	}
+	var too []drivers.Target
+	for _, name := range names {
+		if !strings.HasPrefix(name, "virtfn") {
+			continue
+		}
+		vf, err := g.o.Host.Readlink(ctx, host.Attr(string(t), name))
+		if err != nil {
+			return nil, fmt.Errorf("read VF of %s: %w", t, err)
+		}
+		too = append(too, drivers.Target(path.Base(vf)))
+	}
+	driver, err := host.DriverOf(ctx, g.o.Host, string(t))
+	if err != nil || driver != "vfio-pci" {
+		return too, err
+	}
+	members, err := host.GroupOf(ctx, g.o.Host, string(t))
+	for _, m := range members {
+		too = append(too, drivers.Target(m.Address))
+	}
+	return too, err
 }
 
 // held asks the kernel whether a program holds a function on a userspace

@@ -35,7 +35,7 @@ func Of(ctx context.Context, r host.Reader, key drivers.Key, want drivers.State)
 	s := search{reader: r, address: address, key: key, want: want}
 	var known, likely []Owner
 	for _, look := range []func(context.Context) []Owner{
-		s.networkManager, s.networkd, s.driverctl, s.operator, s.udev,
+		s.networkManager, s.networkd, s.driverctl, s.operator, s.udev, s.processes, s.overridden,
 	} {
 		for _, o := range look(ctx) {
 			if o.Known {

@@ -113,6 +113,21 @@ func TestOf(t *testing.T) {
 		{name: "a rule that is commented out", kind: dpdk.KindDriver, want: vfio, files: map[string]string{
 			"/etc/udev/rules.d/10-x.rules": "# KERNEL==\"" + port + "\", ATTR{driver_override}=\"igb\"",
 		}},
+		{name: "a loop", kind: dpdk.KindDriver, want: vfio, owner: "driverctl", likely: true, files: map[string]string{
+			"/proc/77/cmdline": "bash\x00-c\x00while :; do driverctl --nosave set-override " + port + " igb; done\x00",
+		}},
+		{name: "a tool that takes the short address", kind: dpdk.KindDriver, want: vfio, owner: "dpdk-devbind", likely: true, files: map[string]string{
+			"/proc/77/cmdline": "python3\x00/usr/bin/dpdk-devbind.py\x00-b\x00igb\x00" + strings.TrimPrefix(port, "0000:") + "\x00",
+		}},
+		{name: "a tool for another function", kind: dpdk.KindDriver, want: vfio, files: map[string]string{
+			"/proc/77/cmdline": "bash\x00/usr/sbin/driverctl\x00set-override\x000000:03:00.0\x00igb\x00",
+		}},
+		{name: "a program that uses it", kind: dpdk.KindDriver, want: vfio, files: map[string]string{
+			"/proc/77/cmdline": "dpdk-testpmd\x00-a\x00" + port + "\x00",
+		}},
+		{name: "a tool that binds does not set the MTU", kind: link.KindMTU, files: map[string]string{
+			"/proc/77/cmdline": "driverctl\x00set-override\x00" + port + "\x00igb\x00",
+		}},
 		{name: "no rule", kind: dpdk.KindDriver, want: vfio, files: map[string]string{
 			"/etc/udev/rules.d/10-x.rules.off": "KERNEL==\"" + port + "\", ATTR{driver_override}=\"igb\"",
 		}},
@@ -133,6 +148,34 @@ func TestOf(t *testing.T) {
 				t.Errorf("%+v says neither where it was found nor what to do", found[0])
 			}
 		})
+	}
+}
+
+// TestAnOverrideThatDriverctlLeaves: of the kernel's driver, on the function
+// that has it.
+func TestAnOverrideThatDriverctlLeaves(t *testing.T) {
+	k := sim.New(sim.DefaultNode())
+	driver, err := host.DriverOf(t.Context(), k, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for override, want := range map[string]string{driver: "driverctl", "vfio-pci": "", "": ""} {
+		err := k.Do(t.Context(), host.Call{
+			Op: host.OpSysfs, Target: port, Path: host.Attr(port, "driver_override"), Value: override + "\n",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := ""
+		for _, o := range Of(t.Context(), k, drivers.Key{Kind: dpdk.KindDriver, Target: port}, dpdk.Bound("vfio-pci")) {
+			name += o.Name
+			if o.Known {
+				t.Errorf("%s is known, by a guess", o)
+			}
+		}
+		if name != want {
+			t.Errorf("with override %q the owner is %q, want %q", override, name, want)
+		}
 	}
 }
 

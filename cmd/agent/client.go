@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,9 +26,45 @@ import (
 // errNobody is returned by ask when no agent answers on the socket.
 var errNobody = errors.New("no agent answers")
 
+// How long the agent may take to answer a question, and how often a person who
+// waits for it to act is told so.
+const (
+	answerWithin = time.Minute
+	stillWaiting = 10 * time.Second
+)
+
 // ask puts a question to the running agent.
 func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("no answer within %s: see its log", answerWithin))
+	defer cancel()
+	return c.request(ctx, method, path, answer)
+}
+
+// act has the running agent do something, which takes as long as it takes:
+// the agent goes on with it whether somebody waits here or not.
+func (c *cli) act(ctx context.Context, path string, answer any) error {
+	began, done := time.Now(), make(chan struct{})
+	var told sync.WaitGroup
+	told.Go(func() {
+		tick := time.NewTicker(stillWaiting)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				fmt.Fprintf(c.err, "agent: the running agent is at work on it, %s so far; it goes on whether this waits or not\n", age(began))
+			case <-done:
+				return
+			}
+		}
+	})
+	err := c.request(ctx, "POST", path, answer)
+	close(done)
+	told.Wait()
+	return err
+}
+
+func (c *cli) request(ctx context.Context, method, path string, answer any) error {
+	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", c.options.SocketPath())
@@ -41,8 +78,12 @@ func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return errNobody
+	case method == "GET" && errors.Is(err, syscall.ECONNRESET):
+		return errNobody // it ended just now
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("ask the agent: %w (run as its user, or as root)", inner(err))
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("ask the agent: %w", context.Cause(ctx))
 	case err != nil:
 		return fmt.Errorf("ask the agent: %w", inner(err))
 	}
@@ -104,7 +145,7 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	}
 	set := all.New(h)
 	return agent.View{
-		Guard:   guard.New(guard.Options{Host: h, Specs: set.Specs, WithoutDefault: c.options.WithoutDefault}),
+		Guard:   guard.New(guard.Options{Host: h, Specs: set.Specs, WithoutDefault: c.options.WithoutDefault, Allocated: c.options.Allocated()}),
 		Records: records, Drivers: set, Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts,
 	}, nil

@@ -54,7 +54,7 @@ func (c *cli) journalCommand() *cobra.Command {
 		sub.Flags().StringVar(&path, "journal", "", "read this file, such as a copy from another machine")
 		cmd.AddCommand(sub)
 	}
-	cmd.AddCommand(c.acknowledgeCommand())
+	cmd.AddCommand(c.acknowledgeCommand(), c.upgradeCommand())
 	return group(cmd)
 }
 

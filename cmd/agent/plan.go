@@ -19,7 +19,7 @@ import (
 func (c *cli) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "plan", Short: "Show what would be done, and do nothing", Args: noArgs,
-		Long: "Show the writes that the desired state asks for, in order. With an agent running it\nanswers; else the file, the journal and the host are read here. Exits with 3 when\nsomething would change.",
+		Long: "Show the writes that the desired state asks for, in order. With an agent running it\nanswers; else the file, the journal and the host are read here. Exits with 3 when\nsomething would change, or an entry cannot be had.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var p agent.PlanReport
 			err := errNobody
@@ -35,16 +35,30 @@ func (c *cli) planCommand() *cobra.Command {
 			if err := c.print(p, func(w io.Writer) { planTable(w, p) }); err != nil {
 				return err
 			}
-			if p.Changes() > 0 {
-				return errPending
-			}
-			return nil
+			return planError(p)
 		},
 	}
 	c.configFlag(cmd)
 	cmd.Flags().BoolVar(&c.options.WithoutDefault, "allow-without-default-route", false, "plan as if run with it")
 	cmd.Flags().BoolVar(&c.options.NoIOMMU, "allow-noiommu", false, "plan as if run with it")
 	return cmd
+}
+
+// planError says whether all is as desired. What is refused or not found is not,
+// though nothing would be written for it.
+func planError(p agent.PlanReport) error {
+	result := error(nil)
+	for _, e := range p.Entries {
+		switch {
+		case e.Condition == agent.Failed, e.Condition == agent.Quarantined:
+			return errHuman
+		case len(e.Steps) > 0:
+			result = errPending
+		case e.Condition != agent.Right && e.Condition != agent.Released && e.Condition != agent.Paused:
+			result = errPending
+		}
+	}
+	return result
 }
 
 // offlinePlan plans with no agent running: what the file asks, on top of what

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ import (
 )
 
 func (c *cli) recoverCommand() *cobra.Command {
-	var dry, yes bool
+	var dry, yes, drain bool
 	var copied string
 	cmd := &cobra.Command{
 		Use: "recover", Short: "Explain and finish what was left unfinished", Args: noArgs,
@@ -27,13 +28,22 @@ decides and why; then do it. With --dry-run nothing is touched: not the journal,
 not its times, not the host. With an agent running it goes through the agent.
 
 --journal reads a copy of a journal, on any machine: what cannot be observed is
-shown as unknown, and nothing is done.`,
+shown as unknown, and nothing is done.
+
+--drain is for before an older agent is installed: with no agent running, so that
+nothing is begun meanwhile, it finishes all that is open, and ends with 0 only when
+nothing unfinished is left; else it lists what is and why, and ends with 3, or with 4
+where a person must decide.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case copied != "" && !dry && cmd.Flags().Changed("yes"):
 				return usage(errors.New("--journal only reads: leave --yes out"))
+			case copied != "" && drain:
+				return usage(errors.New("--drain is for this machine's journal: leave --journal out"))
 			case copied != "":
 				return c.recoverCopy(cmd.Context(), copied)
+			case drain:
+				return c.drain(cmd.Context(), dry, yes)
 			case dry:
 				return c.recoverDry(cmd.Context())
 			}
@@ -42,7 +52,9 @@ shown as unknown, and nothing is done.`,
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "explain only, touch nothing")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&drain, "drain", false, "finish everything, with no agent running, before an older agent is installed")
 	cmd.Flags().StringVar(&copied, "journal", "", "read this copy of a journal instead")
+	c.pathFlags(cmd, alone)
 	return cmd
 }
 
@@ -95,7 +107,7 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 		}
 	}
 	r = agent.RecoverReport{} // what is not in the answer must not stay
-	err = c.ask(ctx, "POST", "/recover", &r)
+	err = c.act(ctx, "/recover", &r)
 	if errors.Is(err, errNobody) {
 		r, err = agent.RecoverNow(ctx, c.options, c.options.NewLogger(c.err), crashPoints)
 	}
@@ -136,7 +148,7 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 			left = errPending
 		}
 	}
-	if len(r.Quarantined) > 0 {
+	if len(r.Quarantined) > 0 || slices.ContainsFunc(r.Left, func(u agent.Unfinished) bool { return u.Person }) {
 		return errHuman
 	}
 	return left

@@ -41,7 +41,7 @@ when something is held or pending, 4 when a person is needed.`,
 	f.BoolVar(&o.Cancel, "cancel", false, "cancel the order: what is asked holds again")
 	f.StringVar(&o.Why, "reason", "", "why; kept in the journal")
 	f.BoolVar(&yes, "yes", false, "do not ask")
-	f.BoolVar(&c.options.WithoutDefault, "allow-without-default-route", false, "with no agent running: as if run with it")
+	c.pathFlags(cmd, alone)
 	c.configFlag(cmd)
 	return cmd
 }
@@ -81,7 +81,7 @@ func (c *cli) order(ctx context.Context, v verb, o agent.Order, yes bool) error 
 
 // give gives an order to the running agent, or carries it out here.
 func (c *cli) give(ctx context.Context, v verb, o agent.Order) (r agent.OrderReport, err error) {
-	err = c.ask(ctx, "POST", v.path+"?"+o.Query().Encode(), &r)
+	err = c.act(ctx, v.path+"?"+o.Query().Encode(), &r)
 	if !errors.Is(err, errNobody) {
 		return r, err
 	}

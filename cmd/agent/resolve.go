@@ -56,7 +56,7 @@ is desired holds again afterwards.`,
 	f.BoolVar(&revert, "revert", false, "drive the host to the state before")
 	f.StringVar(&q.Why, "reason", "", "why; required, kept in the journal")
 	f.BoolVar(&yes, "yes", false, "do not ask")
-	f.BoolVar(&c.options.WithoutDefault, "allow-without-default-route", false, "with no agent running: as if run with it")
+	c.pathFlags(cmd, alone)
 	return cmd
 }
 
@@ -94,7 +94,7 @@ func (c *cli) resolve(ctx context.Context, q agent.Resolution, yes bool) error {
 // decide puts a decision to the running agent, or carries it out here.
 func (c *cli) decide(ctx context.Context, q agent.Resolution) (r agent.ResolveReport, err error) {
 	path := fmt.Sprintf("/operations/%d/resolve?%s", q.Operation, q.Query().Encode())
-	if err = c.ask(ctx, "POST", path, &r); !errors.Is(err, errNobody) {
+	if err = c.act(ctx, path, &r); !errors.Is(err, errNobody) {
 		return r, err
 	}
 	options := c.options

@@ -58,6 +58,7 @@ func (c *cli) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVar(&c.options.StateDir, "state-dir", c.options.StateDir, "directory of journal, fences and control socket")
 	f.StringVar(&c.options.Root, "root", c.options.Root, "where the host's file system is mounted")
+	f.StringVar(&c.options.PodResources, "pod-resources", c.options.PodResources, "the kubelet's socket, by default below --root; empty where there is no kubelet any more")
 	f.StringVarP(&c.output, "output", "o", "table", "table or json")
 	f.BoolVar(&c.simulate, "simulate", false, "use a simulated node, which needs no root (development)")
 	f.StringVar(&c.options.Simulate, "simulate-state", "", "its state file (default: sim.json in --state-dir)")
@@ -89,6 +90,7 @@ func asksJSON(args []string) bool {
 // prepare completes the flags that all commands have, and checks them.
 func (c *cli) prepare(cmd *cobra.Command) error {
 	c.simulated(cmd)
+	c.kubelet(cmd)
 	var bad error
 	if c.output != "table" && c.output != "json" {
 		bad = fmt.Errorf("--output %s: want table or json", c.output)
@@ -119,6 +121,18 @@ func (c *cli) simulated(cmd *cobra.Command) {
 	}
 	if f := cmd.Flags().Lookup("config"); f != nil && !f.Changed {
 		c.options.ConfigFile = filepath.Join(c.options.StateDir, "interfaces.yaml")
+	}
+}
+
+// kubelet is the one of the host that is worked on, unless a flag says
+// otherwise. A simulated node has none.
+func (c *cli) kubelet(cmd *cobra.Command) {
+	switch {
+	case cmd.Flags().Changed("pod-resources"):
+	case c.simulate:
+		c.options.PodResources = ""
+	default:
+		c.options.PodResources = filepath.Join(c.options.Root, c.options.PodResources)
 	}
 }
 

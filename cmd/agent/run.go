@@ -27,6 +27,9 @@ is a file, so that it outlives a kill -9 as hardware would.`,
 					return err
 				}
 			}
+			if n := newNotifier(); n != nil {
+				c.options.Notify = n.tell
+			}
 			// To the journal zero is its default, and not "do not wait".
 			c.options.LockTimeout = max(c.options.LockTimeout, time.Nanosecond)
 			return agent.Run(cmd.Context(), c.options, c.options.NewLogger(c.err), crashPoints)

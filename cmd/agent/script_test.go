@@ -27,6 +27,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.etcd.io/bbolt"
 
+	"eniagent/agent/source/kubelet/kubelettest"
 	"eniagent/journal"
 )
 
@@ -100,7 +101,7 @@ func TestScript(t *testing.T) {
 			"exit": cmdExit, "start": cmdStart, "ended": cmdEnded, "signal": cmdSignal, "until": cmdUntil,
 			"remember": cmdRemember, "unchanged": cmdUnchanged, "json": cmdJSON, "want": cmdWant, "asked": cmdAsked,
 			"newer": cmdNewer, "damage": cmdDamage, "tmpfs": cmdTmpfs, "readonly": cmdReadOnly, "fill": cmdFill,
-			"freeport": cmdFreePort, "keys": cmdKeys, "crash-and-compare": cmdCompare, "get": cmdGet, "chown": cmdChown, "truncate": cmdTruncate,
+			"freeport": cmdFreePort, "keys": cmdKeys, "crash-and-compare": cmdCompare, "get": cmdGet, "chown": cmdChown, "kubelet": cmdKubelet, "truncate": cmdTruncate,
 		},
 	})
 }
@@ -113,6 +114,7 @@ type world struct {
 	running    map[string]*process
 	remembered map[string]string
 	mounts     []string
+	kubelet    *kubelettest.Kubelet
 }
 
 type worldKey struct{}

@@ -90,6 +90,12 @@ func (d binder) hop(ctx context.Context, t drivers.Target, to drivers.State) err
 		return err
 	}
 	call := next(t, at, goal)
+	if at.Override == goal.Override && at.Driver != "" {
+		// Asked again here: a revert has no precheck, and VFs are made at any time.
+		if err := d.sparesVFs(ctx, t, call.Label()); err != nil {
+			return err
+		}
+	}
 	if err := d.host.Do(ctx, call); err != nil {
 		return d.fault(t, call.Label(), err, remedy(err, goal))
 	}
@@ -148,18 +154,12 @@ func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers
 	if goal.Driver == foreignDriver(from) {
 		return nil
 	}
-	refuse := func(why, remedy string) error {
-		return d.fault(t, "precheck", fmt.Errorf("%w: %s", drivers.ErrRefused, why), remedy)
-	}
 	notReady := func(why, remedy string) error {
 		return d.fault(t, "precheck", fmt.Errorf("%w, %w: %s", drivers.ErrRefused, drivers.ErrNotReady, why), remedy)
 	}
-	n, err := d.host.Read(ctx, host.Attr(string(t), "sriov_numvfs"))
-	switch {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return d.fault(t, "precheck", fmt.Errorf("count its VFs: %w", err), "")
-	case err == nil && n != "0" && n != "":
-		return refuse("it is a physical function with "+n+" VFs, which a rebind would destroy", "remove the VFs first")
+	switch err := d.sparesVFs(ctx, t, "precheck"); {
+	case err != nil:
+		return err
 	case goal.Driver == "":
 		return nil
 	}
@@ -173,6 +173,19 @@ func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers
 	if goal.Driver == "vfio-pci" && !d.hasIOMMU(ctx, t) {
 		return notReady("vfio-pci needs an IOMMU group and the function has none",
 			"switch the IOMMU on in the firmware and on the kernel's command line, or see --allow-noiommu")
+	}
+	return nil
+}
+
+// sparesVFs refuses to take its driver from a physical function that has
+// virtual ones.
+func (d binder) sparesVFs(ctx context.Context, t drivers.Target, do string) error {
+	n, err := d.host.Read(ctx, host.Attr(string(t), "sriov_numvfs"))
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return d.fault(t, do, fmt.Errorf("count its VFs: %w", err), "")
+	case err == nil && n != "0" && n != "":
+		return d.fault(t, do, fmt.Errorf("%w: it is a physical function with %s VFs, which a rebind would destroy", drivers.ErrRefused, n), "remove the VFs first")
 	}
 	return nil
 }

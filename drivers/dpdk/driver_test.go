@@ -325,3 +325,15 @@ func TestNoIOMMU(t *testing.T) {
 		t.Errorf("taints: %q", k.Taint())
 	}
 }
+
+// TestApplySparesVFs: a revert has no precheck, and takes no VFs away either.
+func TestApplySparesVFs(t *testing.T) {
+	k := node(t)
+	err := NewDriver(k).Apply(t.Context(), pfWithVFs, Bound("vfio-pci"))
+	if !errors.Is(err, drivers.ErrRefused) || !strings.Contains(err.Error(), "2 VFs") {
+		t.Errorf("%v, want it refused for its VFs", err)
+	}
+	if now := k.String(); !strings.Contains(now, "function "+string(vf)) || !strings.Contains(now, "driver=igb override=\"vfio-pci\" vfs=2") {
+		t.Errorf("the VFs are gone:\n%s", now)
+	}
+}

@@ -2,8 +2,6 @@ package host_test
 
 import (
 	"errors"
-	"path"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -104,35 +102,6 @@ func TestNotAllowed(t *testing.T) {
 			t.Errorf("%s: %+v: %v, want ErrIllegal", name, c, err)
 		}
 	}
-}
-
-// FuzzAllowed: whatever is accepted is of the set, and about the target.
-func FuzzAllowed(f *testing.F) {
-	for _, op := range []host.Op{host.OpSysfs, host.OpMTU, host.OpAdmin, host.OpLoad, host.OpUnload} {
-		f.Add(string(op), string(vf0), host.Attr(string(vf0), "driver_override"), "x\n", 3, 1500)
-		f.Add(string(op), string(vf0), "/sys/bus/pci/drivers/../bind", string(vf0), 3, 1)
-		f.Add(string(op), "module/x", "/lib/modules/6.1/a/../x.ko.xz", "", 0, 0)
-		f.Add(string(op), string(dpdk.NoIOMMUTarget), noiommu, "Y", 0, 0)
-	}
-	set := regexp.MustCompile(`\A(/sys/bus/pci/drivers/[^/]+/(bind|unbind)|/sys/bus/pci/drivers_probe|` + noiommu + `|/lib/modules/[^/]+/.*\.ko(\.\w+)?)\z`)
-	f.Fuzz(func(t *testing.T, op, target, file, value string, index, number int) {
-		c := host.Call{Op: host.Op(op), Target: drivers.Target(target), Path: file, Value: value, Index: index, Number: number}
-		if host.Allowed(c) != nil || c.Op != host.OpSysfs && c.Op != host.OpLoad {
-			return
-		}
-		address, isFunction := c.Target.PCIAddress()
-		own := isFunction && file == host.Attr(address, "driver_override")
-		switch {
-		case path.Clean(file) != file || strings.ContainsAny(file, "\n\x00"):
-			t.Fatalf("%+v: the path is not clean", c)
-		case !own && !set.MatchString(file):
-			t.Fatalf("%+v leaves the set", c)
-		case strings.Contains(strings.TrimSuffix(value, "\n"), "\n") || strings.ContainsAny(value, "/\x00"):
-			t.Fatalf("%+v: the value", c)
-		case isFunction && !own && value != address:
-			t.Fatalf("%+v is about another function", c)
-		}
-	})
 }
 
 func TestCallText(t *testing.T) {

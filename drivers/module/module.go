@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"syscall"
 
 	"eniagent/drivers"
@@ -81,6 +83,11 @@ func (l loader) Apply(ctx context.Context, t drivers.Target, to drivers.State) e
 	}
 	name, _ := t.ModuleName()
 	call := host.Call{Op: host.OpUnload, Target: t, Value: name}
+	if to == Absent {
+		if err := l.unused(ctx, name); err != nil {
+			return l.fault(t, call.Label(), err, "it stays loaded until they have another driver")
+		}
+	}
 	if to == Loaded {
 		index, err := readIndex(ctx, l.host)
 		if err != nil {
@@ -100,6 +107,28 @@ func (l loader) Apply(ctx context.Context, t drivers.Target, to drivers.State) e
 	}
 	if got := l.Observe(ctx, t); !got.Is(to) {
 		return l.fault(t, "read back", fmt.Errorf("want %q, found %q: %w", to, got, drivers.ErrUnverified), "")
+	}
+	return nil
+}
+
+// unused says whether the module's drivers have no device. The kernel would
+// take the driver from each: a bound device is no use of a module.
+func (l loader) unused(ctx context.Context, name string) error {
+	links, err := l.host.List(ctx, host.SysModule+name+"/drivers")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list its drivers: %w", err)
+	}
+	for _, link := range links {
+		bus, driver, _ := strings.Cut(link, ":")
+		entries, err := l.host.List(ctx, "/sys/bus/"+bus+"/drivers/"+driver)
+		if err != nil {
+			return fmt.Errorf("list the devices of driver %s: %w", driver, err)
+		}
+		for _, e := range entries {
+			if !slices.Contains([]string{"bind", "unbind", "module", "uevent", "new_id", "remove_id"}, e) {
+				return fmt.Errorf("%w: its driver %s has device %s", drivers.ErrRefused, driver, e)
+			}
+		}
 	}
 	return nil
 }

@@ -264,3 +264,24 @@ func TestOrderLoads(t *testing.T) {
 		}
 	}
 }
+
+// TestUnloadSparesDevices: the kernel would unload a driver from under its
+// devices.
+func TestUnloadSparesDevices(t *testing.T) {
+	k := sim.New(sim.DefaultNode())
+	before := k.String()
+	err := New(k).Apply(t.Context(), "module/ena", Absent)
+	if !errors.Is(err, drivers.ErrRefused) || !strings.Contains(err.Error(), "ena has device 0000:00:05.0") {
+		t.Errorf("%v, want it refused for its device", err)
+	}
+	if k.String() != before || k.Writes() != 0 {
+		t.Errorf("it was written all the same:\n%s", k)
+	}
+	unread := sim.Fault{Label: sim.LabelRead, Path: "/sys/bus/pci/drivers/ena", Errno: syscall.EIO}
+	if err := k.Inject(unread); err != nil {
+		t.Fatal(err)
+	}
+	if err := New(k).Apply(t.Context(), "module/ena", Absent); !errors.Is(err, syscall.EIO) || k.Writes() != 0 {
+		t.Errorf("%v, %d writes, although its devices could not be read", err, k.Writes())
+	}
+}

@@ -110,15 +110,10 @@ func (n *node) said(p *Proc, words ...string) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.ctx(), time.Minute)
 	defer cancel()
-	must(n.t, n.vm.WaitFor(ctx, "log line with "+strings.Join(words, ", "), func(context.Context) (bool, error) {
+	if err := n.vm.WaitFor(ctx, "log line with "+strings.Join(words, ", "), n.moreLines(p, 0, words...)); err != nil {
 		_, log := p.Output()
-		for line := range strings.Lines(string(log)) {
-			if hasAll(line, words) {
-				return true, nil
-			}
-		}
-		return false, nil
-	}))
+		n.t.Fatalf("%v\nits log: %s", err, log)
+	}
 }
 
 func hasAll(s string, words []string) bool {

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ const (
 	AgentPath = "/bin/agent"   // AgentPath is Config.Agent in the guest.
 	DiskDir   = "/state"       // DiskDir is where the disk is mounted.
 	StateDir  = "/state/agent" // StateDir is for the agent's journal; it survives a power cut.
+	RootDir   = wire.RootDir   // RootDir has what was changed in the root of a machine with Systemd.
 	Helper    = wire.Helper    // Helper is the rig's own tools: "hold ADDR", "write PATH VALUE".
 )
 
@@ -29,10 +31,12 @@ type Config struct {
 	NoIOMMU   bool              // NoIOMMU leaves the IOMMU out.
 	Disk      string            // Disk is the disk's image, made when it does not exist. Empty: made and removed with the VM.
 	DiskFS    string            // DiskFS is ext4 or xfs; ext4 when empty.
+	WriteLog  string            // WriteLog is a file for the log of all that the disk is told to write, in the format of dm-log-writes.
 	CPUs      int               // CPUs is 2 when zero.
 	Memory    int               // Memory is in MiB, 1024 when zero.
 	HugePages int               // HugePages is how many pages of 2 MiB the kernel sets aside of Memory.
 	HostRoot  bool              // HostRoot gives the guest every program of the host.
+	Systemd   bool              // Systemd makes a real systemd PID 1, with udev, in a root whose changes are on the disk.
 	Agent     string            // Agent is the host's path of a static binary for AgentPath.
 	Files     map[string]string // Files are more files: guest path to host path. Their modes come along.
 	Modules   []string          // Modules are more modules for the guest's /lib/modules, with what they need.
@@ -75,6 +79,9 @@ func (c Config) check() error {
 	}
 	if !slices.Contains([]string{"ext4", "xfs"}, c.DiskFS) {
 		return fmt.Errorf("no such disk file system: %s; use ext4 or xfs", c.DiskFS)
+	}
+	if c.Systemd && c.HostRoot {
+		return errors.New("a root with systemd and the host's root exclude each other; leave one out")
 	}
 	// The kernel and the initramfs want their part too.
 	if 2*c.HugePages+256 > c.Memory {

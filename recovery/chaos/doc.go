@@ -22,6 +22,10 @@
 // overlay. The disk is mounted at /state; everything else is gone after a power cut. igb and igbvf are loaded at
 // boot, VFIO is not: loading it is the agent's work.
 //
+// With Systemd the machine is a small installation of the host's own distribution: systemd is PID 1, udev runs, and
+// systemctl, driverctl, lspci and ip are there. Boot returns when the boot's last job is done. What is changed in that
+// root is on the disk (RootDir), so an installation outlives a reboot and a power cut.
+//
 // Every wait has a deadline: the context's, or one of the package's own. An error about the machine carries the last
 // lines of its console.
 //
@@ -32,7 +36,7 @@
 //   - Emulation is by default in software (TCG): nested virtualisation that claims to work and does not is common.
 //     ENIAGENT_VM_ACCEL=kvm uses KVM where it is known to be good. Times measured in the guest mean little, and its
 //     two CPUs take turns.
-//   - No udev runs: nothing renames interfaces, and a module is loaded only when something asks for it.
+//   - Without Systemd no udev runs: nothing renames interfaces, and a module is loaded only when something asks for it.
 //   - A PCI address is looked up by the root port a NIC is behind, so a NIC is found whatever driver it has.
 //   - The kernel has no VFIO no-IOMMU mode. NoIOMMU gives the guest in which vfio-pci refuses to bind.
 //   - Linux on x86-64 only.

@@ -136,7 +136,7 @@ func writeInitramfs(out io.Writer, c Config, p Parts, guest string) error {
 		inGuest = append(inGuest, path.Join(root, name))
 	}
 	setup, err := json.Marshal(wire.Setup{
-		Load: c.Load, DiskFS: c.DiskFS, HostRoot: c.HostRoot, HugePages: c.HugePages > 0, Files: inGuest,
+		Load: c.Load, DiskFS: c.DiskFS, HostRoot: c.HostRoot, Systemd: c.Systemd, HugePages: c.HugePages > 0, Files: inGuest,
 	})
 	if err != nil {
 		return fmt.Errorf("encode setup: %w", err)

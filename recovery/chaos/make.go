@@ -38,7 +38,7 @@ func (v *VM) make(ctx context.Context) (err error) {
 	if image == "" {
 		image = filepath.Join(dir, "disk")
 	}
-	if err := makeDisk(ctx, image, v.cfg.DiskFS); err != nil {
+	if err := MakeDisk(ctx, image, v.cfg.DiskFS); err != nil {
 		return err
 	}
 	v.disk, err = os.OpenFile(image, os.O_RDWR, 0)
@@ -48,8 +48,8 @@ func (v *VM) make(ctx context.Context) (err error) {
 	return nil
 }
 
-// makeDisk leaves an existing image as it is: it may be the point of the test.
-func makeDisk(ctx context.Context, image, fstype string) error {
+// MakeDisk makes the image of an empty disk. It leaves an existing one as it is: it may be the point of the test.
+func MakeDisk(ctx context.Context, image, fstype string) error {
 	f, err := os.OpenFile(image, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return nil

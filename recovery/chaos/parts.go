@@ -20,6 +20,7 @@ type Parts struct {
 	QEMU    string // QEMU is the emulator's binary.
 	Kernel  string // Kernel is a bootable image.
 	Modules string // Modules is the directory lib/modules/<release> that belongs to Kernel.
+	Root    string // Root is the image of a root file system with systemd and udev.
 }
 
 // Find locates the parts in the user's cache. It runs nothing and needs no privilege.
@@ -34,7 +35,7 @@ func Find() (Parts, error) {
 		return Parts{}, fmt.Errorf("%w: read the list of parts: %w", ErrNoParts, err)
 	}
 	var p Parts
-	fields := map[string]*string{"QEMU": &p.QEMU, "KERNEL": &p.Kernel, "MODULES": &p.Modules}
+	fields := map[string]*string{"QEMU": &p.QEMU, "KERNEL": &p.Kernel, "MODULES": &p.Modules, "ROOT": &p.Root}
 	for line := range strings.Lines(string(raw)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		if f := fields[name]; f != nil {

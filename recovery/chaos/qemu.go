@@ -17,7 +17,10 @@ func (v *VM) args() []string {
 		"-M", "q35,kernel-irqchip=split", "-accel", accel(), "-cpu", "max",
 		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.Memory),
 		"-kernel", v.parts.Kernel, "-initrd", inherited(0), "-append", v.cmdline(),
-		"-drive", "if=none,id=disk,format=raw,file=" + inherited(1), "-device", "virtio-blk-pci,drive=disk",
+	}
+	args = append(args, v.diskArgs()...)
+	if c.Systemd {
+		args = append(args, "-drive", "if=none,id=root,format=raw,readonly=on,file="+v.parts.Root, "-device", "virtio-blk-pci,drive=root")
 	}
 	if !c.NoIOMMU {
 		// Before the devices it translates for.
@@ -37,13 +40,29 @@ func (v *VM) args() []string {
 	return args
 }
 
+// diskArgs are the state disk, with a log of what it is told to write where one is asked for.
+func (v *VM) diskArgs() []string {
+	if v.cfg.WriteLog == "" {
+		return []string{"-drive", "if=none,id=disk,format=raw,file=" + inherited(1), "-device", "virtio-blk-pci,drive=disk"}
+	}
+	return []string{
+		"-blockdev", "driver=raw,node-name=image,file.driver=file,file.filename=" + inherited(1),
+		"-blockdev", "driver=file,node-name=log,filename=" + v.cfg.WriteLog,
+		"-blockdev", "driver=blklogwrites,node-name=disk,file=image,log=log",
+		"-device", "virtio-blk-pci,drive=disk",
+	}
+}
+
 func (v *VM) cmdline() string {
-	// panic=-1: a crashed kernel reboots at once, and with -no-reboot that ends QEMU. The second line
-	// only saves time.
-	line := "console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 sysrq_always_enabled " +
+	// panic=-1: a crashed kernel reboots at once, and with -no-reboot that ends QEMU. no_timer_check: on a busy machine
+	// the emulated timer is late, and the kernel panics for it. The second line only saves time.
+	line := "console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 sysrq_always_enabled no_timer_check " +
 		"nokaslr random.trust_cpu=on mitigations=off rcupdate.rcu_expedited=1"
 	if !v.cfg.NoIOMMU {
 		line += " intel_iommu=on iommu=pt"
+	}
+	if v.cfg.Systemd {
+		line += " systemd.show_status=error"
 	}
 	if v.cfg.HugePages > 0 {
 		line += fmt.Sprintf(" hugepagesz=2M hugepages=%d", v.cfg.HugePages)

@@ -24,11 +24,17 @@ type shared struct {
 	err  error
 }
 
-var machineOfAll shared //nolint:gochecknoglobals // it outlives every test, so it cannot be a local of one
+// They outlive every test, so they cannot be locals of one.
+//
+//nolint:gochecknoglobals // see above
+var machineOfAll, machineWithSystemd shared
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if vm := machineOfAll.vm; vm != nil {
+	for _, vm := range []*VM{machineOfAll.vm, machineWithSystemd.vm} {
+		if vm == nil {
+			continue
+		}
 		if err := vm.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
@@ -47,6 +53,22 @@ func sharedConfig(t *testing.T) Config {
 	files := program(t, "ip")
 	files[crashing] = crash
 	return Config{NICs: 2, FreePorts: 1, Log: consoleLog(), Agent: agent, Files: files}
+}
+
+// sourceDir is where the machine with systemd has the part of this repository that an installation is made from.
+const sourceDir = "/opt/eniagent"
+
+// systemdConfig is what the machine with systemd is. Port 2 is free.
+func systemdConfig(t *testing.T) Config {
+	t.Helper()
+	agent, crash := built(t)
+	files := map[string]string{crashing: crash, sourceDir + "/bin/agent": agent}
+	deploy, err := filepath.Glob("../../deploy/systemd/*")
+	must(t, err)
+	for _, file := range deploy {
+		files[sourceDir+"/deploy/systemd/"+filepath.Base(file)] = file
+	}
+	return Config{NICs: 2, FreePorts: 1, Systemd: true, Log: consoleLog(), Agent: agent, Files: files}
 }
 
 // built are the agent as it is shipped, and with crash points.
@@ -99,9 +121,20 @@ func requireVM(t *testing.T) {
 // sharedVM gives the shared machine, running: a test may have left it off. Tests that use it must not be parallel.
 func sharedVM(t *testing.T) *VM {
 	t.Helper()
+	return machineOfAll.running(t, sharedConfig)
+}
+
+// sharedSystemdVM is sharedVM for the machine whose PID 1 is systemd. What a test leaves in its root is found there
+// by the next, after a boot too; a test therefore leaves nothing.
+func sharedSystemdVM(t *testing.T) *VM {
+	t.Helper()
+	return machineWithSystemd.running(t, systemdConfig)
+}
+
+func (s *shared) running(t *testing.T, config func(*testing.T) Config) *VM {
+	t.Helper()
 	requireVM(t)
-	s := &machineOfAll
-	s.once.Do(func() { s.vm, s.err = Start(t.Context(), sharedConfig(t)) })
+	s.once.Do(func() { s.vm, s.err = Start(t.Context(), config(t)) })
 	if s.err != nil {
 		t.Fatal(s.err)
 	}

@@ -98,6 +98,9 @@ func (v *VM) Boot(ctx context.Context) error {
 	}
 	select {
 	case h := <-m.hello:
+		if err := v.awaitSystemd(ctx); err != nil {
+			return err
+		}
 		b := Boot{ID: h.BootID, Kernel: h.Kernel, Took: time.Since(m.began), Userland: h.Up - h.Init}
 		v.mu.Lock()
 		v.boot = b
@@ -110,6 +113,19 @@ func (v *VM) Boot(ctx context.Context) error {
 		m.kill()
 		return v.explain("boot", context.Cause(ctx))
 	}
+}
+
+// awaitSystemd waits until the last job of the boot is done, if there is a systemd. That some unit failed is the
+// test's business.
+func (v *VM) awaitSystemd(ctx context.Context) error {
+	if !v.cfg.Systemd {
+		return nil
+	}
+	if _, err := v.WaitExists(ctx, "/run/systemd/private"); err != nil {
+		return err
+	}
+	_, err := v.Run(ctx, Command("systemctl", "is-system-running", "--wait"))
+	return err
 }
 
 // LastBoot tells about the latest boot.

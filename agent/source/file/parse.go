@@ -129,7 +129,9 @@ func (p *parser) syntax(data []byte, err error) {
 	if strings.HasPrefix(strings.TrimLeft(line(data, le.Mark.Line), " "), "\t") {
 		reason = "a tab; indent with spaces"
 	}
-	p.problems.add(le.Mark.Line, "", nil, "not YAML: "+reason)
+	// What ends too early is found on the line after the last.
+	last := 1 + bytes.Count(data, []byte("\n"))
+	p.problems.add(min(le.Mark.Line, last), "", nil, "not YAML: "+reason)
 }
 
 // line is the text of a line, counted from 1; "" when there is none.

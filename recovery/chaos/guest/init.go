@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,7 +26,10 @@ const machineID = "6e6961676e740000000000000000feed\n"
 // killed programs leave, never takes an exit status from somebody who waits for it.
 func initialise() {
 	began := uptime()
-	child, err := boot(began)
+	child, systemd, err := boot(began)
+	if err == nil && systemd {
+		err = fmt.Errorf("become systemd: %w", syscall.Exec("/sbin/init", []string{"/sbin/init"}, environment()))
+	}
 	if err != nil {
 		die(err)
 	}
@@ -48,21 +52,42 @@ func die(err error) {
 	select {}
 }
 
-func boot(began time.Duration) (int, error) {
+// boot returns the server's PID, and whether systemd is to be PID 1.
+func boot(began time.Duration) (int, bool, error) {
 	if err := mountKernel(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	raw, err := os.ReadFile(wire.Config)
 	if err != nil {
-		return 0, fmt.Errorf("read setup: %w", err)
+		return 0, false, fmt.Errorf("read setup: %w", err)
 	}
 	var s wire.Setup
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return 0, fmt.Errorf("parse setup: %w", err)
+		return 0, false, fmt.Errorf("parse setup: %w", err)
 	}
+	if err := settle(s); err != nil {
+		return 0, false, err
+	}
+	cmd := exec.CommandContext(context.Background(), wire.Helper, "serve")
+	// systemd's last sweep at a shutdown spares what has such a name: see "Storage Daemons for the Root File System".
+	cmd.Args[0] = "@rig"
+	cmd.Env = append(environment(), fmt.Sprintf("%s=%d", beganVar, began))
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return 0, false, fmt.Errorf("start the server: %w", err)
+	}
+	return cmd.Process.Pid, s.Systemd, nil
+}
+
+func environment() []string {
+	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb"}
+}
+
+// settle loads and mounts what the setup asks for and enters the root it asks for.
+func settle(s wire.Setup) error {
 	ix, err := readIndex()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	// The NIC driver's probe and the disk take their time; they do not need each other.
 	var g errgroup.Group
@@ -73,31 +98,39 @@ func boot(began time.Duration) (int, error) {
 		g.Go(func() error { return mountHostRoot(ix) })
 	}
 	if err := g.Wait(); err != nil {
-		return 0, err
+		return err
 	}
-	if s.HostRoot {
-		if err := enterHostRoot(s.Files); err != nil {
-			return 0, err
-		}
-	}
-	if err := identity(); err != nil {
-		return 0, err
+	if err := changeRoot(ix, s); err != nil {
+		return err
 	}
 	if s.HugePages {
-		if err := mountAt("hugetlbfs", "hugetlbfs", "/dev/hugepages", 0, ""); err != nil {
-			return 0, err
+		return mountAt("hugetlbfs", "hugetlbfs", "/dev/hugepages", 0, "")
+	}
+	return nil
+}
+
+// changeRoot gives the machine its identity, and another root where one is asked for.
+func changeRoot(ix *index, s wire.Setup) error {
+	switch {
+	case s.HostRoot:
+		if err := furnish(s.Files); err != nil {
+			return err
 		}
+		return enter(rootDir)
+	case s.Systemd:
+		if err := mountSystemRoot(ix); err != nil {
+			return err
+		}
+		if err := furnish(s.Files); err != nil {
+			return err
+		}
+		// What is changed from here on, and only that, is on the disk.
+		if err := overlay(rootDir, filepath.Dir(wire.RootDir), nodeDir); err != nil {
+			return err
+		}
+		return enter(nodeDir)
 	}
-	cmd := exec.CommandContext(context.Background(), wire.Helper, "serve")
-	cmd.Env = []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb",
-		fmt.Sprintf("%s=%d", beganVar, began),
-	}
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start the server: %w", err)
-	}
-	return cmd.Process.Pid, nil
+	return identity("")
 }
 
 func mountAt(source, fstype, dir string, flags uintptr, data string) error {
@@ -140,9 +173,10 @@ func mountDisk(ix *index, fstype string) error {
 }
 
 const (
-	lowerDir = "/mnt/host"
+	lowerDir = "/mnt/lower"
 	upperDir = "/mnt/upper"
 	rootDir  = "/mnt/root"
+	nodeDir  = "/mnt/node"
 )
 
 // mountHostRoot lays a tmpfs over the host's root, which comes in over 9p and read-only.
@@ -154,39 +188,62 @@ func mountHostRoot(ix *index) error {
 		"trans=virtio,version=9p2000.L,cache=loose,msize=262144"); err != nil {
 		return err
 	}
+	return overlayMemory()
+}
+
+// mountSystemRoot lays a tmpfs over the root with systemd, which is on the second disk.
+func mountSystemRoot(ix *index) error {
+	if err := ix.loadAll("ext4", "overlay"); err != nil {
+		return err
+	}
+	if err := mountAt("/dev/vdb", "ext4", lowerDir, unix.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	return overlayMemory()
+}
+
+func overlayMemory() error {
 	if err := mountAt("tmpfs", "tmpfs", upperDir, 0, "mode=0755"); err != nil {
 		return err
 	}
-	for _, dir := range []string{upperDir + "/up", upperDir + "/work"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
+	return overlay(lowerDir, upperDir, rootDir)
+}
+
+// overlay mounts at dir what is in lower, with changes kept in upper/up.
+func overlay(lower, upper, dir string) error {
+	for _, d := range []string{upper + "/up", upper + "/work"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			return fmt.Errorf("make overlay directory: %w", err)
 		}
 	}
-	return mountAt("overlay", "overlay", rootDir, 0,
-		fmt.Sprintf("lowerdir=%s,upperdir=%s/up,workdir=%s/work", lowerDir, upperDir, upperDir))
+	return mountAt("overlay", "overlay", dir, 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/up,workdir=%s/work", lower, upper, upper))
 }
 
-// enterHostRoot makes the overlay the root, as switch_root does: what is mounted moves along, and the files of the
-// initramfs that a test counts on are copied.
-func enterHostRoot(files []string) error {
+// furnish copies the files of the initramfs that a test counts on into the new root, and gives it its identity.
+func furnish(files []string) error {
 	for _, file := range files {
 		if err := carry(file); err != nil {
-			return fmt.Errorf("carry %s into the host root: %w", file, err)
+			return fmt.Errorf("carry %s into the new root: %w", file, err)
 		}
 	}
+	return identity(rootDir)
+}
+
+// enter makes dir the root, as switch_root does: what is mounted moves along.
+func enter(root string) error {
 	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/state"} {
-		if err := os.MkdirAll(rootDir+dir, 0o755); err != nil {
+		if err := os.MkdirAll(root+dir, 0o755); err != nil {
 			return fmt.Errorf("make mount point: %w", err)
 		}
-		if err := unix.Mount(dir, rootDir+dir, "", unix.MS_MOVE, ""); err != nil {
-			return fmt.Errorf("move %s into the host root: %w", dir, err)
+		if err := unix.Mount(dir, root+dir, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s into the new root: %w", dir, err)
 		}
 	}
-	if err := os.Chdir(rootDir); err != nil {
-		return fmt.Errorf("enter the host root: %w", err)
+	if err := os.Chdir(root); err != nil {
+		return fmt.Errorf("enter the new root: %w", err)
 	}
 	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
-		return fmt.Errorf("move the host root to /: %w", err)
+		return fmt.Errorf("move the new root to /: %w", err)
 	}
 	if err := unix.Chroot("."); err != nil {
 		return fmt.Errorf("change root: %w", err)
@@ -218,9 +275,9 @@ func carry(file string) error {
 	return os.WriteFile(to, data, info.Mode().Perm())
 }
 
-// identity writes the little that programs expect of a node's /etc. In a host root it goes to the overlay only.
-func identity() error {
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
+// identity writes the little that programs expect of a node's /etc. In another root it goes to the overlay only.
+func identity(root string) error {
+	if err := os.MkdirAll(root+"/etc", 0o755); err != nil {
 		return fmt.Errorf("make /etc: %w", err)
 	}
 	for file, content := range map[string]string{
@@ -230,16 +287,16 @@ func identity() error {
 		"/etc/passwd":     "root:x:0:0:root:/root:/bin/sh\n",
 		"/etc/group":      "root:x:0:\n",
 	} {
-		if _, err := os.Lstat(file); err == nil && file != "/etc/machine-id" {
+		if _, err := os.Lstat(root + file); err == nil && file != "/etc/machine-id" {
 			continue
 		}
 		// It may be read-only, or a link to nowhere.
-		_ = os.Remove(file)
-		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		_ = os.Remove(root + file)
+		if err := os.WriteFile(root+file, []byte(content), 0o644); err != nil {
 			return fmt.Errorf("write identity: %w", err)
 		}
 	}
-	if err := os.MkdirAll("/root", 0o700); err != nil {
+	if err := os.MkdirAll(root+"/root", 0o700); err != nil {
 		return fmt.Errorf("make /root: %w", err)
 	}
 	return unix.Sethostname([]byte("rig"))

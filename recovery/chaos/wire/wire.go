@@ -8,6 +8,9 @@ const (
 	Config = "/rig.json"    // Config is where in the initramfs the guest finds its Setup.
 	Tag    = "hostroot"     // Tag is the 9p mount tag of the host's root.
 	Helper = "/sbin/rig"    // Helper is where the guest program can be run as a command.
+
+	// RootDir is the upper layer of the root with systemd: what was changed in it since the disk was made.
+	RootDir = "/state/root/up"
 )
 
 // Op says what a Request asks for.
@@ -87,6 +90,7 @@ type Setup struct {
 	Load      []string `json:"load"`    // Load names modules to load at boot.
 	DiskFS    string   `json:"disk_fs"` // DiskFS is the file system on the disk.
 	HostRoot  bool     `json:"host_root"`
+	Systemd   bool     `json:"systemd"` // Systemd makes systemd PID 1, in the root on the second disk.
 	HugePages bool     `json:"huge_pages"`
-	Files     []string `json:"files"` // Files are guest paths to carry over into the host root.
+	Files     []string `json:"files"` // Files are guest paths to carry over into another root.
 }

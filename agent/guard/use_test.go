@@ -1,0 +1,191 @@
+package guard_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"eniagent/agent/guard"
+	"eniagent/agent/plan"
+	"eniagent/agent/source/kubelet"
+	"eniagent/agent/source/kubelet/kubelettest"
+	"eniagent/drivers"
+	"eniagent/drivers/all"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	pf    = "0000:01:00.0"
+	vf    = "0000:01:10.0"
+	portA = "0000:02:00.0"
+	portB = "0000:03:00.0"
+)
+
+// rig is a guard of a simulated node, and the kubelet that it asks.
+type rig struct {
+	t       *testing.T
+	kernel  *sim.Kernel
+	kubelet *kubelettest.Kubelet
+	guard   *guard.Guard
+}
+
+func newRig(t *testing.T, c sim.Config) *rig {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "guard") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "kubelet.sock")
+	k, err := kubelettest.Serve(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Stop)
+	c.Fence = true
+	r := &rig{t: t, kernel: sim.New(c), kubelet: k}
+	r.guard = guard.New(guard.Options{Host: r.kernel, Specs: all.New(r.kernel).Specs, Allocated: kubelet.New(socket).Allocated})
+	return r
+}
+
+// allocate makes the functions those that a pod has.
+func (r *rig) allocate(devices ...string) {
+	r.kubelet.Run(kubelettest.Pod{Namespace: "media", Name: "encoder-0", Container: "dpdk", Resource: "intel.com/vf", Devices: devices})
+}
+
+// step asks about the unbind of a function from its driver.
+func (r *rig) step(address string) error {
+	r.t.Helper()
+	return r.guard.MayStep(r.t.Context(), drivers.Step{
+		Key: drivers.Key{Kind: dpdk.KindDriver, Target: drivers.Target(address)}, From: r.state(address), To: dpdk.Binding{}.State(),
+	})
+}
+
+// drive asks about its way to no driver.
+func (r *rig) drive(address string) error {
+	r.t.Helper()
+	key := drivers.Key{Kind: dpdk.KindDriver, Target: drivers.Target(address)}
+	return r.guard.MayDrive(r.t.Context(), plan.Observed{key: drivers.Seen(r.state(address))}, plan.Goal{key: dpdk.Binding{}.State()})
+}
+
+func (r *rig) state(address string) drivers.State {
+	r.t.Helper()
+	o := dpdk.NewDriver(r.kernel).Observe(r.t.Context(), drivers.Target(address))
+	if o.Presence != drivers.Present {
+		r.t.Fatalf("%s is %s", address, o)
+	}
+	return o.State
+}
+
+// refused wants the refusal of a use, with all of want in it.
+func (r *rig) refused(err error, want ...string) {
+	r.t.Helper()
+	var refusal *guard.Refusal
+	if !errors.As(err, &refusal) || refusal.Rule != guard.InUse || !errors.Is(err, drivers.ErrHeld) {
+		r.t.Fatalf("not held: %v", err)
+	}
+	for _, w := range want {
+		if !strings.Contains(err.Error(), w) {
+			r.t.Errorf("the refusal lacks %q: %v", w, err)
+		}
+	}
+}
+
+func (r *rig) allowed(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Errorf("refused: %v", err)
+	}
+}
+
+// TestTheKubeletIsAskedAnewBeforeAStep: one answer does for all the goals of a
+// pass, none for a step that was decided after it.
+func TestTheKubeletIsAskedAnewBeforeAStep(t *testing.T) {
+	r := newRig(t, sim.DefaultNode())
+	began := time.Now()
+	for range 20 {
+		r.allowed(r.drive(portA))
+	}
+	if n := r.kubelet.Asked(); n > 1+int(time.Since(began)/(200*time.Millisecond)) {
+		t.Errorf("the kubelet was asked %d times for 20 goals within %s", n, time.Since(began))
+	}
+	r.allocate(portA)
+	r.refused(r.step(portA), "allocated to pod media/encoder-0", "when the pod ends")
+	r.allowed(r.step(portB))
+	r.allocate()
+	r.allowed(r.step(portA))
+}
+
+// TestWhatGoesWithAFunctionHoldsIt: a PF takes its VFs with it, and under
+// vfio-pci a function takes its IOMMU group.
+func TestWhatGoesWithAFunctionHoldsIt(t *testing.T) {
+	c := sim.DefaultNode()
+	for i := range c.Devices {
+		if c.Devices[i].Address == portB {
+			c.Devices[i].IOMMUGroup = "10" // portA's
+		}
+	}
+	r := newRig(t, c)
+	r.allocate(vf, portB)
+	r.refused(r.step(pf), vf+", which goes with it, is allocated to pod media/encoder-0")
+	r.allowed(r.step(portA)) // as long as both are the kernel's
+	r.bind(portA)
+	r.refused(r.step(portA), portB+", which goes with it")
+	r.allocate(portA)
+	r.allowed(r.step(pf))
+}
+
+// bind is another tool's.
+func (r *rig) bind(address string) {
+	r.t.Helper()
+	for _, name := range []string{"vfio", "vfio_iommu_type1", "irqbypass", "vfio_pci_core", "vfio_pci"} {
+		r.do(host.Call{Op: host.OpLoad, Target: drivers.Target("module/" + name), Path: r.module(name)})
+	}
+	for _, w := range [][2]string{
+		{host.Attr(address, "driver_override"), "vfio-pci\n"}, {host.PCIDrivers + "igb/unbind", address}, {host.PCIDrivers + "vfio-pci/bind", address},
+	} {
+		r.do(host.Call{Op: host.OpSysfs, Target: drivers.Target(address), Path: w[0], Value: w[1]})
+	}
+}
+
+func (r *rig) do(c host.Call) {
+	r.t.Helper()
+	if err := r.kernel.Foreign(c); err != nil {
+		r.t.Fatalf("%s: %v", c, err)
+	}
+}
+
+func (r *rig) module(name string) string {
+	c := sim.DefaultNode()
+	for _, m := range c.Modules {
+		if m.Name == name {
+			return "/lib/modules/" + c.Release + "/" + m.Path
+		}
+	}
+	r.t.Fatalf("no module %s", name)
+	return ""
+}
+
+// TestAnOverrideThatIsNoNameIsAllocatedToo: what cannot be parsed is not free.
+func TestAnOverrideThatIsNoNameIsAllocatedToo(t *testing.T) {
+	r := newRig(t, sim.DefaultNode())
+	r.do(host.Call{Op: host.OpSysfs, Target: portA, Path: host.Attr(portA, "driver_override"), Value: "two words\n"})
+	r.allocate(portA)
+	r.refused(r.step(portA), "allocated to pod media/encoder-0")
+}
+
+func TestAKubeletThatIsGoneHolds(t *testing.T) {
+	r := newRig(t, sim.DefaultNode())
+	r.kubelet.Stop()
+	r.refused(r.drive(portA), "the kubelet does not say", "connection refused", `--pod-resources ""`)
+	r.refused(r.step(portA), "the kubelet does not say")
+}

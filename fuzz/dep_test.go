@@ -1,0 +1,5 @@
+package fuzz_test
+
+import (
+	_ "eniagent/agent"
+)

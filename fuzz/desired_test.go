@@ -1,0 +1,233 @@
+package fuzz_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"eniagent/agent/source"
+	"eniagent/agent/source/file"
+	"eniagent/drivers"
+)
+
+// parser is file.Parse, or a broken variant of it.
+type parser func(path string, data []byte) (*source.Desired, error)
+
+// checkDesired is what must hold whatever the file says.
+func checkDesired(parse parser, data []byte) error {
+	const path = "/etc/x.yaml"
+	d, err := parse(path, data)
+	if (d == nil) == (err == nil) {
+		return fmt.Errorf("desired %v and error %w", d, err)
+	}
+	if err != nil {
+		return checkProblems(path, data, err)
+	}
+	if len(d.Interfaces) == 0 {
+		return errors.New("accepted, and asks for nothing: that would read as a deletion")
+	}
+	if err := checkInterfaces(d.Interfaces); err != nil {
+		return err
+	}
+	text := render(d.Interfaces)
+	again, err := parse(path, []byte(text))
+	if err != nil {
+		return fmt.Errorf("what was read, written again, is not accepted: %w\n%s", err, text)
+	}
+	if !reflect.DeepEqual(again.Interfaces, d.Interfaces) {
+		return fmt.Errorf("read as %+v, written again and read as %+v", d.Interfaces, again.Interfaces)
+	}
+	return nil
+}
+
+// checkProblems wants each problem to be in the file, and to say what to do.
+func checkProblems(path string, data []byte, err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("problems that are not a list: %w", err)
+	}
+	for i, e := range joined.Unwrap() {
+		var p *source.Problem
+		switch {
+		case !errors.As(e, &p):
+			if i != 100 || len(joined.Unwrap()) != 101 {
+				return fmt.Errorf("a problem without a place: %w", e)
+			}
+			continue
+		case p.Reason == "" || p.Line < 0 || p.Line > 1+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("\r"))+bytes.Count(data, []byte("\u0085"))+bytes.Count(data, []byte("\u2028"))+bytes.Count(data, []byte("\u2029")):
+			return fmt.Errorf("line %d, reason %q", p.Line, p.Reason)
+		case strings.HasPrefix(p.Path, "interfaces[") && p.Line == 0:
+			return fmt.Errorf("a field on no line: %w", e)
+		}
+		if text := e.Error(); !strings.HasPrefix(text, path+": ") || strings.ContainsAny(text, "\n\r\x00\x1b") || len(text) > 2000 {
+			return fmt.Errorf("not one line that names the file: %q", text)
+		}
+	}
+	return nil
+}
+
+// checkInterfaces: whatever is accepted is one function each, and only what may
+// be asked.
+func checkInterfaces(list []source.Interface) error {
+	seen := map[source.Selector]bool{}
+	for _, i := range list {
+		selectors := 0
+		for _, s := range []string{string(i.Selector.PCI), i.Selector.MAC, i.Selector.Name} {
+			if s != "" {
+				selectors++
+			}
+		}
+		asks := i.Driver != "" || i.MTU != 0 || i.Up != nil
+		switch {
+		case selectors != 1 || seen[i.Selector]:
+			return fmt.Errorf("%+v selects nothing, several, or what another entry does", i)
+		case i.Selector.PCI != "" && !i.Selector.PCI.Valid():
+			return fmt.Errorf("%q is no address", i.Selector.PCI)
+		case strings.ContainsAny(i.Selector.Name+i.Driver, "/ \n\x00"):
+			return fmt.Errorf("%+v names something else than a netdev or a driver", i)
+		case asks == (i.State == source.Released):
+			return fmt.Errorf("%+v asks for nothing, or of what is given back", i)
+		case i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535):
+			return fmt.Errorf("MTU %d", i.MTU)
+		case drivers.Userspace(i.Driver) && (i.MTU != 0 || i.Up != nil):
+			return fmt.Errorf("%+v asks a link of a function that will have none", i)
+		}
+		seen[i.Selector] = true
+	}
+	return nil
+}
+
+// render writes interfaces as a file; JSON's strings are YAML's.
+func render(list []source.Interface) string {
+	var b strings.Builder
+	b.WriteString("apiVersion: eniagent/v1alpha1\ninterfaces:\n")
+	for _, i := range list {
+		var fields []string
+		add := func(name, text string) {
+			if text != "" {
+				quoted, _ := json.Marshal(text)
+				fields = append(fields, name+": "+string(quoted))
+			}
+		}
+		add("pci", string(i.Selector.PCI))
+		add("mac", i.Selector.MAC)
+		add("name", i.Selector.Name)
+		add("driver", i.Driver)
+		add("state", string(i.State))
+		add("allowManagementPath", i.AllowManagementPath)
+		if i.MTU != 0 {
+			fields = append(fields, fmt.Sprintf("mtu: %d", i.MTU))
+		}
+		if i.Up != nil {
+			fields = append(fields, fmt.Sprintf("up: %t", *i.Up))
+		}
+		b.WriteString("- {" + strings.Join(fields, ", ") + "}\n")
+	}
+	return b.String()
+}
+
+// desiredSeeds are files that are right, files that are wrong in each way, and
+// bombs.
+func desiredSeeds(t testing.TB) [][]byte {
+	example, err := os.ReadFile(filepath.Join("..", "agent", "source", "file", "testdata", "example.yaml"))
+	must(t, err)
+	const head = "apiVersion: eniagent/v1alpha1\ninterfaces:\n"
+	bomb := head + "- &a {name: a, up: true}\n"
+	for c := 'b'; c < 'z'; c++ {
+		bomb += fmt.Sprintf("- &%c [%s]\n", c, strings.Repeat(fmt.Sprintf("*%c, ", c-1), 9))
+	}
+	seeds := [][]byte{example, []byte(bomb)}
+	for _, s := range []string{
+		"", "\n", "---\n", "...\n", "a", "- a", "a: b", "{", "[", "\t", "\xff", "\x00", "%YAML 9.9\n---\n", "apiVersion: eniagent/v1alpha1\n", "interfaces: []\n",
+		head, head + "- {}", head + "- a", head + "- *a", head + "- [a]", head + "x: y\n", head + "- {name: a, up: true}\n---\n" + head,
+		"apiVersion: v2\ninterfaces: [{name: a, up: true}]\n", "apiversion: eniagent/v1alpha1\ninterface: x\n", "<<: {a: b}\n" + head, "? [a]\n: b\n",
+		head + strings.Repeat("- {name: a, up: true}\n", 120),
+		head + "- " + strings.Repeat("[", 5000), strings.Repeat("a: {", 5000), head + "- name: &x " + strings.Repeat("y", 300) + "\n  up: *x\n",
+		head + "- &a {name: a, up: true}\n- *a\n", "apiVersion: eniagent/v1alpha1\napiVersion: eniagent/v1alpha1\ninterfaces: x\n", "interfaces: {}\n",
+		head + "\t- a\n", head + "- {name: 'a\n\n  , up: true}\n", head + "- {name: \"a\\q\"}\n", strings.Repeat("#", 1<<20+1),
+		"apiVersion: &v eniagent/v1alpha1\ninterfaces:\n- {name: a, driver: &d ena}\n- {name: b, driver: *d}\n",
+	} {
+		seeds = append(seeds, []byte(s))
+	}
+	many := head
+	for i := range 2049 {
+		many += fmt.Sprintf("- {name: n%d, up: true}\n", i)
+	}
+	seeds = append(seeds, []byte(many))
+	for _, entry := range []string{
+		"name: a, up: true", "name: '5', mtu: 9000", "name: 5, up: true", "pci: 3b:00.1, driver: vfio-pci", "pci: 3B:00.1, up: FALSE", "mac: 52-54-00-00-00-01, state: released",
+		"mac: 01:00:00:00:00:00, up: true", "mac: '00:00:00:00:00:00', up: true", "name: a, mac: 52:54:00:00:00:01, up: true", "up: true", "name: a",
+		"name: a, state: released, up: true", "name: a, state: gone", "name: a, driver: vfio_pci", "name: a, driver: vfio-pci, mtu: 1500", "name: a, driver: ../x",
+		"name: a, mtu: 67", "name: a, mtu: 65536", "name: a, mtu: 0700", "name: a, mtu: 1_500", "name: a, mtu: '1500'", "name: a, mtu: 1e3", "name: a, up: yes", "name: a, up: null",
+		"name: a/b, up: true", "name: .., up: true", "name: \"a\\u0007\", up: true", "name: aaaaaaaaaaaaaaaa, up: true", "nme: a, up: true", "name: a, name: b, up: true",
+		"name: a, up: true, allowManagementPath: ' why '", "name: a, up: true, allowManagementPath: ' '", "name: a, up: !!str true", "name: !!binary YQ==, up: true",
+		"<<: *x, name: a", "name: a, driver: \"\\e[31m\"", "[x]: a, up: true", "name: {a: b}, up: true", "name: a, driver: ''", "name: a, allowManagementPath: \"a\\nb\", mtu: 1500", "pci: 0000:3b:00.9, up: true",
+	} {
+		seeds = append(seeds, []byte(head+"- {"+entry+"}\n"))
+	}
+	return seeds
+}
+
+// FuzzDesiredFile: whatever the bytes, they are a desired state as a whole or
+// problems that a person can mend, soon.
+func FuzzDesiredFile(f *testing.F) {
+	for _, b := range desiredSeeds(f) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		defer deadline()()
+		if err := checkDesired(file.Parse, b); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestBrokenParsersAreCaught(t *testing.T) {
+	kept := func(change func(*source.Desired)) parser {
+		return func(path string, data []byte) (*source.Desired, error) {
+			d, err := file.Parse(path, data)
+			if d != nil {
+				change(d)
+			}
+			return d, err
+		}
+	}
+	for name, parse := range map[string]parser{
+		"empty is accepted": func(path string, data []byte) (*source.Desired, error) {
+			if len(bytes.TrimSpace(data)) == 0 {
+				return &source.Desired{}, nil
+			}
+			return file.Parse(path, data)
+		},
+		"an error names no file": func(_ string, data []byte) (*source.Desired, error) { return file.Parse("", data) },
+		"one error for all": func(path string, data []byte) (*source.Desired, error) {
+			d, err := file.Parse(path, data)
+			if err != nil {
+				err = fmt.Errorf("%s: cannot be read", path)
+			}
+			return d, err
+		},
+		"released and asked": kept(func(d *source.Desired) { d.Interfaces[0].State = source.Released }),
+		"entries out of order": kept(func(d *source.Desired) {
+			if n := len(d.Interfaces); n > 1 {
+				d.Interfaces[0], d.Interfaces[n-1] = d.Interfaces[n-1], d.Interfaces[0]
+			}
+		}),
+		"the same function twice": kept(func(d *source.Desired) { d.Interfaces = append(d.Interfaces, d.Interfaces[0]) }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, b := range desiredSeeds(t) {
+				if checkDesired(parse, b) != nil {
+					return
+				}
+			}
+			t.Error("no seed finds it")
+		})
+	}
+}

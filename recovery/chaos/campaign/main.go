@@ -1,0 +1,209 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"eniagent/recovery/chaos"
+)
+
+func main() {
+	var c campaign
+	var fs string
+	flag.IntVar(&c.rounds, "rounds", 3, "how often each label meets each end")
+	flag.IntVar(&c.random, "random", 20, "power cuts at random moments, on each file system")
+	flag.IntVar(&c.images, "images", 150, "images of a disk that had not written all, on each file system")
+	flag.StringVar(&fs, "fs", "ext4,xfs", "file systems of the journal's disk")
+	flag.StringVar(&c.only, "only", "", "run only what has this in its name, such as \"bind unbind:after\"")
+	flag.Uint64Var(&c.seed, "seed", uint64(time.Now().Unix()), "of the random moments")
+	flag.Parse()
+	c.disks = strings.Split(fs, ",")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := c.run(ctx, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+// campaign is what is run, and what came of it.
+type campaign struct {
+	rounds, random, images int
+	disks                  []string
+	only                   string
+	seed                   uint64
+	agent, crashing        string // the agent's binaries
+
+	mu         sync.Mutex // guards what follows
+	out        io.Writer
+	began      time.Time
+	runs, all  int
+	covered    map[string]int // by name, without the round
+	violations []string
+}
+
+var errViolated = errors.New("a rule was violated: see above")
+
+func (c *campaign) run(ctx context.Context, out io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "eniagent-chaos-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	c.out, c.began, c.covered = out, time.Now(), map[string]int{}
+	c.agent, c.crashing = filepath.Join(dir, "agent"), filepath.Join(dir, "agent-crash")
+	fmt.Fprintf(out, "Seed %d. Building the agent, as it is shipped and with crash points\n", c.seed)
+	if err := chaos.Build(ctx, "eniagent/cmd/agent", c.agent); err != nil {
+		return err
+	}
+	if err := chaos.Build(ctx, "eniagent/cmd/agent", c.crashing, "-tags=crashpoint"); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i, fs := range c.disks {
+		g.Go(func() error {
+			if err := c.onDisk(ctx, fs, rand.New(rand.NewPCG(c.seed, uint64(i)))); err != nil {
+				return fmt.Errorf("%s: %w", fs, err)
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	c.table()
+	if err == nil && len(c.violations) > 0 {
+		err = errViolated
+	}
+	return err
+}
+
+// onDisk is the campaign on one file system.
+func (c *campaign) onDisk(ctx context.Context, fs string, rng *rand.Rand) error {
+	n, err := c.newNode(ctx, fs, "", "")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = n.vm.Close() }() // it is off, or about to be killed anyway
+	cases, err := n.cases(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.all += len(cases)*c.rounds + c.random + c.images
+	for _, k := range cases {
+		c.covered[fs+" "+k.String()] += 0
+	}
+	c.mu.Unlock()
+	for round := range c.rounds {
+		for _, k := range cases {
+			if err := c.attempt(ctx, n, fs+" "+k.String(), round, func() error { return n.crash(ctx, k) }); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range c.random {
+		at := time.Duration(rng.IntN(4000)) * time.Millisecond
+		if err := c.attempt(ctx, n, fs+" random moment", i, func() error { return n.anyMoment(ctx, at) }); err != nil {
+			return err
+		}
+	}
+	if err := n.vm.Close(); err != nil {
+		return err
+	}
+	return c.replayed(ctx, fs, rng)
+}
+
+// attempt makes one run, prints its line, and goes on after a violation with a
+// node that is made anew.
+func (c *campaign) attempt(ctx context.Context, n *node, name string, round int, run func() error) error {
+	if !strings.Contains(name, c.only) {
+		return nil
+	}
+	began := time.Now()
+	err := run()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	c.mu.Lock()
+	c.runs++
+	c.covered[name]++
+	verdict := "ok"
+	if err != nil {
+		verdict = "VIOLATED: " + err.Error()
+		c.violations = append(c.violations, name+": "+err.Error())
+	}
+	fmt.Fprintf(c.out, "%4d/%d %7s  %-52s %d  %5.1fs  %s\n", c.runs, c.all, time.Since(c.began).Round(time.Second), name, round+1, time.Since(began).Seconds(), verdict)
+	c.mu.Unlock()
+	if err == nil || n == nil {
+		return nil
+	}
+	return n.anew(ctx)
+}
+
+// table prints which label met which end how often.
+func (c *campaign) table() {
+	rows := map[string]map[string]int{}
+	columns := map[string]bool{}
+	total, holes := 0, 0
+	for name, n := range c.covered {
+		total += n
+		label, end, ok := strings.Cut(name, " by ")
+		if !ok {
+			label, end = name, "power cut"
+		}
+		if rows[label] == nil {
+			rows[label] = map[string]int{}
+		}
+		rows[label][end] += n
+		columns[end] = true
+		if n < c.rounds && ok {
+			holes++
+		}
+	}
+	ends := sorted(columns)
+	fmt.Fprintf(c.out, "\n%-40s", "LABEL")
+	for _, end := range ends {
+		fmt.Fprintf(c.out, "  %s", end)
+	}
+	fmt.Fprintln(c.out)
+	for _, label := range sorted(rows) {
+		fmt.Fprintf(c.out, "%-40s", label)
+		for _, end := range ends {
+			fmt.Fprintf(c.out, "  %*d", len(end), rows[label][end])
+		}
+		fmt.Fprintln(c.out)
+	}
+	if holes > 0 && c.only == "" {
+		c.violations = append(c.violations, fmt.Sprintf("%d labels met an end less than %d times", holes, c.rounds))
+	}
+	for _, v := range c.violations {
+		fmt.Fprintln(c.out, "VIOLATED:", v)
+	}
+	fmt.Fprintf(c.out, "\nevidence: real kernel, %s | SIGKILL, power cut, sysrq b and panic at each label, random moments, disk images | %d | %d\n",
+		strings.Join(c.disks, " and "), total, len(c.violations))
+	fmt.Fprintf(c.out, "%d runs in %s\n", total, time.Since(c.began).Round(time.Second))
+}
+
+func sorted[V any](m map[string]V) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

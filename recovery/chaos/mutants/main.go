@@ -1,0 +1,228 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+func main() {
+	var r runner
+	flag.IntVar(&r.sample, "sample", 60, "how many mutants of each package; 0 is all")
+	flag.Uint64Var(&r.seed, "seed", 1, "which ones")
+	flag.IntVar(&r.workers, "workers", 2, "how many at once")
+	only := flag.String("packages", "agent/plan,recovery,agent/engine,journal", "whose mutants")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := r.run(ctx, strings.Split(*only, ",")); err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+// trial is a run of tests that may notice a mutant.
+type trial struct {
+	dir  string // of the package whose tests they are
+	args []string
+}
+
+// trials are the tests that a package's mutants have to pass, the quick ones
+// first.
+func trials(dir string) []trial {
+	crashes := []trial{
+		{"agent/engine", []string{"-test.skip", "^TestEvery"}},
+		{"agent/engine", []string{"-test.run", "^TestEvery", "-test.skip", "OnDisk"}},
+		{"agent", nil},
+	}
+	if dir == "agent/engine" {
+		return crashes
+	}
+	return append([]trial{{dir, nil}}, crashes...)
+}
+
+type runner struct {
+	sample, workers int
+	seed            uint64
+	dir             string            // of the test binaries
+	equivalent      map[string]string // reasons, by key
+
+	mu     sync.Mutex // guards what follows
+	killed map[string]int
+	tried  map[string]int
+	left   []mutant
+}
+
+func (r *runner) run(ctx context.Context, packages []string) (err error) {
+	if r.dir, err = os.MkdirTemp("", "eniagent-mutants-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	r.killed, r.tried = map[string]int{}, map[string]int{}
+	if r.equivalent, err = readEquivalent("recovery/chaos/mutants/equivalent.txt"); err != nil {
+		return err
+	}
+	all, err := r.build(ctx, packages)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.workers)
+	for i, m := range all {
+		g.Go(func() error { return r.try(ctx, i, len(all), m) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return r.report(packages)
+}
+
+// build compiles the tests over the mutated packages, and chooses the mutants.
+func (r *runner) build(ctx context.Context, packages []string) ([]mutant, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	var chosen []mutant
+	rng, next := rand.New(rand.NewPCG(r.seed, 0)), 0
+	for _, dir := range packages {
+		files, found, err := mutate(dir, &next)
+		if err != nil {
+			return nil, err
+		}
+		for path, text := range files {
+			to := filepath.Join(r.dir, strings.ReplaceAll(path, "/", "_"))
+			if err := os.WriteFile(to, text, 0o600); err != nil {
+				return nil, err
+			}
+			overlay.Replace[filepath.Join(root, path)] = to
+		}
+		found = slices.DeleteFunc(found, func(m mutant) bool { return r.equivalent[m.key()] != "" })
+		rng.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
+		if r.sample > 0 {
+			found = found[:min(len(found), r.sample)]
+		}
+		chosen = append(chosen, found...)
+	}
+	raw, err := json.Marshal(overlay)
+	if err != nil {
+		return nil, err
+	}
+	list := filepath.Join(r.dir, "overlay.json")
+	if err := os.WriteFile(list, raw, 0o600); err != nil {
+		return nil, err
+	}
+	for _, dir := range append(slices.Clone(packages), "agent/engine", "agent") {
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", list, "-o", r.binary(dir), "./"+dir)
+		if said, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("compile the tests of %s: %w\n%s", dir, err, said)
+		}
+		// None on: they pass.
+		for _, t := range trials(dir) {
+			if t.dir == dir {
+				if took, ok := r.passes(ctx, 0, t); !ok {
+					return nil, fmt.Errorf("the tests of %s fail without a mutant, after %s", dir, took)
+				}
+			}
+		}
+	}
+	return chosen, nil
+}
+
+func (r *runner) binary(dir string) string {
+	return filepath.Join(r.dir, strings.ReplaceAll(dir, "/", "-")+".test")
+}
+
+// passes runs tests with a mutant on.
+func (r *runner) passes(ctx context.Context, id int, t trial) (time.Duration, bool) {
+	began := time.Now()
+	cmd := exec.CommandContext(ctx, r.binary(t.dir), append([]string{"-test.short", "-test.failfast", "-test.timeout", "120s"}, t.args...)...)
+	cmd.Dir = t.dir
+	cmd.Env = append(os.Environ(), fmt.Sprintf("ENIAGENT_MUTANT=%d", id))
+	cmd.WaitDelay = time.Second
+	return time.Since(began), cmd.Run() == nil
+}
+
+func (r *runner) try(ctx context.Context, i, n int, m mutant) error {
+	began, by := time.Now(), ""
+	dir := filepath.Dir(m.file)
+	for _, t := range trials(dir) {
+		if _, ok := r.passes(ctx, m.id, t); !ok {
+			by = t.dir
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tried[dir]++
+	verdict := "SURVIVES"
+	if by != "" {
+		r.killed[dir]++
+		verdict = "noticed by " + by
+	} else {
+		r.left = append(r.left, m)
+	}
+	fmt.Printf("%4d/%d %6.1fs  %-24s %s\n", i+1, n, time.Since(began).Seconds(), verdict, m)
+	return nil
+}
+
+var errSurvivors = errors.New("less than nine in ten were noticed")
+
+func (r *runner) report(packages []string) error {
+	fmt.Printf("\n%-16s %6s %8s\n", "PACKAGE", "TRIED", "NOTICED")
+	tried, killed := 0, 0
+	for _, dir := range packages {
+		fmt.Printf("%-16s %6d %8d\n", dir, r.tried[dir], r.killed[dir])
+		tried, killed = tried+r.tried[dir], killed+r.killed[dir]
+	}
+	for _, m := range r.left {
+		fmt.Println("survives:", m)
+	}
+	fmt.Printf("\nevidence: mutants of %s (seed %d) | one place wrong at a time: noticed %d | %d | %d unnoticed\n",
+		strings.Join(packages, ", "), r.seed, killed, tried, tried-killed)
+	if 10*killed < 9*tried {
+		return errSurvivors
+	}
+	return nil
+}
+
+// readEquivalent reads the mutants that nothing can notice: "key # reason".
+func readEquivalent(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return map[string]string{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	all := map[string]string{}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		key, why, ok := strings.Cut(lines.Text(), " # ")
+		if ok {
+			all[strings.TrimSpace(key)] = strings.TrimSpace(why)
+		}
+	}
+	return all, nil
+}
