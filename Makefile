@@ -41,7 +41,7 @@ test-short: ## Run the quick tests only: no race detector, no VM (PKG= as above)
 
 .PHONY: lint
 lint: ## Run the linters (PKG= as above)
-	@linter=$$(.ci/linter); "$$linter" run $(PKG)
+	@linter=$$(.ci/linter); "$$linter" run $(PKG); "$$linter" run --build-tags crashpoint,guest $(PKG)
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -51,6 +51,18 @@ fmt: ## Format the code
 crash: ## Crash every operation at every boundary (REPLAY='...' repeats one, SEED= chooses others)
 	go test ./agent/engine -count=1 -timeout 60m -v -run '^TestEvery$(if $(REPLAY),,|^TestBroken)' -args \
 		$(if $(REPLAY),-replay '$(REPLAY)',-thirds 1 -disk 1) -crash-seed $(or $(SEED),1)
+
+.PHONY: chaos
+chaos: vm-deps ## Kill, cut off, reboot and crash a node on a real kernel, at every label and on two file systems
+	go run ./recovery/chaos/campaign $(CHAOS)
+
+.PHONY: mutants
+mutants: ## Break the journal, plan, engine and recovery in one place at a time; their tests must notice
+	go run ./recovery/chaos/mutants $(MUTANTS)
+
+.PHONY: evidence
+evidence: ## Run all campaigns (hours), and write recovery/EVIDENCE.md
+	@.ci/evidence
 
 .PHONY: bench
 bench: ## Run the benchmarks (BENCH=regexp)

@@ -28,10 +28,14 @@ func seal(bucket, key string, kind uint16, payload []byte) []byte {
 	b := append([]byte("EA"), 1, 1)
 	b = binary.BigEndian.AppendUint16(b, kind)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
-	b = append(b, payload...)
+	return checksummed(bucket, key, append(b, payload...))
+}
+
+// checksummed is an envelope with its last field.
+func checksummed(bucket, key string, b []byte) []byte {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	fmt.Fprintf(sum, "%s\x00%s\x00%s", bucket, key, b)
-	return sum.Sum(b)
+	return sum.Sum(bytes.Clone(b))
 }
 
 // payloadOf is what an envelope holds.

@@ -237,7 +237,7 @@ func TestBounds(t *testing.T) {
 // early on.
 func TestFileIsBounded(t *testing.T) {
 	t.Parallel()
-	n := 8000
+	n := 5000
 	if campaign() {
 		n = 100_000
 	}

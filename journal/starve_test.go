@@ -93,7 +93,7 @@ func TestOutOfMemory(t *testing.T) {
 	group := groupEnv + "=" + memoryGroup(t, 256<<20)
 	p := filePlace(t)
 	k := &kills{}
-	for range 5 {
+	for range 3 {
 		c := child(t, "oom-life", p.dir)
 		c.Env = append(c.Env, group)
 		out, err := c.Output()
@@ -112,7 +112,7 @@ func TestOutOfMemory(t *testing.T) {
 	if fingerprint(t, p.path()) != before {
 		t.Fatal("the journal was changed")
 	}
-	t.Logf("%d operations in 5 lives", k.last)
+	t.Logf("%d operations in 3 lives", k.last)
 }
 
 // TestFewDescriptors: whatever call does not get a descriptor, nothing is lost.
@@ -218,7 +218,7 @@ func TestReadErrors(t *testing.T) {
 	p := filePlace(t)
 	fill(t, p)
 	before := fingerprint(t, p.path())
-	reads := []int{1, 2, 3, 5, 8, 13}
+	reads := []int{2, 3, 5, 8, 13}
 	if campaign() {
 		reads = nil
 		for n := range 60 {
@@ -235,27 +235,24 @@ func TestReadErrors(t *testing.T) {
 			out, _ := c.CombinedOutput()
 			names, err := asides(p.path())
 			ok(t, err)
-			opened := strings.HasPrefix(string(out), "opened")
-			switch {
+			switch opened := strings.HasPrefix(string(out), "opened"); {
 			case opened && len(names) == 0:
 				verdicts["not met"]++
-			case name == "EIO" && !opened && len(names) == 0 && fingerprint(t, p.path()) == before:
-				verdicts["refused"]++ // the salvage met it as well
-			case name == "EIO" && opened:
+			case name == "EIO" && len(names) == 1:
 				verdicts["damage"]++
+				ok(t, p.open(t).Close()) // also when the fresh one met it as well
 				ok(t, os.Rename(names[0], p.path()))
-			case name == "ENOMEM" && len(names) == 0 && strings.Contains(string(out), "cannot allocate memory"):
-				verdicts["no memory"]++
-			default:
+			case opened || len(names) > 0 || fingerprint(t, p.path()) != before:
 				t.Fatalf("%s at read %d: %v, %s", name, n, names, out)
-			}
-			if name == "ENOMEM" && fingerprint(t, p.path()) != before {
-				t.Fatalf("%s at read %d changed the journal", name, n)
+			case strings.HasPrefix(string(out), "open journal: "):
+				verdicts["refused for "+name]++
+			default:
+				verdicts["not the journal's"]++ // of the program's own start
 			}
 			before = fingerprint(t, p.path())
 		}
 	}
-	if verdicts["damage"] == 0 || verdicts["no memory"] == 0 {
+	if verdicts["damage"]+verdicts["refused for EIO"] == 0 || verdicts["refused for ENOMEM"] == 0 {
 		t.Errorf("%v", verdicts)
 	}
 	t.Log(verdicts)

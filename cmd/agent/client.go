@@ -145,7 +145,10 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	}
 	set := all.New(h)
 	return agent.View{
-		Guard:   guard.New(guard.Options{Host: h, Specs: set.Specs, WithoutDefault: c.options.WithoutDefault, Allocated: c.options.Allocated()}),
+		Guard: guard.New(guard.Options{
+			Host: h, Specs: set.Specs, Own: c.options.NodeAddresses, Reach: c.options.KeepReachable,
+			WithoutDefault: c.options.WithoutDefault, Allocated: c.options.Allocated(),
+		}),
 		Records: records, Drivers: set, Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts,
 	}, nil

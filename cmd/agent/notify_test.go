@@ -58,8 +58,8 @@ func (m *serviceManager) until(prefix string) (said []string) {
 	}
 }
 
-// simulated is this binary as the agent, on a simulated node in dir.
-func simulated(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
+// agentOn is this binary as the agent, on a simulated node in dir.
+func agentOn(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -76,7 +76,7 @@ func simulated(t *testing.T, dir string, env []string, args ...string) *exec.Cmd
 // supervised starts an agent as a service manager does.
 func (m *serviceManager) supervised(dir string, env ...string) *exec.Cmd {
 	m.t.Helper()
-	cmd := simulated(m.t, dir, append(env, "NOTIFY_SOCKET="+m.path), "run", "--listen", "")
+	cmd := agentOn(m.t, dir, append(env, "NOTIFY_SOCKET="+m.path), "run", "--listen", "")
 	log := &buffer{}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
@@ -186,16 +186,16 @@ func TestStartedWithABrokenSource(t *testing.T) {
 func TestStartedIsRecovered(t *testing.T) {
 	t.Parallel()
 	dir, m := filepath.Join(t.TempDir(), "state"), newServiceManager(t)
-	output(t, simulated(t, dir, nil, "sim", "create"))
-	output(t, simulated(t, dir, nil, "sim", "fault", "bind", "--path", "0000:02:00.0", "--crash"))
+	output(t, agentOn(t, dir, nil, "sim", "create"))
+	output(t, agentOn(t, dir, nil, "sim", "fault", "bind", "--path", "0000:02:00.0", "--crash"))
 	if err := m.supervised(dir).Wait(); err == nil {
 		t.Fatal("the agent was not killed at its bind")
 	}
-	output(t, simulated(t, dir, nil, "sim", "fault", "bind", "--path", "0000:02:00.0", "--slow", "3s"))
+	output(t, agentOn(t, dir, nil, "sim", "fault", "bind", "--path", "0000:02:00.0", "--slow", "3s"))
 	second := newServiceManager(t)
 	cmd := second.supervised(dir)
 	second.until("READY=1")
-	if show := output(t, simulated(t, dir, nil, "sim", "show")); !strings.Contains(show, "driver=vfio-pci") {
+	if show := output(t, agentOn(t, dir, nil, "sim", "show")); !strings.Contains(show, "driver=vfio-pci") {
 		t.Errorf("told to be started with the operation half-way:\n%s", show)
 	}
 	terminated(t, cmd)

@@ -107,7 +107,7 @@ func TestOverrideStates(t *testing.T) {
 		{"no name of a driver", "what ever\n", `driver=igbvf override="what ever"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k := node(t)
+			k := node(t, func(c *sim.Config) { c.Release = "5.15.0-91-generic" })
 			if err := k.Foreign(write(override, tc.value)); err != nil {
 				t.Fatal(err)
 			}

@@ -24,6 +24,7 @@ type Choice struct {
 	// lost are always among them.
 	Each int
 	Seed uint64 // of the choice, where there is one
+	From int    // the first moment: after so many events
 	// Durable are files whose changes are taken as durable at once: what is in
 	// them means nothing after a crash.
 	Durable []string
@@ -146,22 +147,22 @@ type moment struct {
 }
 
 // moments replays the recording.
-func (r *Recording) moments(durable []string) iter.Seq[moment] {
+func (r *Recording) moments(from int, durable []string) iter.Seq[moment] {
 	return func(yield func(moment) bool) {
 		m := moment{durable: make(disk, len(r.nodes)), after: "nothing"}
 		for i, dir := range r.nodes {
 			m.durable[i].dir = dir
 		}
-		if !yield(m) {
+		if from == 0 && !yield(m) {
 			return
 		}
-		for _, e := range r.Events {
+		for i, e := range r.Events {
 			if e.op != nil && slices.Contains(durable, e.Path) {
 				m.durable = m.durable.whole(e.op)
 				continue
 			}
 			m.next(e)
-			if !yield(m) {
+			if i+1 >= from && !yield(m) {
 				return
 			}
 		}
@@ -197,7 +198,7 @@ func (r *Recording) Kill(events int, dir string) (*Recording, error) {
 	c := New(dir)
 	c.Events, c.nodes = slices.Clone(r.Events[:events]), slices.Clone(r.nodes)
 	var last moment
-	for m := range c.moments(nil) {
+	for m := range c.moments(0, nil) {
 		last = m
 	}
 	for _, o := range last.pending {
@@ -360,7 +361,7 @@ func (r *Recording) Images(c Choice) iter.Seq[Image] {
 		seed, groups := maphash.MakeSeed(), map[uint64]*group{}
 		each := func(fn func(m *moment, c cut, d disk, sum uint64) bool) {
 			rnd := rand.New(rand.NewPCG(c.Seed, 1))
-			for m := range r.moments(c.Durable) {
+			for m := range r.moments(c.From, c.Durable) {
 				for _, cut := range m.chosen(c, rnd) {
 					d := m.disk(cut)
 					if !fn(&m, cut, d, d.sum(seed)) {

@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -130,9 +131,26 @@ func TestAdoptThePredecessors(t *testing.T) {
 func predecessorsNode(t *testing.T) *node {
 	t.Helper()
 	n := newNode(t)
-	mustRun(t, n.vm, "modprobe", "vfio-pci")
+	n.withVFIO()
 	n.ask(released(n.b))
 	return n
+}
+
+// withVFIO has all modules of VFIO loaded, by the agent: the guest's modprobe
+// knows no soft dependencies, and vfio has one on its IOMMU driver.
+func (n *node) withVFIO() {
+	n.t.Helper()
+	if names, err := n.vm.ReadDir(n.ctx(), "/sys/bus/pci/drivers"); err != nil || slices.Contains(names, "vfio-pci") {
+		must(n.t, err)
+		return
+	}
+	n.ask(driverOf(n.b, "vfio-pci"))
+	p := n.run(AgentPath)
+	defer n.kill(p)
+	n.settled(p)
+	n.stop(p)
+	n.home()
+	mustRun(n.t, n.vm, Helper, "remove", StateDir)
 }
 
 // TestAdoptListsWhatThePredecessorLeft: the files that its init container and

@@ -472,44 +472,6 @@ func TestAgentLeavesAHeldFunctionAlone(t *testing.T) {
 	n.giveBack(p)
 }
 
-// TestAgentKeepsTheManagementPath: the default route is IPv6, in a policy
-// table, by a VLAN on a bond of both PFs; nothing of that is touched.
-func TestAgentKeepsTheManagementPath(t *testing.T) {
-	n := newNode(t)
-	vm := n.vm
-	for _, module := range []string{"bonding", "8021q"} {
-		mustRun(t, vm, "modprobe", module)
-	}
-	a, b := n.ipLink(n.a).Name, n.ipLink(n.b).Name
-	ip := func(args ...string) { mustRun(t, vm, append([]string{"/bin/ip"}, args...)...) }
-	ip("link", "add", "bond7", "type", "bond")
-	for _, port := range []string{a, b} {
-		ip("link", "set", port, "down")
-		ip("link", "set", port, "master", "bond7")
-	}
-	ip("link", "set", "bond7", "up")
-	ip("link", "add", "link", "bond7", "name", "bond7.9", "type", "vlan", "id", "9")
-	ip("link", "set", "bond7.9", "up")
-	ip("-6", "addr", "add", "fd00:9::2/64", "dev", "bond7.9", "nodad")
-	ip("-6", "route", "add", "default", "via", "fd00:9::1", "dev", "bond7.9", "table", "100", "onlink")
-
-	n.ask(driverOf(n.a, "vfio-pci"), fmt.Sprintf("{name: %s, up: false}", b))
-	p := n.run(AgentPath)
-	n.said(p, "interface is refused", n.a.Addr, "management-path", "IPv6 default route of table 100 on bond7.9")
-	n.said(p, "interface is refused", n.b.Addr, "management-path")
-	n.on(n.a, "igb")
-	n.stop(p)
-	// The route is gone; what carried it is remembered.
-	ip("link", "del", "bond7.9")
-	ip("link", "del", "bond7")
-	p = n.run(AgentPath)
-	n.said(p, "interface is refused", n.a.Addr, "it has carried")
-	n.stop(p)
-	if log, err := vm.ReadText(n.ctx(), n.a.Sysfs("driver_override")); err != nil || log != "(null)" {
-		t.Errorf("the override was touched: %q, %v", log, err)
-	}
-}
-
 // TestHostSeamInTheGuest runs the tests of the seam that want a kernel with
 // dummies, VLANs and IPv6.
 func TestHostSeamInTheGuest(t *testing.T) {

@@ -5,7 +5,6 @@ package chaos
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,10 +22,10 @@ func driverctlNode(t *testing.T) *node {
 // operationsOn is how many operations the journal has of a function.
 func (n *node) operationsOn(nic NIC) (count int) {
 	n.t.Helper()
-	var operations []struct{ Targets []string }
+	var operations []struct{ Identity map[string]any }
 	must(n.t, json.Unmarshal([]byte(n.agent(0, "journal", "list", "-o", "json")), &operations))
 	for _, op := range operations {
-		if slices.Contains(op.Targets, nic.Addr) {
+		if _, ok := op.Identity[nic.Addr]; ok {
 			count++
 		}
 	}
@@ -107,6 +106,9 @@ func TestDriverctlOwnsAFunction(t *testing.T) {
 
 	file := "/etc/driverctl.d/pci-" + n.a.Addr
 	did := n.operationsOn(n.a)
+	if did != 1 {
+		t.Errorf("%d operations on it, and not one", did)
+	}
 	mustRun(t, n.vm, "driverctl", "set-override", n.a.Addr, "igb")
 	defer mustRun(t, n.vm, Helper, "remove", file)
 	n.said(p, "interface is degraded", n.a.Addr, "has an owner", "driverctl ("+file+" says igb)", "rm "+file)

@@ -360,11 +360,11 @@ func (n *node) recoveryAndReplay(w weather) {
 // unbind; and a function that was adopted with another driver has come to carry
 // the path.
 func (n *node) revertAndAdopted(w weather) {
+	n.withVFIO()
 	n.unbound(n.a)
 	n.ask(driverOf(n.a, "igb"))
 	n.crash("bind:after:1")
 	op := n.quarantined(n.a)
-	mustRun(n.t, n.vm, "modprobe", "vfio-pci")
 	n.byHand(n.b, "vfio-pci", "vfio-pci")
 	n.agent(0, "adopt", "--baseline", n.b.Addr+"=igbvf", "--yes", "--config", wanted)
 	n.byHand(n.b, "igb", "")

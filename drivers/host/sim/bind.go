@@ -46,7 +46,7 @@ func (m *machine) probe(driver string, f *function) syscall.Errno {
 	case MakesUIO:
 		f.UIO = m.freeUIO()
 	case MakesNet:
-		m.addFunctionNetdev(f)
+		m.addFunctionNetdev(f, m.drivers[driver])
 	}
 	f.Driver = driver
 	m.event(drivers.Target(f.Address), "bind")
@@ -131,6 +131,16 @@ func (m *machine) createVFs(pf *function, n int) {
 	for _, addr := range addrs {
 		m.attach(m.addFunction(m.devices[addr]))
 	}
+}
+
+// totalVFs is pci_sriov_get_totalvfs: a PF's own driver may lower it while it
+// is bound.
+func (m *machine) totalVFs(pf *function) int {
+	d := m.devices[pf.Address]
+	if pf.Driver != "" && m.drivers[pf.Driver].Makes == MakesNet {
+		return d.TotalVFs
+	}
+	return max(d.TotalVFs, d.BareVFs)
 }
 
 // joinVFIO gives a function its vfio group, which it must have from an IOMMU

@@ -18,7 +18,8 @@ func TestOverride(t *testing.T) {
 		{"igbvf\n", "igbvf"},
 		{"\n", "(null)"},
 		{"none", "none"},
-		{"\x00", ""},
+		{"\x00", "(null)"}, // since 6.0
+		{"none\x00more", "none"},
 		{unset, "(null)"},
 	} {
 		h.must(override(vf0, tc.write))
@@ -29,6 +30,17 @@ func TestOverride(t *testing.T) {
 	h.wants(syscall.EINVAL, override(vf0, strings.Repeat("x", 4095)))
 	h.wants(0, override(vf0, strings.Repeat("x", 4094)))
 	h.bound(vf0, "igbvf") // an override unbinds nothing
+}
+
+// TestALoneNULBefore60 is stored, and matches no driver.
+func TestALoneNULBefore60(t *testing.T) {
+	cfg := DefaultNode()
+	for release, want := range map[string]string{"5.19.17": "", "6.0.0": "(null)", "10.1": "(null)"} {
+		cfg.Release = release
+		h := on(t, New(cfg))
+		h.must(override(vf0, "none"), override(vf0, "\x00"))
+		h.reads(want, host.Attr(vf0, "driver_override"))
+	}
 }
 
 func TestBindErrnos(t *testing.T) {
@@ -50,8 +62,6 @@ func TestBindErrnos(t *testing.T) {
 	h.must(override(vf0, "none"), unbind("vfio-pci", vf0), probe(vf0))
 	h.bound(vf0, "") // success, and nothing bound
 	h.lists("/dev/vfio", "vfio")
-	h.must(override(vf0, "\x00"), probe(vf0))
-	h.bound(vf0, "")
 	h.must(override(vf0, unset), probe(vf0))
 	h.bound(vf0, "igbvf")
 }
@@ -78,7 +88,7 @@ func TestRoundTrip(t *testing.T) {
 	h.wants(syscall.ENODEV, host.Call{Op: host.OpMTU, Index: before.Index, Number: 9000})
 	h.must(override(vf0, unset), unbind("vfio-pci", vf0), bind("igbvf", vf0))
 	after, _ := h.link(vf0)
-	if after.Index == before.Index || after.MTU != 1500 || after.Up || after.Name != before.Name || after.MAC == before.MAC || after.PermMAC != "" {
+	if after.Index == before.Index || after.MTU != 1500 || after.Up || after.Name != before.Name || after.MAC == before.MAC || after.PermMAC != after.MAC {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	if again, err := h.Inode(t.Context(), host.PCIDevices+vf0); err != nil || again != inode {
@@ -130,6 +140,36 @@ func TestNumVFs(t *testing.T) {
 	h.must(unbind("igb", pf2))
 	h.wants(syscall.ENOENT, numvfs(pf2, "1"))
 	h.wants(syscall.ENOENT, numvfs(mgmt, "1")) // no such attribute
+}
+
+// TestNumVFsIsAKernelNumber: base by prefix, one plus sign, nothing else.
+func TestNumVFsIsAKernelNumber(t *testing.T) {
+	h := on(t, New(DefaultNode()))
+	for value, errno := range map[string]syscall.Errno{
+		"2\n": 0, "+2": 0, "0x2": 0, "0X2": 0, "02": 0, "+02": 0,
+		"++2": syscall.EINVAL, "-2": syscall.EINVAL, "0b10": syscall.EINVAL, "0o2": syscall.EINVAL, "0_2": syscall.EINVAL,
+		"0x": syscall.EINVAL, "08": syscall.EINVAL, "2 ": syscall.EINVAL, "65538": syscall.EINVAL,
+	} {
+		h.wants(errno, sysfs(host.Attr(pf, "sriov_numvfs"), value))
+	}
+}
+
+// TestTotalVFsWithoutTheDriver: igb makes one VF fewer than the function has
+// room for, and what it says goes when it does.
+func TestTotalVFsWithoutTheDriver(t *testing.T) {
+	_, h := withVFIO(t)
+	numvfs := func(n string) host.Call { return sysfs(host.Attr(pf2, "sriov_numvfs"), n) }
+	total := host.Attr(pf2, "sriov_totalvfs")
+	h.reads("7", total)
+	h.wants(syscall.ERANGE, numvfs("8"))
+	h.must(unbind("igb", pf2))
+	h.reads("8", total)
+	h.wants(syscall.ENOENT, numvfs("8"))
+	h.wants(syscall.ERANGE, numvfs("9"))
+	h.must(override(pf2, "vfio-pci"), bind("vfio-pci", pf2))
+	h.reads("8", total)
+	h.must(override(pf2, unset), unbind("vfio-pci", pf2), bind("igb", pf2))
+	h.reads("7", total)
 }
 
 func TestAutoprobeGatesVFs(t *testing.T) {

@@ -35,11 +35,12 @@ type Device struct {
 	Bridge          string  `json:"bridge,omitempty"`      // the function it sits behind
 	IOMMUGroup      string  `json:"iommu_group,omitempty"` // "" when there is none
 	PF              string  `json:"pf,omitempty"`
-	TotalVFs        int     `json:"total_vfs,omitempty"`
-	NumVFs          int     `json:"num_vfs,omitempty"`  // at the first boot
-	BootVFs         int     `json:"boot_vfs,omitempty"` // at every later boot: some unit of the host makes them
-	Override        string  `json:"override,omitempty"` // driver_override that the host sets at each boot
-	Absent          bool    `json:"absent,omitempty"`   // an empty slot
+	TotalVFs        int     `json:"total_vfs,omitempty"` // that its own driver can make
+	BareVFs         int     `json:"bare_vfs,omitempty"`  // that the function has room for, when a driver makes fewer; 0 is TotalVFs
+	NumVFs          int     `json:"num_vfs,omitempty"`   // at the first boot
+	BootVFs         int     `json:"boot_vfs,omitempty"`  // at every later boot: some unit of the host makes them
+	Override        string  `json:"override,omitempty"`  // driver_override that the host sets at each boot
+	Absent          bool    `json:"absent,omitempty"`    // an empty slot
 	Net             *Netdev `json:"net,omitempty"`
 }
 
@@ -85,6 +86,9 @@ type Driver struct {
 	Name  string   `json:"name"`
 	Match []string `json:"match,omitempty"` // "8086:10c9" or "class:0604"; none is by override only
 	Makes Makes    `json:"makes,omitempty"`
+	// RandomIsPermanent is that it tells a MAC that it has made up as the
+	// device's permanent one (igbvf_reset copies it to perm_addr).
+	RandomIsPermanent bool `json:"random_is_permanent,omitempty"`
 }
 
 // Makes is what a function has once it is bound to a driver.

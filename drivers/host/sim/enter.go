@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,7 +66,7 @@ func (m *machine) enterSysfs(w *call) (errno syscall.Errno, over bool) {
 	case actBind, actUnbind, actProbe:
 		return m.enterBus(w)
 	case actNumVFs:
-		return enterNumVFs(w, m.devices[w.Address].TotalVFs)
+		return enterNumVFs(w, m.totalVFs(n.function))
 	case actAutoprobe:
 		on, ok := parseBool(w.Call.Value)
 		if !ok {
@@ -75,8 +76,8 @@ func (m *machine) enterSysfs(w *call) (errno syscall.Errno, over bool) {
 			w.Number = 1
 		}
 	case actRemove, actRescan:
-		v, err := strconv.ParseUint(strings.TrimSuffix(w.Call.Value, "\n"), 0, 64)
-		if err != nil {
+		v, ok := parseUint(w.Call.Value, 64)
+		if !ok {
 			return syscall.EINVAL, true
 		}
 		return 0, v == 0
@@ -109,9 +110,9 @@ func (m *machine) enterBus(w *call) (errno syscall.Errno, over bool) {
 }
 
 func enterNumVFs(w *call, total int) (errno syscall.Errno, over bool) {
-	n, err := strconv.ParseUint(strings.TrimSuffix(w.Call.Value, "\n"), 0, 16)
+	n, ok := parseUint(w.Call.Value, 16)
 	switch {
-	case err != nil:
+	case !ok:
 		return syscall.EINVAL, true
 	case int(n) > total:
 		return syscall.ERANGE, true
@@ -120,13 +121,37 @@ func enterNumVFs(w *call, total int) (errno syscall.Errno, over bool) {
 	return 0, false
 }
 
-// parseOverride is driver_set_override of a kernel before 6.1, which stores a
-// lone NUL as a name that no driver has.
-func parseOverride(value string) *string {
-	if strings.HasPrefix(value, "\n") {
+// parseUint is kstrtoull with base 0, which knows one plus sign, "0x" and an
+// octal "0", and neither "0b" nor "_".
+func parseUint(value string, bits int) (n uint64, ok bool) {
+	digits := strings.ToLower(strings.TrimPrefix(strings.TrimSuffix(value, "\n"), "+"))
+	base := 10
+	switch hex, found := strings.CutPrefix(digits, "0x"); {
+	case found:
+		digits, base = hex, 16
+	case strings.HasPrefix(digits, "0") && digits != "0":
+		digits, base = digits[1:], 8
+	}
+	n, err := strconv.ParseUint(digits, base, bits)
+	return n, err == nil
+}
+
+// parseOverride is driver_set_override. Before 6.0 it stored a lone NUL as a
+// name that no driver has; since then that clears, as a newline does.
+func parseOverride(value, release string) *string {
+	if strings.HasPrefix(value, "\n") || strings.HasPrefix(value, "\x00") && !before(release, 6, 0) {
 		return nil
 	}
 	name, _, _ := strings.Cut(value, "\n")
 	name, _, _ = strings.Cut(name, "\x00")
 	return &name
+}
+
+// before says whether a kernel release is older than a version.
+func before(release string, major, minor int) bool {
+	var is [2]int
+	if _, err := fmt.Sscanf(release, "%d.%d", &is[0], &is[1]); err != nil {
+		return false
+	}
+	return is[0] < major || is[0] == major && is[1] < minor
 }

@@ -20,7 +20,7 @@ const (
 
 // addFunctionNetdev makes the netdev of a function anew: new ifindex, default
 // MTU, down, and no master.
-func (m *machine) addFunctionNetdev(f *function) {
+func (m *machine) addFunctionNetdev(f *function, driver *Driver) {
 	n := m.devices[f.Address].Net
 	if n == nil {
 		return
@@ -31,7 +31,11 @@ func (m *machine) addFunctionNetdev(f *function) {
 	}
 	f.Comings++
 	m.addNetdev(n, f.Address, name)
-	m.Netdevs[len(m.Netdevs)-1].Dark = f.Dark
+	dev := &m.Netdevs[len(m.Netdevs)-1]
+	dev.Dark = f.Dark
+	if dev.Random && driver.RandomIsPermanent {
+		dev.PermMAC = dev.MAC
+	}
 }
 
 // addNetdev registers a network device, of a function or of none.
@@ -51,6 +55,7 @@ func (m *machine) addNetdev(n *Netdev, addr, name string) {
 	switch {
 	case dev.MAC == "" && n.Kind != "loopback":
 		// As eth_hw_addr_random: locally administered, and no permanent address.
+		dev.Random = true
 		r := m.next()
 		dev.MAC = fmt.Sprintf("fe:%02x:%02x:%02x:%02x:%02x", byte(m.Boot), byte(m.Index), byte(r>>16), byte(r>>8), byte(r))
 	case dev.PermMAC == "" && addr != "":

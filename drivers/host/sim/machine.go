@@ -79,6 +79,7 @@ type loaded struct {
 type netdev struct {
 	host.Link
 	Dark      bool           `json:"dark,omitempty"`
+	Random    bool           `json:"random,omitempty"` // its MAC is made up
 	Nest      string         `json:"nest,omitempty"`
 	Defaults  []host.Default `json:"defaults,omitempty"`
 	Addresses []string       `json:"addresses,omitempty"`

@@ -63,7 +63,7 @@ func (m *machine) netdevsNode(addr, parent string) node {
 
 func (m *machine) netdevNode(n *netdev, parent string) node {
 	dir := m.netDir(n)
-	names := []string{"address", "carrier", "device", "flags", "ifindex", "master", "mtu", "operstate", "speed", "statistics", "subsystem", "type"}
+	names := []string{"addr_assign_type", "address", "carrier", "device", "flags", "ifindex", "master", "mtu", "operstate", "speed", "statistics", "subsystem", "type"}
 	for i := range m.Netdevs {
 		names = append(names, "lower_"+m.Netdevs[i].Name, "upper_"+m.Netdevs[i].Name)
 	}
@@ -97,6 +97,8 @@ func (m *machine) netdevNode(n *netdev, parent string) node {
 // attribute is the text of one of a netdev's files.
 func (n *netdev) attribute(name string) (string, bool) {
 	switch name {
+	case "addr_assign_type": // NET_ADDR_PERM, NET_ADDR_RANDOM
+		return strconv.Itoa(boolInt(n.Random)), true
 	case "address":
 		return n.MAC, true
 	case "flags":

@@ -53,7 +53,7 @@ func DefaultNode() Config {
 func igb(address, group, name, mac string) Device {
 	return Device{
 		Address: address, Vendor: "0x8086", Device: "0x10c9", SubsystemVendor: "0x8086", SubsystemDevice: "0xa03c",
-		Class: "0x020000", IOMMUGroup: group, TotalVFs: 7,
+		Class: "0x020000", IOMMUGroup: group, TotalVFs: 7, BareVFs: 8,
 		Net: &Netdev{Name: name, MAC: mac, PermMAC: mac, MTU: 1500, MinMTU: 68, MaxMTU: 9216},
 	}
 }
@@ -73,7 +73,7 @@ func modules() []Module {
 			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet},
 		}},
 		{Name: "igbvf", Path: "kernel/drivers/net/ethernet/intel/igbvf/igbvf.ko.xz", Boot: true, Drivers: []Driver{
-			{Name: "igbvf", Match: []string{"8086:10ca"}, Makes: MakesNet},
+			{Name: "igbvf", Match: []string{"8086:10ca"}, Makes: MakesNet, RandomIsPermanent: true},
 		}},
 		{
 			Name: "vfio", Path: "kernel/drivers/vfio/vfio.ko.xz", SoftPost: []string{"vfio_iommu_type1"},
@@ -82,7 +82,7 @@ func modules() []Module {
 		{Name: "vfio_iommu_type1", Path: "kernel/drivers/vfio/vfio_iommu_type1.ko.xz", Needs: []string{"vfio"}},
 		{Name: "irqbypass", Path: "kernel/virt/lib/irqbypass.ko.xz"},
 		{Name: "vfio_pci_core", Path: "kernel/drivers/vfio/pci/vfio-pci-core.ko.xz", Needs: []string{"vfio", "irqbypass"}},
-		{Name: "vfio_pci", Path: "kernel/drivers/vfio/pci/vfio-pci.ko.xz", Needs: []string{"vfio_pci_core"}, Drivers: []Driver{
+		{Name: "vfio_pci", Path: "kernel/drivers/vfio/pci/vfio-pci.ko.xz", Needs: []string{"vfio_pci_core", "vfio"}, Drivers: []Driver{
 			{Name: "vfio-pci", Makes: MakesVFIO},
 		}},
 		{Name: "uio", Path: "kernel/drivers/uio/uio.ko.xz"},

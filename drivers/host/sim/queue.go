@@ -243,7 +243,7 @@ func (m *machine) advanceFunction(w *call) (errno syscall.Errno, over bool) {
 	}
 	switch w.Act {
 	case actOverride:
-		f.Override = parseOverride(w.Call.Value)
+		f.Override = parseOverride(w.Call.Value, m.cfg.Release)
 		return 0, true
 	case actBind:
 		return m.probe(w.Driver, f), true

@@ -201,7 +201,7 @@ func (m *machine) virtfnNode(f *function, dir, number string) (node, bool) {
 func (m *machine) sriovNode(f *function, d *Device, name string) (node, bool) {
 	switch name {
 	case "sriov_totalvfs":
-		return textNode(strconv.Itoa(d.TotalVFs))
+		return textNode(strconv.Itoa(m.totalVFs(f)))
 	case "sriov_numvfs":
 		return node{text: strconv.Itoa(f.VFs), store: actNumVFs, function: f}, true
 	case "sriov_drivers_autoprobe":

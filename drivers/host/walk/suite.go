@@ -1,0 +1,96 @@
+package walk
+
+import (
+	"strings"
+)
+
+// Scenario is a walk with a name.
+type Scenario struct {
+	Name  string
+	Steps []Step
+}
+
+// Suite are the scenarios that hold the contract of each write.
+func (m Machine) Suite() []Scenario {
+	a, b := m.PFs[0], m.PFs[1]
+	vf0, vf1 := a.vf(0), a.vf(1)
+	override := func(on, value string) Step { return Step{verb: setOverride, on: on, value: value} }
+	bindTo := func(driver, on string) Step { return Step{verb: bind, on: on, driver: driver} }
+	unbindFrom := func(driver, on string) Step { return Step{verb: unbind, on: on, driver: driver} }
+	toProbe := func(on string) Step { return Step{verb: probe, on: on} }
+	vfs := func(on, value string) Step { return Step{verb: setVFs, on: on, value: value} }
+	autoprobe := func(on, value string) Step { return Step{verb: setAutoprobe, on: on, value: value} }
+	mtu := func(on string, n int) Step { return Step{verb: setMTU, on: on, number: n} }
+	admin := func(on string, n int) Step { return Step{verb: setAdmin, on: on, number: n} }
+	module := func(v verb, name string) Step { return Step{verb: v, on: name} }
+	const none = "0000:7f:00.0"
+
+	return []Scenario{
+		{"override", []Step{
+			override(vf0, "vfio-pci"), override(vf0, ""), override(vf0, "igbvf\n"), override(vf0, "\n"), override(vf0, "none"),
+			override(vf0, "\x00"), override(vf0, "none"), override(vf0, "vfio-pci\nmore"), override(vf0, "two words"),
+			override(vf0, strings.Repeat("x", 4094)), override(vf0, strings.Repeat("x", 4095)), override(vf0, strings.Repeat("x", 4096)),
+			override(vf0, strings.Repeat("x", 9000)), override(a.Address, "vfio-pci"), override(none, "vfio-pci"),
+		}},
+		{"bind and unbind", []Step{
+			unbindFrom("vfio-pci", vf0), unbindFrom(noDriver, vf0), unbindFrom(vfDriver, none), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0),
+			unbindFrom(vfDriver, vf0), unbindFrom(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo(pfDriver, vf0), bindTo(noDriver, vf0),
+			bindTo(vfDriver, none), override(vf0, "vfio-pci"), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo("vfio-pci", vf0),
+			bindTo(vfDriver, vf0), override(vf0, "\n"), bindTo("vfio-pci", vf0), unbindFrom("vfio-pci", vf0), bindTo(vfDriver, vf0),
+		}},
+		{"probe", []Step{
+			toProbe(vf0), toProbe(none), unbindFrom(vfDriver, vf0), override(vf0, "none"), toProbe(vf0), override(vf0, "vfio-pci"), toProbe(vf0),
+			toProbe(vf0), override(vf0, "uio_pci_generic"), toProbe(vf0), unbindFrom("", vf0), toProbe(vf0), unbindFrom("", vf0),
+			override(vf0, "\n"), toProbe(vf0),
+		}},
+		{"numvfs", []Step{
+			vfs(a.Address, "2"), vfs(a.Address, "1"), vfs(a.Address, "3"), vfs(a.Address, "8"), vfs(a.Address, "9"), vfs(a.Address, "many"),
+			vfs(a.Address, "-1"), vfs(a.Address, ""), vfs(a.Address, "2\n"), vfs(a.Address, "+2"), vfs(a.Address, "0x2"), vfs(a.Address, "02"),
+			vfs(a.Address, "1_0"), vfs(a.Address, "0b10"), vfs(a.Address, "70000"), vfs(vf0, "1"), override(vf1, "vfio-pci"), mtu(vf0, 9000),
+			vfs(a.Address, "0"), vfs(a.Address, "0"), vfs(a.Address, "7"), vfs(b.Address, "1"), vfs(a.Address, "0"), vfs(b.Address, "0"),
+		}},
+		{"numvfs of a PF without its driver", []Step{
+			unbindFrom(pfDriver, a.Address), vfs(a.Address, "0"), vfs(a.Address, "1"), vfs(a.Address, "8"), vfs(a.Address, "9"),
+			override(a.Address, "vfio-pci"), bindTo("vfio-pci", a.Address), vfs(a.Address, "1"), vfs(a.Address, "0"),
+			unbindFrom("", a.Address), override(a.Address, "uio_pci_generic"), toProbe(a.Address), vfs(a.Address, "1"), unbindFrom("", a.Address),
+			override(a.Address, "\n"), bindTo(pfDriver, a.Address), vfs(a.Address, "8"),
+		}},
+		{"autoprobe", []Step{
+			autoprobe(a.Address, "0"), autoprobe(a.Address, "0"), unbindFrom(vfDriver, vf0), toProbe(vf0), bindTo(vfDriver, vf0),
+			override(vf0, "vfio-pci"), toProbe(vf0), unbindFrom("", vf0), override(vf0, vfDriver), bindTo(vfDriver, vf0),
+			vfs(a.Address, "0"), vfs(a.Address, "1"), autoprobe(a.Address, "1"), toProbe(vf0), autoprobe(a.Address, "maybe"),
+			autoprobe(a.Address, "2"), autoprobe(a.Address, "off"), autoprobe(a.Address, "y\n"), autoprobe(a.Address, ""), autoprobe(vf0, "1"),
+		}},
+		{"MTU", []Step{
+			mtu(a.Address, 9000), mtu(a.Address, 9000), mtu(a.Address, 9216), mtu(a.Address, 9217), mtu(a.Address, 68), mtu(a.Address, 67),
+			mtu(a.Address, 0), mtu(a.Address, 70000), mtu(vf0, 9216), mtu(vf0, 9217), mtu(vf0, 1501), mtu(none, 1500), admin(a.Address, 1),
+			mtu(a.Address, 1600), admin(vf0, 1), mtu(vf0, 9000), unbindFrom("", vf0), mtu(vf0, 1500), toProbe(vf0),
+		}},
+		{"admin", []Step{
+			admin(a.Address, 1), admin(a.Address, 1), admin(vf0, 1), admin(vf0, 0), admin(vf0, 1), admin(a.Address, 0), admin(vf0, 0), admin(vf0, 0),
+			admin(none, 1), admin(a.Address, 1), unbindFrom("", vf0), toProbe(vf0), admin(vf1, 1), unbindFrom(pfDriver, a.Address), bindTo(pfDriver, a.Address),
+		}},
+		{"modules", []Step{
+			module(load, "vfio_pci"), module(load, "nosuch"), module(unload, "nosuch"), module(unload, "vfio"), module(unload, "vfio_pci_core"),
+			module(unload, "vfio_pci"), bindTo("vfio-pci", vf0), module(unload, "vfio_pci_core"), module(load, "vfio_pci"), module(unload, "irqbypass"),
+			module(unload, "vfio"), module(unload, "vfio_iommu_type1"), module(unload, "vfio"), module(load, "vfio_pci_core"), module(load, "vfio"),
+			unbindFrom("", vf0), override(vf0, "vfio-pci"), module(load, "irqbypass"), module(load, "vfio_pci_core"), module(load, "vfio_pci"),
+			module(unload, "vfio_pci"), module(unload, vfDriver), module(load, vfDriver), module(unload, "uio"), module(unload, "uio_pci_generic"), module(unload, "uio"),
+		}},
+		{"the PF's driver", []Step{
+			override(vf0, "vfio-pci"), unbindFrom("", vf0), toProbe(vf0), unbindFrom(pfDriver, a.Address), toProbe(a.Address), vfs(a.Address, "1"),
+			module(unload, pfDriver), module(load, pfDriver),
+		}},
+		{"remove and rescan", []Step{
+			{verb: rescan, value: "1"},
+			{verb: remove, on: a.Address, value: "0"},
+			{verb: remove, on: a.Address, value: "x"},
+			override(a.Address, "none"),
+			{verb: remove, on: a.Address, value: "1"},
+			{verb: remove, on: a.Address, value: "1"},
+			{verb: rescan, value: "0"},
+			{verb: rescan, value: "1"},
+			vfs(a.Address, "1"),
+		}},
+	}
+}

@@ -1,5 +1,0 @@
-package fuzz_test
-
-import (
-	_ "eniagent/agent"
-)
