@@ -52,6 +52,10 @@ crash: ## Crash every operation at every boundary (REPLAY='...' repeats one, SEE
 	go test ./agent/engine -count=1 -timeout 60m -v -run '^TestEvery$(if $(REPLAY),,|^TestBroken)' -args \
 		$(if $(REPLAY),-replay '$(REPLAY)',-thirds 1 -disk 1) -crash-seed $(or $(SEED),1)
 
+.PHONY: kill
+kill: ## Kill the agent on a simulated node, at random moments and at every system call (KILLS=1000 SEED=)
+	ENIAGENT_KILLS=$(or $(KILLS),1000) ENIAGENT_SEED=$(SEED) go test ./cmd/agent -count=1 -timeout 120m -v -run '^TestKill$$'
+
 .PHONY: chaos
 chaos: vm-deps ## Kill, cut off, reboot and crash a node on a real kernel, at every label and on two file systems
 	go run ./recovery/chaos/campaign $(CHAOS)

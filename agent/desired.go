@@ -48,6 +48,7 @@ func (a *Agent) restore() {
 	defer a.mu.Unlock()
 	a.entries, a.source.Generation = doc.Entries, d.Generation
 	a.remembered = a.view.selections(d)
+	a.allowed, a.given = a.view.permissions()
 }
 
 // take puts a new desired state in force. A source that cannot be read leaves
@@ -131,14 +132,7 @@ func (a *Agent) forgive(ctx context.Context, entries []string) {
 		if !slices.Contains(entries, i.String()) {
 			continue
 		}
-		if i.Selector.PCI != "" {
-			targets = append(targets, i.Selector.PCI)
-		}
-		for _, s := range a.remembered {
-			if s.Selector == i.String() {
-				targets = append(targets, s.Target)
-			}
-		}
+		targets = append(targets, targetsOf(i, a.remembered)...)
 	}
 	a.mu.Unlock()
 	concerned := func(t drivers.Target) bool { return slices.Contains(targets, t) }

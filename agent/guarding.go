@@ -30,9 +30,8 @@ func (o Options) Allocated() func(context.Context, time.Time) (map[drivers.Targe
 
 // newGuard is the guard with what this agent knows.
 func (a *Agent) newGuard() *guard.Guard {
-	return guard.New(guard.Options{
-		Host: a.c.Host, Specs: a.view.Drivers.Specs, Own: a.c.Own, Reach: a.c.Reach,
-		WithoutDefault: a.c.WithoutDefault, Registry: a.c.Registry, Remembered: a.rememberedPath,
+	return a.view.NewGuard(guard.Options{
+		Own: a.c.Own, Reach: a.c.Reach, WithoutDefault: a.c.WithoutDefault, Registry: a.c.Registry,
 		Allocated: a.c.Allocated, Restores: a.restores,
 		Allowed: func(t drivers.Target) string {
 			a.mu.Lock()
@@ -45,6 +44,56 @@ func (a *Agent) newGuard() *guard.Guard {
 			return a.given[t]
 		},
 	})
+}
+
+// NewGuard is a guard of the view's host that remembers what the journal does.
+// What entries allow and give away is read from the journal too, unless the
+// options know it better.
+func (v View) NewGuard(o guard.Options) *guard.Guard {
+	o.Host, o.Specs, o.Remembered = v.Host, v.Drivers.Specs, v.rememberedPath
+	allowed, given := v.permissions()
+	if o.Allowed == nil {
+		o.Allowed = func(t drivers.Target) string { return allowed[t] }
+	}
+	if o.Wanted == nil {
+		o.Wanted = func(t drivers.Target) bool { return given[t] }
+	}
+	return guard.New(o)
+}
+
+// permissions are what the last good desired state allows on the management
+// path, and which functions it gives to programs.
+func (v View) permissions() (allowed map[drivers.Target]string, given map[drivers.Target]bool) {
+	allowed, given = map[drivers.Target]string{}, map[drivers.Target]bool{}
+	for _, d := range v.Records.Sources() {
+		doc, err := documentIn(d)
+		if err != nil {
+			continue // said where it is restored
+		}
+		for _, e := range doc.Entries {
+			for _, t := range targetsOf(e, d.Selections) {
+				if e.AllowManagementPath != "" {
+					allowed[t] = e.AllowManagementPath
+				}
+				given[t] = given[t] || drivers.Userspace(e.Driver)
+			}
+		}
+	}
+	return allowed, given
+}
+
+// targetsOf are the functions that an entry stands for, as far as they are
+// known without looking.
+func targetsOf(e entry, selections []journal.Selection) (ts []drivers.Target) {
+	if e.Selector.PCI != "" {
+		return []drivers.Target{e.Selector.PCI}
+	}
+	for _, s := range selections {
+		if s.Selector == e.String() {
+			ts = append(ts, s.Target)
+		}
+	}
+	return ts
 }
 
 // restores says that desired state gives a function to a program, as an earlier
@@ -116,9 +165,9 @@ func (a *Agent) rememberTarget(ctx context.Context, t drivers.Target, why string
 
 // rememberedPath is what was once on the management path and is still the same
 // device.
-func (a *Agent) rememberedPath() map[drivers.Target]string {
+func (v View) rememberedPath() map[drivers.Target]string {
 	remembered := map[drivers.Target]string{}
-	for _, c := range a.c.Journal.Controls() {
+	for _, c := range v.Records.Controls() {
 		if c.Action != onPath {
 			continue
 		}
@@ -127,7 +176,7 @@ func (a *Agent) rememberedPath() map[drivers.Target]string {
 			remembered[c.Target] = c.Why // no reason to forget it
 			continue
 		}
-		now, err := host.Identify(context.Background(), a.c.Host, c.Target)
+		now, err := host.Identify(context.Background(), v.Host, c.Target)
 		if err != nil || id.Difference(now) == "" {
 			remembered[c.Target] = c.Why
 		}

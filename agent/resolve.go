@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -245,6 +246,11 @@ func (v View) release(ctx context.Context, r *request) {
 		if b, ok := v.baseline(key, r.identity); ok && !b.Unknown {
 			r.goal[key] = b.State
 		}
+	}
+	if to, ok := r.goal[driver]; ok && spec.Hides(to) {
+		// What was before had no netdev: what its link was like while the agent had
+		// it on another driver is nothing to go back to.
+		maps.DeleteFunc(r.goal, func(k drivers.Key, _ drivers.State) bool { return k != driver })
 	}
 }
 

@@ -116,7 +116,8 @@ const (
 // damaged is an image with edits made to it.
 type damaged struct {
 	bytes []byte
-	from  []int // the images that its pages come from
+	image int
+	metas []int // the images that its meta pages come from, besides
 	// forged says that a meta page's checksum was made to fit, as no accident does.
 	forged bool
 }
@@ -124,7 +125,7 @@ type damaged struct {
 // mutate applies edits to an image.
 func (im *images) mutate(image int, edits []byte) damaged {
 	image %= len(im.files)
-	d := damaged{from: []int{image}}
+	d := damaged{image: image}
 	b, in := bytes.Clone(im.files[image]), reader{edits}
 	for range maxEdits {
 		if in.empty() {
@@ -147,7 +148,9 @@ func (im *images) mutate(image int, edits []byte) damaged {
 			if is := im.page(other, p); is != nil && p*pageSize < len(b) {
 				copy(b[p*pageSize:], is)
 			}
-			d.from = append(d.from, other)
+			if p < 2 {
+				d.metas = append(d.metas, other)
+			}
 		case editMeta:
 			at := in.byte()%2*pageSize + metaOffset
 			if at+metaBytes+8 <= len(b) {
@@ -194,17 +197,16 @@ func journalOptions(dir string) journal.Options {
 	return journal.Options{Dir: dir, BootID: "boot-2", MachineID: "m-1", FlushAfter: time.Hour, LockTimeout: time.Second, Preallocate: -1}
 }
 
-// legal are what an open that finds no damage may show: the commit of which
-// pages are there, or the one before, to which bbolt falls back when a meta page
-// is torn. A small journal is one page, so that a page of another commit may be
-// all of that commit; nothing in the file tells. With a forged meta page it may
-// be any commit there was.
+// legal are what an open that finds no damage may show: the commit of the image,
+// or the one before, to which bbolt falls back when a meta page is torn; the
+// same for another commit whose meta page is there, as all that it leads to may
+// be. With a forged meta page it may be any commit there was.
 func (im *images) legal(d damaged) []string {
 	if d.forged {
 		return im.exports
 	}
 	var legal []string
-	for _, image := range d.from {
+	for _, image := range append(d.metas, d.image) {
 		legal = append(legal, im.exports[max(0, image-1):image+1]...)
 	}
 	return legal

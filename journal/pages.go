@@ -165,6 +165,7 @@ type walker struct {
 	seen    []bool
 	lenient bool // go on past damage
 	damage  error
+	pace    uint64 // what the file says of its commits, see notePace; 0 is nothing
 	fn      func(bucket, key string, value []byte) error
 }
 
@@ -180,8 +181,18 @@ func (im *image) check(fn func(bucket, key string, value []byte) error) error {
 	if err := im.headers(); err != nil {
 		return err
 	}
-	w := &walker{im: im, meta: im.metas[0], seen: make([]bool, im.metas[0].high), fn: fn}
+	var manifest []byte
+	w := &walker{im: im, meta: im.metas[0], seen: make([]bool, im.metas[0].high)}
+	w.fn = func(bucket, key string, value []byte) error {
+		if bucket == BucketMeta && key == keyManifest {
+			manifest = bytes.Clone(value)
+		}
+		return fn(bucket, key, value)
+	}
 	if err := w.tree("", w.meta.root, nil, nil, 0); err != nil {
+		return err
+	}
+	if err := inPace(w.pace, w.meta.txid, manifest); err != nil {
 		return err
 	}
 	if err := w.free(); err != nil {
@@ -364,6 +375,9 @@ func (w *walker) element(bucket string, id uint64, flags uint32, key, value []by
 		return w.complain("page %d: %q is not where a bucket or a record belongs", id, key)
 	}
 	root := binary.NativeEndian.Uint64(value)
+	if string(key) == BucketMeta {
+		w.pace = binary.NativeEndian.Uint64(value[8:])
+	}
 	if root != 0 {
 		return w.tree(string(key), root, nil, nil, depth+1)
 	}

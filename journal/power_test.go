@@ -29,8 +29,10 @@ type recordedLife struct {
 
 func recordedMain(args []string) int {
 	l := &recordedLife{dir: filepath.Join(args[0], "state", "journal"), marks: os.NewFile(crashimage.MarkFD, "marks")}
-	scripts := map[string]func(){"verbs": l.verbs, "bounded": l.bounded, "short": l.short, "again": l.again,
-		"salvage": func() { l.salvage(5) }, "damaged": func() { l.salvage(1) }}
+	scripts := map[string]func(){
+		"verbs": l.verbs, "bounded": l.bounded, "short": l.short, "again": l.again,
+		"salvage": func() { l.salvage(5) }, "damaged": func() { l.salvage(1) },
+	}
 	scripts[args[1]]()
 	if l.err != nil {
 		fmt.Fprintln(os.Stdout, l.err)

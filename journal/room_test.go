@@ -162,26 +162,6 @@ func comesUp(t *testing.T, dir, want, when string) {
 // with no block and no inode free; without a reserve it would not.
 func TestRecoveryOnAFullDisk(t *testing.T) {
 	const operations = 100
-	ctx := context.Background()
-	recover := func(t *testing.T, p *place) error {
-		j := p.open(t)
-		defer j.Abandon()
-		for id := uint64(1); id <= operations; id++ {
-			if _, err := j.Attempt(ctx, id); err != nil {
-				return err
-			}
-			if err := j.Reverting(ctx, id, "EBUSY", false); err != nil {
-				return err
-			}
-			ok(t, j.End(Closing{ID: id, State: Reverted, Count: CountRevert}))
-		}
-		for n := range operations {
-			if _, err := j.Begin(ctx, operation(n, strings.Repeat("x", 1000)), nil); err != nil {
-				return err
-			}
-		}
-		return j.Close()
-	}
 	eachDisk(t, 16, 64, func(t *testing.T, d *disk) {
 		for reserve, want := range map[int64]error{0: nil, -1: ErrNoSpace} {
 			p := &place{dir: filepath.Join(d.dir, fmt.Sprint("reserve", reserve))}
@@ -194,13 +174,35 @@ func TestRecoveryOnAFullDisk(t *testing.T) {
 			full := &disk{dir: d.dir, filler: d.filler + "-blocks"}
 			full.fill(t, 0)
 			d.fillNames(t, 0)
-			if err := recover(t, p); !errors.Is(err, want) {
+			if err := recoverAll(t, p, operations); !errors.Is(err, want) {
 				t.Errorf("reserve %d: %v, want %v", reserve, err, want)
 			}
 			full.empty(t)
 			d.empty(t)
 		}
 	})
+}
+
+// recoverAll undoes the operations that are open, and begins as many.
+func recoverAll(t *testing.T, p *place, operations int) error {
+	ctx := context.Background()
+	j := p.open(t)
+	defer j.Abandon()
+	for id := uint64(1); id <= uint64(operations); id++ {
+		if _, err := j.Attempt(ctx, id); err != nil {
+			return err
+		}
+		if err := j.Reverting(ctx, id, "EBUSY", false); err != nil {
+			return err
+		}
+		ok(t, j.End(Closing{ID: id, State: Reverted, Count: CountRevert}))
+	}
+	for n := range operations {
+		if _, err := j.Begin(ctx, operation(n, strings.Repeat("x", 1000)), nil); err != nil {
+			return err
+		}
+	}
+	return j.Close()
 }
 
 // TestNoInodes: with no inode free nothing is made and nothing is spoilt.
@@ -218,24 +220,9 @@ func TestNoInodes(t *testing.T) {
 		} {
 			p := &place{dir: filepath.Join(d.dir, name, "journal")}
 			fileAt(p)
-			refused := 0
-			for free := 0; ; free++ {
-				prepare(t, p)
-				before, _ := os.ReadFile(p.path())
-				d.fillNames(t, free)
-				j, err := p.try()
-				if err == nil {
-					j.Abandon()
-					d.empty(t)
-					break
-				}
-				refused++
-				wantErr(t, err, ErrNoSpace)
-				if after, _ := os.ReadFile(p.path()); !bytes.Equal(after, before) {
-					t.Fatalf("%s with %d inodes free changed the journal", name, free)
-				}
-				d.empty(t)
-				j = p.open(t)
+			free := 0
+			for ; !opensWithInodes(t, p, d, free, prepare); free++ {
+				j := p.open(t) // with room
 				if _, degraded := j.Degraded(); degraded != (name == "salvage") {
 					t.Fatalf("%s: degraded is %t", name, degraded)
 				}
@@ -245,10 +232,29 @@ func TestNoInodes(t *testing.T) {
 				j.Abandon()
 				ok(t, os.RemoveAll(filepath.Dir(p.dir)))
 			}
-			if refused == 0 {
+			if free == 0 {
 				t.Errorf("%s needs no inode", name)
 			}
 			ok(t, os.RemoveAll(filepath.Dir(p.dir)))
 		}
 	})
+}
+
+// opensWithInodes says whether so many are enough. If not, nothing has changed.
+func opensWithInodes(t *testing.T, p *place, d *disk, free int, prepare func(*testing.T, *place)) bool {
+	t.Helper()
+	prepare(t, p)
+	before, _ := os.ReadFile(p.path())
+	d.fillNames(t, free)
+	defer d.empty(t)
+	j, err := p.try()
+	if err == nil {
+		j.Abandon()
+		return true
+	}
+	wantErr(t, err, ErrNoSpace)
+	if after, _ := os.ReadFile(p.path()); !bytes.Equal(after, before) {
+		t.Fatalf("with %d inodes free the journal was changed", free)
+	}
+	return false
 }

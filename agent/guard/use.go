@@ -124,8 +124,8 @@ func (g *Guard) held(ctx context.Context, t drivers.Target, driver string) error
 			holders = "a program that cannot be seen from here"
 		}
 		return g.refuse(InUse, t, "it goes on by itself when the program ends", "%s is held by %s", path.Base(node), holders)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // no node, so nobody can have opened it
+	case errors.Is(err, fs.ErrPermission):
+		return g.refuse(InUse, t, "run the agent with CAP_DAC_READ_SEARCH, or as root", "whether %s is held cannot be asked: %v", path.Base(node), err)
 	}
-	return nil
+	return nil // no node, so nobody can have opened it, or free
 }

@@ -164,9 +164,16 @@ func (l *look) read(name string) (string, bool) {
 	return strings.TrimSpace(s), err == nil
 }
 
+// isVF says whether the function is virtual. The vendor and device that a VF's
+// config space shows are ffff by the SR-IOV specification (3.4.1.1), dead or not.
+func (l *look) isVF() bool {
+	_, err := l.reader.Readlink(l.ctx, host.Attr(string(l.record.function.Target), "physfn"))
+	return err == nil
+}
+
 // device looks at whether the device answers, and what AER has counted.
 func (l *look) device() {
-	if head, ok := l.read("config"); ok && head == "ffffffff" {
+	if head, ok := l.read("config"); ok && head == "ffffffff" && !l.isVF() {
 		l.find(Dead, "the device does not answer, its config space reads as all ones: it fell off the bus, has no power or hangs")
 	}
 	total := uint64(0)

@@ -143,15 +143,15 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	if err != nil {
 		return agent.View{}, err
 	}
-	set := all.New(h)
-	return agent.View{
-		Guard: guard.New(guard.Options{
-			Host: h, Specs: set.Specs, Own: c.options.NodeAddresses, Reach: c.options.KeepReachable,
-			WithoutDefault: c.options.WithoutDefault, Allocated: c.options.Allocated(),
-		}),
-		Records: records, Drivers: set, Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
+	v := agent.View{
+		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts,
-	}, nil
+	}
+	v.Guard = v.NewGuard(guard.Options{
+		Own: c.options.NodeAddresses, Reach: c.options.KeepReachable,
+		WithoutDefault: c.options.WithoutDefault, Allocated: c.options.Allocated(),
+	})
+	return v, nil
 }
 
 // elsewhere is the view of a journal copied from another machine.

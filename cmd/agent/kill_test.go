@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -67,9 +68,9 @@ func setting(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// life is how many kills one node sees. The ring of closed operations is longer
+// lifetime is how many kills one node sees. The ring of closed operations is longer
 // than what is done in it, so that everything promised must still be there.
-const life = 25
+const lifetime = 25
 
 func killAtAnyMoment(t *testing.T, agent string, kills int, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -77,7 +78,7 @@ func killAtAnyMoment(t *testing.T, agent string, kills int, seed uint64) {
 	var n *simulated
 	var window time.Duration
 	for i := range kills {
-		if i%life == 0 {
+		if i%lifetime == 0 {
 			n = newSimulated(t, agent)
 			n.desire(t, anything(r)...)
 			if i == 0 {
@@ -90,14 +91,14 @@ func killAtAnyMoment(t *testing.T, agent string, kills int, seed uint64) {
 			n.must(t, "sim", "reboot")
 			reboots++
 		}
-		if i%5 == 4 || i == kills-1 || i%life == life-1 {
+		if i%5 == 4 || i == kills-1 || i%lifetime == lifetime-1 {
 			problems = append(problems, n.converge(t)...)
 		}
 		for _, p := range problems {
 			t.Errorf("seed %d, kill %d: %s", seed, i+1, p)
 		}
 		violations += len(problems)
-		if i%life == life-1 || i == kills-1 {
+		if i%lifetime == lifetime-1 || i == kills-1 {
 			given += n.given
 		}
 	}
@@ -161,7 +162,7 @@ func scenes(t *testing.T, agent string) []scene {
 	t.Helper()
 	const pci = "0000:01:10.0"
 	right, released := regexp.MustCompile(` target=`+pci+` state=right `), regexp.MustCompile(` target=`+pci+` state=released `)
-	bound, kernels, back := ask{pci: pci, driver: "vfio-pci"}, ask{pci: pci, driver: "igbvf", mtu: 2000}, ask{pci: pci}
+	bound, kernels, back := ask{pci: pci, driver: "vfio-pci"}, ask{pci: pci, driver: "igbvf", mtu: 1400}, ask{pci: pci}
 
 	first := newSimulated(t, agent)
 	first.desire(t, kernels)
@@ -191,37 +192,45 @@ func scenes(t *testing.T, agent string) []scene {
 }
 
 // perform plays a scene on a copy of its node, with the kill before its k-th
-// call, or with none.
-func (s scene) perform(t *testing.T, dir string, k int, whole bool) (*simulated, *tracer) {
+// call, or with none. The tracer still runs while the agent's children do.
+func (s scene) perform(t *testing.T, dir string, k int, whole bool) (n *simulated, l life, tracer *exec.Cmd) {
 	t.Helper()
-	n := s.node.copy(t, dir)
+	n = s.node.copy(t, dir)
 	c, err := n.runs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := trace(c, k, whole)
-	if errors.Is(err, syscall.EPERM) && os.Getenv("ENIAGENT_REQUIRE_VM") != "1" {
-		t.Skip("SKIPPED: ptrace is not permitted here: no kills at system calls")
-	}
-	if err != nil {
+	tracer = exec.Command(os.Args[0], append([]string{strconv.Itoa(k), strconv.FormatBool(whole), c.Path}, c.Args[1:]...)...)
+	tracer.Args[0], tracer.Stderr = "tracer", c.Stderr
+	tracer.Env = append(c.Env, "GORACE=atexit_sleep_ms=0")
+	in, ierr := tracer.StdinPipe()
+	out, oerr := tracer.StdoutPipe()
+	if err := errors.Join(ierr, oerr, tracer.Start(), c.Stderr.(*os.File).Close()); err != nil {
 		t.Fatal(err)
 	}
-	_ = c.Stderr.(*os.File).Close()
-	t.Cleanup(func() { _ = c.Process.Kill() })
-	told := false
+	t.Cleanup(func() { _ = tracer.Process.Kill() })
+	ended := make(chan error, 1)
+	go func() { ended <- json.NewDecoder(out).Decode(&l) }()
+	over := false
 	until(t, s.name+" ends", func() bool {
+		if said, err := os.ReadFile(n.log()); err == nil && s.ends.Match(said) {
+			_ = in.Close()
+		}
 		select {
-		case <-tr.ended:
-			return true
+		case err = <-ended:
+			over = true
 		default:
 		}
-		if said, err := os.ReadFile(n.log()); err == nil && !told && s.ends.Match(said) {
-			told = true
-			_ = c.Process.Signal(syscall.SIGTERM)
-		}
-		return false
+		return over
 	})
-	return n, tr
+	_ = in.Close()
+	if strings.Contains(l.Error, syscall.EPERM.Error()) && os.Getenv("ENIAGENT_REQUIRE_VM") != "1" {
+		t.Skip("SKIPPED: ptrace is not permitted here: no kills at system calls")
+	}
+	if err != nil || l.Error != "" {
+		t.Fatal(err, l.Error)
+	}
+	return n, l, tracer
 }
 
 // tally is what came of the kills of a scene.
@@ -238,24 +247,24 @@ func (s scene) try(t *testing.T, k int, whole bool, sum *tally) (injured bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, tr := s.perform(t, dir, k, whole)
+	n, l, tracer := s.perform(t, dir, k, whole)
 	heard := n.hear()
 	problems, _ := n.broken()
 	problems = append(problems, n.converge(t)...)
-	<-tr.gone
-	if tr.err != nil {
-		t.Fatal(tr.err)
+	if err := tracer.Wait(); err != nil {
+		problems = append(problems, fmt.Sprintf("tracer: %v", err))
 	}
-	for _, c := range tr.calls {
+	for _, c := range l.Calls {
 		sum.seen[c] = true
 	}
 	at := "uninjured"
-	if tr.died {
-		at = "before " + string(tr.calls[k-1])
+	switch {
+	case l.Died:
+		at = "before " + string(l.Calls[k-1])
 		sum.kills++
-		sum.killed[tr.calls[k-1]] = true
-	} else if tr.how.ExitStatus() != 0 {
-		problems = append(problems, fmt.Sprintf("ended with %v", tr.how))
+		sum.killed[l.Calls[k-1]] = true
+	case l.How.ExitStatus() != 0:
+		problems = append(problems, fmt.Sprintf("ended with %#x", int(l.How)))
 	}
 	for _, p := range problems {
 		t.Errorf("%s, call %d, children killed: %t, %s, %d promises: %s", s.name, k, whole, at, heard, p)
@@ -264,7 +273,7 @@ func (s scene) try(t *testing.T, k int, whole bool, sum *tally) (injured bool) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	return tr.died
+	return l.Died
 }
 
 // killAtCalls kills at a sample of the calls of each scene; at every one, with
@@ -276,49 +285,63 @@ func killAtCalls(t *testing.T, agent string, sample int, seed uint64) {
 	kills, violations := 0, 0
 	for _, s := range scenes(t, agent) {
 		sum := &tally{seen: map[call]bool{}, killed: map[call]bool{}}
-		_, whole := s.perform(t, t.TempDir(), 0, false)
-		<-whole.gone
-		calls := len(whole.calls)
-		if whole.err != nil || whole.how.ExitStatus() != 0 || calls == 0 {
-			t.Fatalf("%s, uninjured: %v, %d calls, %v", s.name, whole.how, calls, whole.err)
+		_, l, tracer := s.perform(t, t.TempDir(), 0, false)
+		if err := tracer.Wait(); err != nil || l.How.ExitStatus() != 0 || len(l.Calls) == 0 {
+			t.Fatalf("%s, uninjured: %#x, %d calls, %v", s.name, int(l.How), len(l.Calls), err)
 		}
 		if sample > 0 {
-			for i := range sample { // one from each stretch of the run
-				s.try(t, 1+(i*calls+r.IntN(calls))/sample, r.IntN(2) == 0, sum)
-			}
+			s.some(t, r, sample, len(l.Calls), sum)
 		} else {
-			for uninjured, k := 0, 1; uninjured < 3; k++ {
-				uninjured++
-				for _, children := range []bool{false, true} {
-					if s.try(t, k, children, sum) {
-						uninjured = 0
-					}
-				}
-			}
+			s.all(t, sum)
 		}
+		sum.report(t, s.name, sample == 0)
 		kills, violations = kills+sum.kills, violations+sum.violations
-		var never []string
-		for c := range sum.seen {
-			if !sum.killed[c] {
-				never = append(never, string(c))
-			}
-		}
-		slices.Sort(never)
-		t.Logf("%s: %d calls in a run, %d kills; killed at %d of %d different calls", s.name, calls, sum.kills, len(sum.killed), len(sum.seen))
-		if sample == 0 && len(never) > 0 {
-			t.Logf("%s: seen and never killed at: %s", s.name, strings.Join(never, ", "))
-		}
-		if sum.kills == 0 {
-			t.Errorf("%s: no kill met the agent", s.name)
-		}
 	}
 	t.Logf("evidence: process, simulated node | SIGKILL at the k-th system call | %d | %d", kills, violations)
+}
+
+// some kills so often, at one call of each stretch of the run.
+func (s scene) some(t *testing.T, r *rand.Rand, sample, calls int, sum *tally) {
+	t.Helper()
+	for i := 0; sum.kills < sample && i < 3*sample; i++ { // a run may be shorter than the first
+		s.try(t, 1+(i%sample*calls+r.IntN(calls))/sample, r.IntN(2) == 0, sum)
+	}
+}
+
+// all kills at every call, until several runs in a row had none left to kill at.
+func (s scene) all(t *testing.T, sum *tally) {
+	t.Helper()
+	for uninjured, k := 0, 1; uninjured < 6; k++ {
+		for _, children := range []bool{false, true} {
+			if uninjured++; s.try(t, k, children, sum) {
+				uninjured = 0
+			}
+		}
+	}
+}
+
+func (sum *tally) report(t *testing.T, name string, all bool) {
+	t.Helper()
+	var never []string
+	for c := range sum.seen {
+		if !sum.killed[c] {
+			never = append(never, string(c))
+		}
+	}
+	slices.Sort(never)
+	t.Logf("%s: %d kills, at %d of %d different calls", name, sum.kills, len(sum.killed), len(sum.seen))
+	if all && len(never) > 0 {
+		t.Logf("%s: seen and never killed at: %s", name, strings.Join(never, ", "))
+	}
+	if sum.kills == 0 {
+		t.Errorf("%s: no kill met the agent", name)
+	}
 }
 
 // killsAreJudged: what these tests look for, they see.
 func killsAreJudged(t *testing.T, agent string) {
 	n := newSimulated(t, agent)
-	bound, kernels := ask{pci: "0000:02:00.0", driver: "vfio-pci"}, ask{pci: "0000:02:00.0", driver: "igb", mtu: 2000}
+	bound, kernels := ask{pci: "0000:02:00.0", driver: "vfio-pci"}, ask{pci: "0000:02:00.0", driver: "igb", mtu: 1400}
 	n.desire(t, bound)
 	n.unhurried(t)
 	if problems, open := n.broken(); len(problems) != 0 || open != 0 || len(n.promised) == 0 {
@@ -340,10 +363,7 @@ func killsAreJudged(t *testing.T, agent string) {
 	}
 	n.desire(t, kernels)
 	n.unhurried(t)
-	last := uint64(0)
-	for id := range n.promised {
-		last = max(last, id)
-	}
+	last := n.last()
 	if err := errors.Join(os.RemoveAll(journals), os.Rename(earlier, journals)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,48 +59,16 @@ func leavesNothing(t *testing.T, agent string, operations, seed uint64) {
 	n := newSimulated(t, agent)
 	n.desire(t, anything(r)...)
 	c := n.start(t)
-	flip := func() {
-		for _, bound := range []bool{true, false} {
-			var want []ask
-			for _, pci := range functions() {
-				a := ask{pci: pci, driver: "vfio-pci"}
-				if !bound {
-					a.driver, a.mtu = kernelDriver(pci), 1500+500*r.IntN(4)
-				}
-				want = append(want, a)
-			}
-			n.desire(t, want...)
-			until(t, "what is asked", func() bool {
-				shown := n.must(t, "sim", "show")
-				for _, a := range want {
-					if a.differs(shown) != "" {
-						return false
-					}
-				}
-				return true
-			})
-		}
-		n.must(t, "status", "--wait", "60s")
-	}
 	for range 4 {
-		flip() // until every child has been started
-	}
-	begun := func() uint64 {
-		clear(n.promised)
-		n.hear()
-		last := uint64(0)
-		for id := range maps.Keys(n.promised) {
-			last = max(last, id)
-		}
-		return last
+		n.toAndFro(t, r) // until every child has been started
 	}
 	before, err := holdingsOf(c.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := begun()
-	for begun() < first+operations {
-		flip()
+	first := n.last()
+	for n.last() < first+operations {
+		n.toAndFro(t, r)
 	}
 	var after holdings
 	until(t, fmt.Sprintf("holding as much as before, %+v", before), func() bool {
@@ -115,12 +84,38 @@ func leavesNothing(t *testing.T, agent string, operations, seed uint64) {
 	if info.Size() > 8<<20 {
 		t.Errorf("the journal grew to %d bytes", info.Size())
 	}
-	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Error(err)
-	}
-	if err := c.Wait(); err != nil {
+	if err := errors.Join(c.Process.Signal(syscall.SIGTERM), c.Wait()); err != nil {
 		t.Errorf("stopped agent: %v", err)
 	}
-	t.Logf("%d operations: from %+v to %+v, journal of %d bytes", begun()-first, before, after, info.Size())
+	t.Logf("%d operations: from %+v to %+v, journal of %d bytes", n.last()-first, before, after, info.Size())
 }
 
+// toAndFro has every function bound to vfio-pci and given back to its kernel driver.
+func (n *simulated) toAndFro(t *testing.T, r *rand.Rand) {
+	t.Helper()
+	for _, bound := range []bool{true, false} {
+		var want []ask
+		for _, pci := range functions() {
+			a := ask{pci: pci, driver: "vfio-pci"}
+			if !bound {
+				a.driver, a.mtu = kernelDriver(pci), anyMTU(r)
+			}
+			want = append(want, a)
+		}
+		n.desire(t, want...)
+		until(t, "what is asked", func() bool {
+			shown := n.must(t, "sim", "show")
+			return !slices.ContainsFunc(want, func(a ask) bool { return a.differs(shown) != "" })
+		})
+	}
+	n.must(t, "status", "--wait", "60s")
+}
+
+// last is the newest operation of which the agent told.
+func (n *simulated) last() (id uint64) {
+	n.hear()
+	for promised := range n.promised {
+		id = max(id, promised)
+	}
+	return id
+}

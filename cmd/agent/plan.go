@@ -39,7 +39,7 @@ func (c *cli) planCommand() *cobra.Command {
 		},
 	}
 	c.configFlag(cmd)
-	cmd.Flags().BoolVar(&c.options.WithoutDefault, "allow-without-default-route", false, "plan as if run with it")
+	c.pathFlags(cmd, alone)
 	cmd.Flags().BoolVar(&c.options.NoIOMMU, "allow-noiommu", false, "plan as if run with it")
 	return cmd
 }

@@ -44,9 +44,7 @@ is a file, so that it outlives a kill -9 as hardware would.`,
 	f.DurationVar(&o.LockTimeout, "lock-timeout", o.LockTimeout, "how long to wait for another holder of the journal, 0 to 10m")
 	f.BoolVar(&o.Observe, "observe", false, "plan and report, never write")
 	f.BoolVar(&o.NoIOMMU, "allow-noiommu", false, "switch vfio's unsafe mode on where there is no IOMMU; TAINTS the kernel")
-	f.StringSliceVar(&o.NodeAddresses, "node-address", nil, "the node's own addresses; what carries them is never touched")
-	f.StringSliceVar(&o.KeepReachable, "keep-reachable", nil, "addresses, such as the API server's, whose way is never touched")
-	f.BoolVar(&o.WithoutDefault, "allow-without-default-route", false, "work on a node that has no default route, so that its management path cannot be told")
+	c.pathFlags(cmd, "")
 	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", o.LogFormat, "logfmt or json")
 	return cmd

@@ -37,11 +37,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "writer" || os.Args[1] == "journal-scan") {
 		os.Exit(execute(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 	}
-	if filepath.Base(os.Args[0]) != "agent" { // scripts mostly wait: for time-outs, disks, each other's children
+	if name := filepath.Base(os.Args[0]); name != "agent" && name != "tracer" { // scripts mostly wait: for time-outs, disks, each other's children
 		os.Args = slices.Insert(os.Args, 1, "-test.parallel=8")
 	}
 	flag.Bool("update", false, "write the golden key sets anew")
-	testscript.Main(m, map[string]func(){"agent": scriptAgent})
+	testscript.Main(m, map[string]func(){"agent": scriptAgent, "tracer": traceMain})
 }
 
 // scriptAgent is the agent on a script's simulated node: the flags that say so

@@ -2,34 +2,70 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
 )
 
-// tracer runs a program and all it starts under ptrace, and counts the system
-// calls by which the outside can tell how far they came. strace counts for each
-// thread and each call alone, so that no number of its is "after half of it":
-// a goroutine's calls are of whatever threads it happens to run on.
-type tracer struct {
-	kill  int  // at which call; 0 is never
-	whole bool // kill the children as well, as the end of a control group does
-	calls []call
-	died  bool          // the program was killed at the call
-	ended chan struct{} // the program has ended, and how; what it started may live on
-	how   syscall.WaitStatus
-	gone  chan struct{} // that has, too
-	err   error         // valid once gone
+// life is what a tracer tells of a program that ended.
+type life struct {
+	Calls []call             `json:"calls"`
+	Died  bool               `json:"died"` // killed before the last of the calls
+	How   syscall.WaitStatus `json:"how"`
+	Error string             `json:"error,omitempty"`
 }
 
 // call is a system call that was counted, such as "agent pwrite64 journal.db".
 type call string
+
+// trace runs a program and all that it starts under ptrace, and counts the
+// system calls by which the outside can tell how far they came. strace counts
+// for each thread and each call alone, so that no number of its is "after half
+// of it": a goroutine's calls are made by whatever threads it happens to run on.
+//
+// A tracer is a process of its own, because it waits for whatever is its child.
+type tracer struct {
+	life
+	kill  int  // at which call; 0 is never
+	whole bool // kill the children as well, as the end of a control group does
+}
+
+// traceMain is that process: tracer K WHOLE COMMAND... It ends the program
+// gently when its standard input ends, writes its life when the program has
+// ended, and ends when all that the program started has.
+func traceMain() {
+	runtime.LockOSThread() // a tracee belongs to a thread
+	tr := &tracer{whole: os.Args[2] == "true"}
+	err := error(nil)
+	if tr.kill, err = strconv.Atoi(os.Args[1]); err == nil {
+		c := exec.Command(os.Args[3], os.Args[4:]...)
+		c.Stderr, c.SysProcAttr = os.Stderr, &syscall.SysProcAttr{Ptrace: true}
+		if err = c.Start(); err == nil {
+			go func() {
+				_, _ = io.Copy(io.Discard, os.Stdin)
+				_ = c.Process.Signal(syscall.SIGTERM)
+			}()
+			err = errors.Join(tr.adopt(c.Process.Pid), tr.follow(c.Process.Pid))
+		}
+	}
+	if err != nil {
+		tr.Error = err.Error()
+		tr.tell()
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (tr *tracer) tell() { _ = json.NewEncoder(os.Stdout).Encode(tr.life) }
 
 // What Linux has and package syscall has not.
 const (
@@ -40,27 +76,6 @@ const (
 )
 
 const traced = ptraceExitKill | syscall.PTRACE_O_TRACESYSGOOD | syscall.PTRACE_O_TRACECLONE | syscall.PTRACE_O_TRACEFORK | syscall.PTRACE_O_TRACEVFORK
-
-// trace starts a program. It has begun when it returns, unless that failed.
-func trace(c *exec.Cmd, kill int, whole bool) (tr *tracer, err error) {
-	tr = &tracer{kill: kill, whole: whole, ended: make(chan struct{}), gone: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// A tracee belongs to a thread. It is not given back: it may have been left in a bad state.
-		runtime.LockOSThread()
-		defer close(tr.gone)
-		c.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
-		err := c.Start()
-		if err == nil {
-			err = tr.adopt(c.Process.Pid)
-		}
-		started <- err
-		if err == nil {
-			tr.err = tr.follow(c.Process.Pid)
-		}
-	}()
-	return tr, <-started
-}
 
 func (tr *tracer) adopt(pid int) error {
 	var status syscall.WaitStatus
@@ -73,11 +88,9 @@ func (tr *tracer) adopt(pid int) error {
 	return syscall.PtraceSyscall(pid, 0)
 }
 
-// wait waits for a tracee of this thread only: all others of this process are
-// other tests'.
 func wait(pid int, status *syscall.WaitStatus) (int, error) {
 	for {
-		got, err := syscall.Wait4(pid, status, waitAll|syscall.WNOTHREAD, nil)
+		got, err := syscall.Wait4(pid, status, waitAll, nil)
 		if !errors.Is(err, syscall.EINTR) {
 			return got, err
 		}
@@ -86,8 +99,7 @@ func wait(pid int, status *syscall.WaitStatus) (int, error) {
 
 // follow lets them all run from stop to stop until none is left.
 func (tr *tracer) follow(root int) error {
-	processes := map[int]bool{root: true}
-	known := map[int]bool{root: true}
+	processes, known := map[int]bool{root: true}, map[int]bool{root: true}
 	for {
 		var status syscall.WaitStatus
 		tid, err := wait(-1, &status)
@@ -101,8 +113,8 @@ func (tr *tracer) follow(root int) error {
 			delete(processes, tid)
 			delete(known, tid)
 			if tid == root {
-				tr.how = status
-				close(tr.ended)
+				tr.How = status
+				tr.tell()
 			}
 			continue
 		}
@@ -110,14 +122,11 @@ func (tr *tracer) follow(root int) error {
 		switch s := status.StopSignal(); {
 		case s == syscall.SIGTRAP|0x80:
 			tr.met(tid, root, processes)
-		case s == syscall.SIGTRAP: // an event
-			if cause := status.TrapCause(); cause == syscall.PTRACE_EVENT_FORK || cause == syscall.PTRACE_EVENT_VFORK {
-				if child, err := syscall.PtraceGetEventMsg(tid); err == nil {
-					processes[int(child)] = true
-				}
+		case s == syscall.SIGTRAP:
+			if child := forked(tid, status); child != 0 {
+				processes[child] = true
 			}
-		case s == syscall.SIGSTOP && !known[tid]: // how a new tracee begins
-		default:
+		case s != syscall.SIGSTOP || known[tid]: // a new tracee begins with a SIGSTOP
 			deliver = int(s)
 		}
 		known[tid] = true
@@ -127,22 +136,34 @@ func (tr *tracer) follow(root int) error {
 	}
 }
 
+// forked is the process that a tracee tells to have started, or 0.
+func forked(tid int, status syscall.WaitStatus) int {
+	if cause := status.TrapCause(); cause != syscall.PTRACE_EVENT_FORK && cause != syscall.PTRACE_EVENT_VFORK {
+		return 0
+	}
+	child, err := syscall.PtraceGetEventMsg(tid)
+	if err != nil {
+		return 0 // it was killed meanwhile
+	}
+	return int(child)
+}
+
 // met looks at a system call that begins or ends, and kills before the chosen one.
 func (tr *tracer) met(tid, root int, processes map[int]bool) {
 	var info [11]uint64 // struct ptrace_syscall_info
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_PTRACE, ptraceGetSyscallInfo, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
-	if errno != 0 || byte(info[0]) != syscallEntry || tr.died {
+	if errno != 0 || byte(info[0]) != syscallEntry || tr.Died {
 		return
 	}
 	what, counts := describe(tid, info[3], [6]uint64(info[4:10]))
 	if !counts {
 		return
 	}
-	tr.calls = append(tr.calls, call(role(tid)+" "+what))
-	if len(tr.calls) != tr.kill {
+	tr.Calls = append(tr.Calls, call(role(tid)+" "+what))
+	if len(tr.Calls) != tr.kill {
 		return
 	}
-	tr.died = true
+	tr.Died = true
 	_ = syscall.Kill(root, syscall.SIGKILL)
 	for pid := range processes {
 		if tr.whole && pid != root {

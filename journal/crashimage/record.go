@@ -112,7 +112,7 @@ type line struct{ thread, call, args, result string }
 
 // parse splits a line; ok is false for what tells of exits and signals.
 func parse(s string) (l line, ok bool) {
-	l.thread, s, ok = strings.Cut(s, " ")
+	l.thread, s, _ = strings.Cut(s, " ")
 	s = strings.TrimLeft(s, " ")
 	if half, unfinished := strings.CutSuffix(s, " <unfinished ...>"); unfinished {
 		s = half

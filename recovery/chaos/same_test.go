@@ -15,28 +15,32 @@ import (
 	"testing"
 	"time"
 
-	"eniagent/drivers/host/walk"
+	"eniagent/recovery/chaos/walk"
 )
 
-// walksVar is how many random walks there are, seedVar the seed of the first; `ENIAGENT_WALKS=1 ENIAGENT_SEED=N`
-// repeats one.
+// walksVar is how many random walks there are. seedVar is the seed of the first, and leaves the scenarios out:
+// `ENIAGENT_WALKS=1 ENIAGENT_WALK_SEED=N` repeats one walk. recordVar is a file for what the real kernel did.
 const (
-	walksVar = "ENIAGENT_WALKS"
-	seedVar  = "ENIAGENT_WALK_SEED"
-	someOf   = 30
+	walksVar  = "ENIAGENT_WALKS"
+	seedVar   = "ENIAGENT_WALK_SEED"
+	recordVar = "ENIAGENT_WALK_RECORD"
+	someWalks = 30
 )
 
 // TestSimulatorIsTheKernel makes the same writes on the simulated kernel and on this one, and compares errno by errno
 // and state by state.
 func TestSimulatorIsTheKernel(t *testing.T) {
 	vm := sharedVM(t)
-	plan := walk.Plan{
-		Machine: walkedMachine(t, vm), Suite: true,
-		Walks: int(number(t, walksVar, someOf)), Seed: number(t, seedVar, 1),
-	}
+	plan := walk.Plan{Machine: walkedMachine(t, vm), Walks: int(number(t, walksVar, someWalks)), Seed: number(t, seedVar, 1)}
+	plan.Suite = os.Getenv(seedVar) == ""
 	began := time.Now()
 	real := walkInGuest(t, vm, plan)
 	took := time.Since(began)
+	if file := os.Getenv(recordVar); file != "" {
+		var b bytes.Buffer
+		must(t, walk.Record{Plan: plan, Lines: real}.Write(&b))
+		must(t, os.WriteFile(file, b.Bytes(), 0o644))
+	}
 	_, simulated, err := plan.Simulate(t.Context())
 	must(t, err)
 	steps, differences := walk.Compare(real, simulated)
@@ -71,7 +75,7 @@ func walkedMachine(t *testing.T, vm *VM) walk.Machine {
 func walkInGuest(t *testing.T, vm *VM, plan walk.Plan) []walk.Line {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "walk.test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags=guest", "-trimpath", "-ldflags=-s -w", "-o", binary, "eniagent/drivers/host/walk")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags=guest", "-trimpath", "-ldflags=-s -w", "-o", binary, "eniagent/recovery/chaos/walk")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the walker: %v\n%s", err, said)
@@ -85,9 +89,6 @@ func walkInGuest(t *testing.T, vm *VM, plan walk.Plan) []walk.Line {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(plan.Walks)*20*time.Second)
 	defer cancel()
 	res, err := vm.Run(ctx, Cmd{Args: []string{"/tmp/walk.test", "-test.run=TestWalkHere", "-test.timeout=0"}, Env: []string{"ENIAGENT_WALK_PLAN=" + string(asked)}})
-	if os.Getenv("ENIAGENT_WALK_TRACE") != "" {
-		must(t, os.WriteFile(os.Getenv("ENIAGENT_WALK_TRACE"), res.Stdout, 0o600))
-	}
 	lines, said := traceOf(t, res.Stdout)
 	if err = errors.Join(err, ctx.Err()); err != nil || !res.OK() {
 		t.Errorf("the walk in the guest ended after %d lines: %v, exit status %d\n%s%s", len(lines), err, res.Code, said, res.Stderr)

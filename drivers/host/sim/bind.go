@@ -38,6 +38,9 @@ func (m *machine) probe(driver string, f *function) syscall.Errno {
 	if makes != MakesVFIO && m.groupHeld(m.devices[f.Address].IOMMUGroup) {
 		return syscall.EBUSY
 	}
+	if m.drivers[driver].NotVFs && m.devices[f.Address].PF != "" {
+		return syscall.EINVAL
+	}
 	switch makes {
 	case MakesVFIO:
 		if errno := m.joinVFIO(f); errno != 0 {

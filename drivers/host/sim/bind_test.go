@@ -66,6 +66,16 @@ func TestBindErrnos(t *testing.T) {
 	h.bound(vf0, "igbvf")
 }
 
+// TestNICDriverOfAnotherFunction: an override makes every driver match, and
+// the driver has the last word.
+func TestNICDriverOfAnotherFunction(t *testing.T) {
+	h := on(t, New(DefaultNode()))
+	h.must(override(vf0, "igb"), unbind("igbvf", vf0))
+	h.wants(syscall.EINVAL, bind("igb", vf0))
+	h.must(probe(vf0))
+	h.bound(vf0, "")
+}
+
 func TestRoundTrip(t *testing.T) {
 	_, h := withVFIO(t)
 	before, _ := h.link(vf0)

@@ -86,6 +86,9 @@ type Driver struct {
 	Name  string   `json:"name"`
 	Match []string `json:"match,omitempty"` // "8086:10c9" or "class:0604"; none is by override only
 	Makes Makes    `json:"makes,omitempty"`
+	// NotVFs is that it fails with EINVAL for a virtual function, which it only
+	// meets by an override (igb_probe).
+	NotVFs bool `json:"not_vfs,omitempty"`
 	// RandomIsPermanent is that it tells a MAC that it has made up as the
 	// device's permanent one (igbvf_reset copies it to perm_addr).
 	RandomIsPermanent bool `json:"random_is_permanent,omitempty"`

@@ -152,7 +152,7 @@ func TestModules(t *testing.T) {
 	h.bound(vf1, "igbvf")
 	h.reads("live", "/sys/module/vfio_pci/initstate")
 	h.lists("/sys/module/vfio/holders", "vfio_pci", "vfio_pci_core")
-	h.reads("2", "/sys/module/vfio/refcnt")
+	h.reads("3", "/sys/module/vfio/refcnt") // its holders, and a bound function
 	h.wants(syscall.EWOULDBLOCK, unload("vfio"))
 	h.wants(syscall.ENOENT, unload("uio"))
 	h.wants(syscall.ENOENT, unload("pcieport"))

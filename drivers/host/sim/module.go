@@ -140,6 +140,11 @@ func (m *machine) references(name string) int {
 			n++
 		}
 	}
+	// vfio_fs_inode_new pins vfio's own file system for as long as there is a
+	// function in it.
+	if name == "vfio" && !before(m.cfg.Release, 6, 10) && slices.ContainsFunc(m.Present, m.onVFIO) {
+		n++
+	}
 	return n
 }
 

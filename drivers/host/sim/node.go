@@ -70,7 +70,7 @@ func modules() []Module {
 		{Name: "dca", Path: "kernel/drivers/dca/dca.ko.xz"},
 		{Name: "i2c_algo_bit", Path: "kernel/drivers/i2c/algos/i2c-algo-bit.ko.xz"},
 		{Name: "igb", Path: "kernel/drivers/net/ethernet/intel/igb/igb.ko.xz", Boot: true, Needs: []string{"dca", "i2c_algo_bit"}, Drivers: []Driver{
-			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet},
+			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet, NotVFs: true},
 		}},
 		{Name: "igbvf", Path: "kernel/drivers/net/ethernet/intel/igbvf/igbvf.ko.xz", Boot: true, Drivers: []Driver{
 			{Name: "igbvf", Match: []string{"8086:10ca"}, Makes: MakesNet, RandomIsPermanent: true},

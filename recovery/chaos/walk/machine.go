@@ -67,7 +67,7 @@ func modules() []sim.Module {
 // Simulated is the machine for package sim.
 func (m Machine) Simulated() sim.Config {
 	c := sim.Config{
-		Seed: "walk", Release: m.Release,
+		Seed: "walk", Release: m.Release, Fence: true,
 		Links: []sim.Netdev{{Name: "lo", Kind: "loopback", MAC: "00:00:00:00:00:00", MTU: 65536, Up: true}},
 	}
 	for _, mod := range sim.DefaultNode().Modules {

@@ -22,20 +22,25 @@ type Line struct {
 // Walker walks on a machine.
 type Walker struct {
 	Machine Machine
-	Host    host.Kernel
+	Host    host.Host
+	// Write makes the agent's own writes: it is Host.Do.
+	Write func(context.Context, host.Call) error
 	// Foreign makes a write that host.Allowed refuses, as another tool may.
 	Foreign func(context.Context, host.Call) error
+	// Hold makes a program open a vfio function until release is called.
+	Hold func(ctx context.Context, addr string) (release func() error, err error)
 	// Tell is given each line of the trace.
 	Tell func(Line) error
 
 	eyes eyes
 	last state
+	held map[string]func() error // by function: ends the program
 }
 
 // Walk resets the machine and takes the steps. It ends early only when the
 // machine cannot be looked at.
 func (w *Walker) Walk(ctx context.Context, name string, steps []Step) error {
-	w.eyes = eyes{Reader: w.Host, seen: map[string][]uint64{}}
+	w.eyes, w.held = eyes{Host: w.Host, seen: map[string][]uint64{}}, map[string]func() error{}
 	if err := w.Reset(ctx); err != nil {
 		return fmt.Errorf("reset before %s: %w", name, err)
 	}
@@ -47,9 +52,60 @@ func (w *Walker) Walk(ctx context.Context, name string, steps []Step) error {
 	}
 	for i, s := range steps {
 		c := s.call(w.Machine.Release, w.last)
-		err := w.do(ctx, c)
+		err := w.take(ctx, s, c)
 		if err := w.tell(ctx, Line{Walk: name, Step: i + 1, Call: s.told(c), Outcome: outcome(err)}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// take takes a step, which may be one of the program that holds a function.
+func (w *Walker) take(ctx context.Context, s Step, c host.Call) error {
+	end := w.held[s.on]
+	switch {
+	case s.verb == hold:
+		end, err := w.Hold(ctx, s.on)
+		if err == nil {
+			w.held[s.on], w.eyes.careful = end, true
+		}
+		return err
+	case s.verb == release:
+		delete(w.held, s.on)
+		if err := end(); err != nil {
+			return err
+		}
+		return w.until(ctx, func() bool {
+			fenced, err := w.Host.Fenced(c.Target)
+			return err == nil && !fenced
+		})
+	case s.verb == unbind && end != nil && w.last.drivers[s.on] != "":
+		return w.leave(ctx, c)
+	}
+	return w.do(ctx, c)
+}
+
+// leave makes a write that hangs, and no longer waits for it once the link to
+// the driver has gone.
+func (w *Walker) leave(ctx context.Context, c host.Call) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- w.Write(ctx, c) }()
+	err := w.until(ctx, func() bool { return w.eyes.base(ctx, host.Attr(c.Value, "driver")) == "-" })
+	cancel()
+	return errors.Join(err, <-done)
+}
+
+// until polls, because nothing tells of these; it is not long.
+func (w *Walker) until(ctx context.Context, is func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	for !is() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a held function: %w", ctx.Err())
+		case <-time.After(time.Millisecond):
 		}
 	}
 	return nil
@@ -60,7 +116,7 @@ func (w *Walker) do(ctx context.Context, c host.Call) error {
 	if host.Allowed(c) != nil {
 		return w.Foreign(ctx, c)
 	}
-	return w.Host.Do(ctx, c)
+	return w.Write(ctx, c)
 }
 
 // tell completes a line with what has changed.
@@ -85,7 +141,7 @@ func (w *Walker) tell(ctx context.Context, l Line) error {
 }
 
 // readyWithin bounds the wait for what comes about by itself.
-const readyWithin = 10 * time.Second
+const readyWithin = 30 * time.Second
 
 // look waits until the machine is ready, or tells what it is then.
 func (w *Walker) look(ctx context.Context) (state, error) {
@@ -205,7 +261,7 @@ func (w *Walker) resetLinks(now state) []Step {
 
 // Restore leaves the machine as it was found: without VFs.
 func (w *Walker) Restore(ctx context.Context) error {
-	w.eyes = eyes{Reader: w.Host, seen: map[string][]uint64{}}
+	w.eyes = eyes{Host: w.Host, seen: map[string][]uint64{}}
 	if err := w.Reset(ctx); err != nil {
 		return err
 	}

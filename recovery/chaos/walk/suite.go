@@ -38,6 +38,16 @@ func (m Machine) Suite() []Scenario {
 			bindTo(vfDriver, none), override(vf0, "vfio-pci"), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo("vfio-pci", vf0),
 			bindTo(vfDriver, vf0), override(vf0, "\n"), bindTo("vfio-pci", vf0), unbindFrom("vfio-pci", vf0), bindTo(vfDriver, vf0),
 		}},
+		{"two functions on vfio-pci", []Step{
+			override(vf0, "vfio-pci"), override(vf1, "vfio-pci"), unbindFrom("", vf0), unbindFrom("", vf1), toProbe(vf0), toProbe(vf1),
+			override(b.Address, "vfio-pci"), unbindFrom("", b.Address), bindTo("", b.Address), module(unload, "vfio_iommu_type1"),
+			unbindFrom("", vf0), unbindFrom("", vf1), module(unload, "vfio_pci"), module(unload, "vfio_pci_core"), module(unload, "vfio"),
+		}},
+		{"a held function", []Step{
+			override(vf0, "vfio-pci"), unbindFrom("", vf0), toProbe(vf0), {verb: hold, on: vf0}, override(vf0, "\n"), bindTo("vfio-pci", vf0),
+			unbindFrom("vfio-pci", vf0), bindTo(vfDriver, vf0), override(vf0, "none"), unbindFrom("vfio-pci", vf0), mtu(vf1, 1600),
+			{verb: release, on: vf0}, bindTo(vfDriver, vf0), mtu(vf0, 1600),
+		}},
 		{"probe", []Step{
 			toProbe(vf0), toProbe(none), unbindFrom(vfDriver, vf0), override(vf0, "none"), toProbe(vf0), override(vf0, "vfio-pci"), toProbe(vf0),
 			toProbe(vf0), override(vf0, "uio_pci_generic"), toProbe(vf0), unbindFrom("", vf0), toProbe(vf0), unbindFrom("", vf0),

@@ -6,13 +6,18 @@
 package walk
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
+	"eniagent/drivers"
 	"eniagent/drivers/host"
 )
 
@@ -45,7 +50,23 @@ type linux struct {
 	pool *host.Pool
 }
 
-func (l linux) Do(ctx context.Context, c host.Call) error { return l.pool.Do(ctx, c) }
+func (l linux) Fenced(t drivers.Target) (bool, error) { return l.pool.Fenced(t) }
+
+// holdVFIO starts the rig's program that opens a function as DPDK does.
+func holdVFIO(ctx context.Context, addr string) (func() error, error) {
+	cmd := exec.CommandContext(ctx, "/sbin/rig", "hold", addr)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if said, err := bufio.NewReader(out).ReadString('\n'); err != nil || said != "held\n" {
+		return nil, fmt.Errorf("hold %s: it said %q: %w", addr, said, errors.Join(err, cmd.Wait()))
+	}
+	return func() error { return errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()) }, nil
+}
 
 func TestWalkHere(t *testing.T) {
 	var plan Plan
@@ -71,7 +92,10 @@ func TestWalkHere(t *testing.T) {
 	defer func() { _ = pool.Close() }()
 	trace := json.NewEncoder(os.Stdout)
 	direct := host.Linux{Root: "/"}
-	w := &Walker{Host: linux{direct, pool}, Foreign: direct.Do, Tell: func(l Line) error { return trace.Encode(l) }}
+	w := &Walker{
+		Host: linux{direct, pool}, Write: pool.Do, Foreign: direct.Do, Hold: holdVFIO,
+		Tell: func(l Line) error { return trace.Encode(l) },
+	}
 	if err := plan.Run(t.Context(), w); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"eniagent/drivers"
 	"eniagent/drivers/host"
 )
 
@@ -67,8 +68,9 @@ func (s state) ready() bool {
 
 // eyes look at a machine and know how often a number of each thing has changed.
 type eyes struct {
-	host.Reader
-	seen map[string][]uint64 // numbers by thing, in the order of their coming
+	host.Host
+	seen    map[string][]uint64 // numbers by thing, in the order of their coming
+	careful bool                // a function may be fenced, and reading its override would hang
 }
 
 // look reads all of the functions, and of the modules.
@@ -100,8 +102,8 @@ func (e *eyes) look(ctx context.Context, functions []string) (state, error) {
 			return state{}, err
 		}
 		s.drivers[addr] = strings.Trim(e.base(ctx, host.Attr(addr, "driver")), "-")
-		s.wanted[addr] = e.text(ctx, host.Attr(addr, "driver_override"))
-		s.lines[addr] = fmt.Sprintf("%s no=%d %s", addr, e.number(addr, inode), e.function(ctx, addr))
+		s.wanted[addr] = e.override(ctx, addr)
+		s.lines[addr] = fmt.Sprintf("%s no=%d override=%s %s", addr, e.number(addr, inode), short(s.wanted[addr]), e.function(ctx, addr))
 	}
 	for _, m := range modules() {
 		dir := host.SysModule + m.Name
@@ -146,7 +148,6 @@ func (e *eyes) function(ctx context.Context, addr string) string {
 	_, err := e.Inode(ctx, "/dev/vfio/"+group)
 	words := []string{
 		"driver=" + e.base(ctx, host.Attr(addr, "driver")),
-		"override=" + short(e.text(ctx, host.Attr(addr, "driver_override"))),
 		"group=" + strconv.FormatBool(group != "-"),
 		"vfio=" + strconv.FormatBool(err == nil),
 		"uio=" + strconv.FormatBool(e.is(ctx, host.Attr(addr, "uio"))),
@@ -162,6 +163,15 @@ func (e *eyes) function(ctx context.Context, addr string) string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+func (e *eyes) override(ctx context.Context, addr string) string {
+	if e.careful {
+		if fenced, err := e.Fenced(drivers.Target(addr)); fenced || err != nil {
+			return "(fenced)"
+		}
+	}
+	return e.text(ctx, host.Attr(addr, "driver_override"))
 }
 
 // text is what a file says, its errno when it says nothing, "-" when it is not
@@ -208,6 +218,8 @@ func outcome(err error) string {
 	switch {
 	case err == nil:
 		return "ok"
+	case errors.Is(err, drivers.ErrFenced):
+		return "fenced"
 	case errors.As(err, &errno):
 		return errnoName(errno)
 	}

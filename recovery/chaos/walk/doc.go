@@ -7,7 +7,7 @@
 // its errno, and what changed of all that can be seen of the functions, their
 // netdevs and the modules. Differences compares two traces.
 //
-// Recovery/chaos runs the walks in a VM and here, and prints what differs.
+// Package chaos runs the walks in a VM and here, and prints what differs.
 //
 // # Caveats
 //

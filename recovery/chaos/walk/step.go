@@ -25,6 +25,8 @@ const (
 	setAdmin     verb = "admin"
 	load         verb = "load"
 	unload       verb = "unload"
+	hold         verb = "hold"    // a program opens the vfio function
+	release      verb = "release" // and ends
 )
 
 // Step is one write. It names a netdev by its function and a module file by
@@ -78,14 +80,16 @@ func (s Step) call(release string, now state) host.Call {
 }
 
 // String is the step before it is known what it will be on a machine.
-func (s Step) String() string { return strings.TrimSpace(fmt.Sprint(s.verb, " ", s.on, " ", s.driver, s.value, " ", s.number)) }
+func (s Step) String() string {
+	return strings.TrimSpace(fmt.Sprint(s.verb, " ", s.on, " ", s.driver, s.value, " ", s.number))
+}
 
 // told is the call without the numbers that differ between machines.
 func (s Step) told(c host.Call) string {
 	switch s.verb {
 	case setMTU, setAdmin:
 		return fmt.Sprintf("%s %s %d", s.verb, s.on, s.number)
-	case load, unload, remove, probe:
+	case load, unload, remove, probe, hold, release:
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", s.verb, s.on, s.value))
 	}
 	value := c.Value

@@ -40,7 +40,12 @@ func (p Plan) Simulate(ctx context.Context) (*sim.Kernel, []Line, error) {
 	var trace []Line
 	err := p.Run(ctx, &Walker{
 		Host:    k,
+		Write:   k.Do,
 		Foreign: func(_ context.Context, c host.Call) error { return k.Foreign(c) },
+		Hold: func(_ context.Context, addr string) (func() error, error) {
+			release := k.Hold(addr)
+			return func() error { release(); return nil }, nil
+		},
 		Tell: func(l Line) error {
 			trace = append(trace, l)
 			return nil
