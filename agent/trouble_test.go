@@ -193,3 +193,37 @@ func TestAJournalThatFailsEndsTheLoop(t *testing.T) {
 		n.journal.Abandon()
 	})
 }
+
+// TestAVFIsNotTakenForDead: its vendor and device read as all ones, always.
+func TestAVFIsNotTakenForDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		defer n.halt()
+		n.want(pci("0000:01:10.0", "vfio-pci"))
+		settled(time.Minute)
+		n.expect("pci 0000:01:10.0=right")
+	})
+}
+
+// TestReleaseToNoDriver: a function that had no driver has none again. What its
+// link was like on the driver that the agent gave it is nothing to go back to.
+func TestReleaseToNoDriver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.unbind(portA)
+		n.start(nil)
+		defer n.halt()
+		bound := pci(portA, "igb")
+		n.want(bound)
+		settled(5 * time.Second)
+		bound.MTU = 4000
+		n.want(bound)
+		settled(5 * time.Second)
+		n.expect("pci 0000:02:00.0=right")
+		n.want(releasedPCI(portA))
+		settled(5 * time.Second)
+		n.expect("pci 0000:02:00.0=released")
+		n.driver(portA, "")
+	})
+}

@@ -143,7 +143,7 @@ func putRows(tx *bolt.Tx, rows []write) error {
 			return fmt.Errorf("write %s: %w", keyText(w.bucket, w.key), err)
 		}
 	}
-	return notePace(tx)
+	return setPace(tx)
 }
 
 func (s *boltStore) get(bucket, key string) (value []byte, err error) {

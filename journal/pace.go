@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
@@ -19,34 +20,44 @@ import (
 // noPace is added to the distance, so that 0 is a file that has none.
 const noPace = 1 << 32
 
-// notePace writes the distance into a file that has none yet.
-func notePace(tx *bolt.Tx) error {
+// setPace writes the distance into a file that has none yet.
+func setPace(tx *bolt.Tx) error {
 	b := tx.Bucket([]byte(BucketMeta))
 	if b == nil || b.Sequence() != 0 {
 		return nil
 	}
-	m, ok := manifestOf(b.Get([]byte(keyManifest)))
-	if !ok {
+	var p pace
+	p.note(keyManifest, b.Get([]byte(keyManifest)))
+	if p.manifest == nil {
 		return nil
 	}
-	return b.SetSequence(uint64(tx.ID()) - m.Sequence + noPace)
+	return b.SetSequence(p.of(uint64(tx.ID())))
 }
 
-// inPace holds a meta page against the manifest that it leads to.
-func inPace(pace, txid uint64, manifest []byte) error {
-	m, ok := manifestOf(manifest)
-	if pace == 0 || !ok || txid-m.Sequence+noPace == pace {
-		return nil // what is wrong with a manifest is said by who reads it
+// pace is what the records of a file say of its commits.
+type pace struct {
+	manifest *Manifest
+	newer    bool
+}
+
+// note takes a record of the bucket meta. What is wrong with one is said by who
+// reads it.
+func (p *pace) note(key string, value []byte) {
+	r, err := codec{}.decode(BucketMeta, key, value)
+	p.newer = p.newer || errors.Is(err, ErrNewer)
+	if m, ok := r.(*Manifest); ok && err == nil {
+		p.manifest = m
+	}
+}
+
+func (p *pace) of(txid uint64) uint64 { return txid - p.manifest.Sequence + noPace }
+
+// kept holds a meta page against the manifest that it leads to. What a newer
+// agent counts is its own.
+func (p *pace) kept(want, txid uint64) error {
+	if want == 0 || p.newer || p.manifest == nil || p.of(txid) == want {
+		return nil
 	}
 	return fmt.Errorf("commit %d leads to the records of another, %d commits away: a write was lost: %w",
-		txid, int64(txid-m.Sequence+noPace-pace), ErrCorrupt)
-}
-
-func manifestOf(raw []byte) (*Manifest, bool) {
-	r, err := codec{}.decode(BucketMeta, keyManifest, raw)
-	if err != nil {
-		return nil, false
-	}
-	m, ok := r.(*Manifest)
-	return m, ok
+		txid, int64(p.of(txid)-want), ErrCorrupt)
 }

@@ -165,7 +165,7 @@ type walker struct {
 	seen    []bool
 	lenient bool // go on past damage
 	damage  error
-	pace    uint64 // what the file says of its commits, see notePace; 0 is nothing
+	pace    uint64 // what the file says of its commits, see setPace; 0 is nothing
 	fn      func(bucket, key string, value []byte) error
 }
 
@@ -181,18 +181,18 @@ func (im *image) check(fn func(bucket, key string, value []byte) error) error {
 	if err := im.headers(); err != nil {
 		return err
 	}
-	var manifest []byte
+	var p pace
 	w := &walker{im: im, meta: im.metas[0], seen: make([]bool, im.metas[0].high)}
 	w.fn = func(bucket, key string, value []byte) error {
-		if bucket == BucketMeta && key == keyManifest {
-			manifest = bytes.Clone(value)
+		if bucket == BucketMeta {
+			p.note(key, value)
 		}
 		return fn(bucket, key, value)
 	}
 	if err := w.tree("", w.meta.root, nil, nil, 0); err != nil {
 		return err
 	}
-	if err := inPace(w.pace, w.meta.txid, manifest); err != nil {
+	if err := p.kept(w.pace, w.meta.txid); err != nil {
 		return err
 	}
 	if err := w.free(); err != nil {

@@ -34,16 +34,16 @@ func TestSimulatorIsTheKernel(t *testing.T) {
 	plan := walk.Plan{Machine: walkedMachine(t, vm), Walks: int(number(t, walksVar, someWalks)), Seed: number(t, seedVar, 1)}
 	plan.Suite = os.Getenv(seedVar) == ""
 	began := time.Now()
-	real := walkInGuest(t, vm, plan)
+	walked := walkInGuest(t, vm, plan)
 	took := time.Since(began)
 	if file := os.Getenv(recordVar); file != "" {
 		var b bytes.Buffer
-		must(t, walk.Record{Plan: plan, Lines: real}.Write(&b))
+		must(t, walk.Record{Plan: plan, Lines: walked}.Write(&b))
 		must(t, os.WriteFile(file, b.Bytes(), 0o644))
 	}
 	_, simulated, err := plan.Simulate(t.Context())
 	must(t, err)
-	steps, differences := walk.Compare(real, simulated)
+	steps, differences := walk.Compare(walked, simulated)
 	for _, d := range differences {
 		t.Errorf("the simulated kernel differs from the real one: %s", d)
 	}

@@ -135,8 +135,11 @@ func (s *shared) running(t *testing.T, config func(*testing.T) Config) *VM {
 	t.Helper()
 	requireVM(t)
 	s.once.Do(func() { s.vm, s.err = Start(t.Context(), config(t)) })
-	if s.err != nil {
+	switch {
+	case s.err != nil:
 		t.Fatal(s.err)
+	case s.vm == nil:
+		t.Fatal("the machine did not come up for an earlier test")
 	}
 	if !s.vm.Running() {
 		must(t, s.vm.Boot(t.Context()))

@@ -47,7 +47,8 @@ func (m *machine) healthNode(f *function, d *Device, name string) (node, bool) {
 	a := f.ailment()
 	switch name {
 	case "config":
-		if a.Dead {
+		// Of a VF the two are ffff, alive or not: SR-IOV specification 3.4.1.1.
+		if a.Dead || m.find(d.PF) != nil {
 			return textNode("ffffffff")
 		}
 		return textNode(littleEndian(d.Vendor) + littleEndian(d.Device))

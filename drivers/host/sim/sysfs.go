@@ -173,7 +173,7 @@ func (m *machine) relationNode(f *function, d *Device, name string) (node, bool)
 		return m.virtfnNode(f, dir, vf)
 	}
 	if strings.HasPrefix(name, "sriov_") && d.TotalVFs > 0 {
-		return m.sriovNode(f, d, name)
+		return m.sriovNode(f, name)
 	}
 	if n := m.netdevOf(f.Address); n != nil && n.Nest == name && name != "" {
 		return m.nestNode(f, dir+"/"+name), true
@@ -198,7 +198,7 @@ func (m *machine) virtfnNode(f *function, dir, number string) (node, bool) {
 	return linkIf(vf != nil && !vf.Removing, dir, m.dirs[addrs[i]])
 }
 
-func (m *machine) sriovNode(f *function, d *Device, name string) (node, bool) {
+func (m *machine) sriovNode(f *function, name string) (node, bool) {
 	switch name {
 	case "sriov_totalvfs":
 		return textNode(strconv.Itoa(m.totalVFs(f)))

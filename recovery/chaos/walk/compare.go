@@ -12,14 +12,14 @@ import (
 func Compare(machine, simulated []Line) (steps int, found []Difference) {
 	walks, simulations := byWalk(machine), byWalk(simulated)
 	for _, name := range names(machine, simulated) {
-		real, sim := walks[name], simulations[name]
-		for i := range max(len(real), len(sim)) {
-			r, s := at(real, i), at(sim, i)
+		one, other := walks[name], simulations[name]
+		for i := range max(len(one), len(other)) {
+			r, s := at(one, i), at(other, i)
 			if r.Step > 0 {
 				steps++
 			}
 			if r.Call != s.Call || r.Outcome != s.Outcome || !slices.Equal(r.Changed, s.Changed) {
-				found = append(found, Difference{Real: r, Simulated: s, Before: real[:min(i, len(real))]})
+				found = append(found, Difference{Real: r, Simulated: s, Before: one[:min(i, len(one))]})
 				break
 			}
 		}

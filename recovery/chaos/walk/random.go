@@ -40,7 +40,7 @@ func (m Machine) random(r *rand.Rand, hero, module string) Step {
 	case n < 9:
 		on = b.vf(0)
 	case n < 10:
-		on = "0000:7f:00.0"
+		on = absent
 	}
 	link := pick(r, vf, vf, pf)
 	switch n := r.IntN(100); {

@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -12,30 +13,37 @@ type Scenario struct {
 
 // Suite are the scenarios that hold the contract of each write.
 func (m Machine) Suite() []Scenario {
+	return slices.Concat(m.binding(), m.counting(), m.linksAndModules())
+}
+
+func override(on, value string) Step    { return Step{verb: setOverride, on: on, value: value} }
+func bindTo(driver, on string) Step     { return Step{verb: bind, on: on, driver: driver} }
+func unbindFrom(driver, on string) Step { return Step{verb: unbind, on: on, driver: driver} }
+func toProbe(on string) Step            { return Step{verb: probe, on: on} }
+func vfs(on, value string) Step         { return Step{verb: setVFs, on: on, value: value} }
+func autoprobe(on, value string) Step   { return Step{verb: setAutoprobe, on: on, value: value} }
+func mtu(on string, n int) Step         { return Step{verb: setMTU, on: on, number: n} }
+func admin(on string, n int) Step       { return Step{verb: setAdmin, on: on, number: n} }
+func module(v verb, name string) Step   { return Step{verb: v, on: name} }
+
+// absent is a function that is not there.
+const absent = "0000:7f:00.0"
+
+// binding is what binds a function.
+func (m Machine) binding() []Scenario {
 	a, b := m.PFs[0], m.PFs[1]
 	vf0, vf1 := a.vf(0), a.vf(1)
-	override := func(on, value string) Step { return Step{verb: setOverride, on: on, value: value} }
-	bindTo := func(driver, on string) Step { return Step{verb: bind, on: on, driver: driver} }
-	unbindFrom := func(driver, on string) Step { return Step{verb: unbind, on: on, driver: driver} }
-	toProbe := func(on string) Step { return Step{verb: probe, on: on} }
-	vfs := func(on, value string) Step { return Step{verb: setVFs, on: on, value: value} }
-	autoprobe := func(on, value string) Step { return Step{verb: setAutoprobe, on: on, value: value} }
-	mtu := func(on string, n int) Step { return Step{verb: setMTU, on: on, number: n} }
-	admin := func(on string, n int) Step { return Step{verb: setAdmin, on: on, number: n} }
-	module := func(v verb, name string) Step { return Step{verb: v, on: name} }
-	const none = "0000:7f:00.0"
-
 	return []Scenario{
 		{"override", []Step{
 			override(vf0, "vfio-pci"), override(vf0, ""), override(vf0, "igbvf\n"), override(vf0, "\n"), override(vf0, "none"),
 			override(vf0, "\x00"), override(vf0, "none"), override(vf0, "vfio-pci\nmore"), override(vf0, "two words"),
 			override(vf0, strings.Repeat("x", 4094)), override(vf0, strings.Repeat("x", 4095)), override(vf0, strings.Repeat("x", 4096)),
-			override(vf0, strings.Repeat("x", 9000)), override(a.Address, "vfio-pci"), override(none, "vfio-pci"),
+			override(vf0, strings.Repeat("x", 9000)), override(a.Address, "vfio-pci"), override(absent, "vfio-pci"),
 		}},
 		{"bind and unbind", []Step{
-			unbindFrom("vfio-pci", vf0), unbindFrom(noDriver, vf0), unbindFrom(vfDriver, none), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0),
+			unbindFrom("vfio-pci", vf0), unbindFrom(noDriver, vf0), unbindFrom(vfDriver, absent), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0),
 			unbindFrom(vfDriver, vf0), unbindFrom(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo(pfDriver, vf0), bindTo(noDriver, vf0),
-			bindTo(vfDriver, none), override(vf0, "vfio-pci"), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo("vfio-pci", vf0),
+			bindTo(vfDriver, absent), override(vf0, "vfio-pci"), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo("vfio-pci", vf0),
 			bindTo(vfDriver, vf0), override(vf0, "\n"), bindTo("vfio-pci", vf0), unbindFrom("vfio-pci", vf0), bindTo(vfDriver, vf0),
 		}},
 		{"two functions on vfio-pci", []Step{
@@ -44,15 +52,26 @@ func (m Machine) Suite() []Scenario {
 			unbindFrom("", vf0), unbindFrom("", vf1), module(unload, "vfio_pci"), module(unload, "vfio_pci_core"), module(unload, "vfio"),
 		}},
 		{"a held function", []Step{
-			override(vf0, "vfio-pci"), unbindFrom("", vf0), toProbe(vf0), {verb: hold, on: vf0}, override(vf0, "\n"), bindTo("vfio-pci", vf0),
+			override(vf0, "vfio-pci"), unbindFrom("", vf0), toProbe(vf0),
+			{verb: hold, on: vf0},
+			override(vf0, "\n"), bindTo("vfio-pci", vf0),
 			unbindFrom("vfio-pci", vf0), bindTo(vfDriver, vf0), override(vf0, "none"), unbindFrom("vfio-pci", vf0), mtu(vf1, 1600),
-			{verb: release, on: vf0}, bindTo(vfDriver, vf0), mtu(vf0, 1600),
+			{verb: release, on: vf0},
+			bindTo(vfDriver, vf0), mtu(vf0, 1600),
 		}},
 		{"probe", []Step{
-			toProbe(vf0), toProbe(none), unbindFrom(vfDriver, vf0), override(vf0, "none"), toProbe(vf0), override(vf0, "vfio-pci"), toProbe(vf0),
+			toProbe(vf0), toProbe(absent), unbindFrom(vfDriver, vf0), override(vf0, "none"), toProbe(vf0), override(vf0, "vfio-pci"), toProbe(vf0),
 			toProbe(vf0), override(vf0, "uio_pci_generic"), toProbe(vf0), unbindFrom("", vf0), toProbe(vf0), unbindFrom("", vf0),
 			override(vf0, "\n"), toProbe(vf0),
 		}},
+	}
+}
+
+// counting is what makes VFs, and decides about their drivers.
+func (m Machine) counting() []Scenario {
+	a, b := m.PFs[0], m.PFs[1]
+	vf0, vf1 := a.vf(0), a.vf(1)
+	return []Scenario{
 		{"numvfs", []Step{
 			vfs(a.Address, "2"), vfs(a.Address, "1"), vfs(a.Address, "3"), vfs(a.Address, "8"), vfs(a.Address, "9"), vfs(a.Address, "many"),
 			vfs(a.Address, "-1"), vfs(a.Address, ""), vfs(a.Address, "2\n"), vfs(a.Address, "+2"), vfs(a.Address, "0x2"), vfs(a.Address, "02"),
@@ -71,14 +90,22 @@ func (m Machine) Suite() []Scenario {
 			vfs(a.Address, "0"), vfs(a.Address, "1"), autoprobe(a.Address, "1"), toProbe(vf0), autoprobe(a.Address, "maybe"),
 			autoprobe(a.Address, "2"), autoprobe(a.Address, "off"), autoprobe(a.Address, "y\n"), autoprobe(a.Address, ""), autoprobe(vf0, "1"),
 		}},
+	}
+}
+
+// linksAndModules is links, modules, and what takes a PF away.
+func (m Machine) linksAndModules() []Scenario {
+	a := m.PFs[0]
+	vf0, vf1 := a.vf(0), a.vf(1)
+	return []Scenario{
 		{"MTU", []Step{
 			mtu(a.Address, 9000), mtu(a.Address, 9000), mtu(a.Address, 9216), mtu(a.Address, 9217), mtu(a.Address, 68), mtu(a.Address, 67),
-			mtu(a.Address, 0), mtu(a.Address, 70000), mtu(vf0, 9216), mtu(vf0, 9217), mtu(vf0, 1501), mtu(none, 1500), admin(a.Address, 1),
+			mtu(a.Address, 0), mtu(a.Address, 70000), mtu(vf0, 9216), mtu(vf0, 9217), mtu(vf0, 1501), mtu(absent, 1500), admin(a.Address, 1),
 			mtu(a.Address, 1600), admin(vf0, 1), mtu(vf0, 9000), unbindFrom("", vf0), mtu(vf0, 1500), toProbe(vf0),
 		}},
 		{"admin", []Step{
 			admin(a.Address, 1), admin(a.Address, 1), admin(vf0, 1), admin(vf0, 0), admin(vf0, 1), admin(a.Address, 0), admin(vf0, 0), admin(vf0, 0),
-			admin(none, 1), admin(a.Address, 1), unbindFrom("", vf0), toProbe(vf0), admin(vf1, 1), unbindFrom(pfDriver, a.Address), bindTo(pfDriver, a.Address),
+			admin(absent, 1), admin(a.Address, 1), unbindFrom("", vf0), toProbe(vf0), admin(vf1, 1), unbindFrom(pfDriver, a.Address), bindTo(pfDriver, a.Address),
 		}},
 		{"modules", []Step{
 			module(load, "vfio_pci"), module(load, "nosuch"), module(unload, "nosuch"), module(unload, "vfio"), module(unload, "vfio_pci_core"),
