@@ -56,6 +56,14 @@ crash: ## Crash every operation at every boundary (REPLAY='...' repeats one, SEE
 kill: ## Kill the agent on a simulated node, at random moments and at every system call (KILLS=1000 SEED=)
 	ENIAGENT_KILLS=$(or $(KILLS),1000) ENIAGENT_SEED=$(SEED) go test ./cmd/agent -count=1 -timeout 120m -v -run '^TestKill$$'
 
+.PHONY: crash-journal
+crash-journal: ## Crash images, damage, full disks and kills of the journal's file, all there are
+	ENIAGENT_CAMPAIGN=1 go test -count=1 -v -timeout 60m ./journal/...
+
+.PHONY: same
+same: vm-deps ## Hold the simulated kernel against the real one, in 1,000 random walks
+	ENIAGENT_WALKS=1000 ENIAGENT_REQUIRE_VM=1 go test -count=1 -v -timeout 60m -run '^TestSimulatorIsTheKernel$$' ./recovery/chaos
+
 .PHONY: chaos
 chaos: vm-deps ## Kill, cut off, reboot and crash a node on a real kernel, at every label and on two file systems
 	go run ./recovery/chaos/campaign $(CHAOS)

@@ -332,7 +332,7 @@ func TestPowerCut(t *testing.T) {
 			for _, err := range wrong {
 				t.Error(err)
 			}
-			t.Logf("%d calls, %d promises, %d images", len(r.Events), len(r.marks), n)
+			evidence(t, n, "crash images of %d recorded system calls (%s)", len(r.Events), script)
 		})
 	}
 }
@@ -363,7 +363,7 @@ func TestKilledThenPowerCut(t *testing.T) {
 				}
 				images += n
 			}
-			t.Logf("%d kills, %d images", kills, images)
+			evidence(t, images, "crash images after each of %d kills and a restart (%s)", kills, t.Name())
 		})
 	}
 }

@@ -126,7 +126,7 @@ func TestNoRoomAtEveryCommit(t *testing.T) {
 		if failed < 5 {
 			t.Errorf("the disk was full %d times only", failed)
 		}
-		t.Logf("full at %d moments", failed)
+		evidence(t, failed, "no room: %s", t.Name())
 	})
 }
 

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -11,6 +12,17 @@ import (
 // run, and print from which seed. A campaign tries all.
 
 func campaign() bool { return os.Getenv("ENIAGENT_CAMPAIGN") == "1" }
+
+// evidence is a line of the table of what was tried, printed at the end of a
+// test: a failure is one violation at the least.
+func evidence(t *testing.T, runs int, technique string, args ...any) {
+	t.Helper()
+	violations := 0
+	if t.Failed() {
+		violations = 1
+	}
+	t.Logf("evidence: journal's file | %s | %d | %d", fmt.Sprintf(technique, args...), runs, violations)
+}
 
 // seed is that of this run, or JOURNAL_SEED to repeat one.
 func seed(t *testing.T) uint64 {

@@ -254,5 +254,5 @@ func TestFileIsBounded(t *testing.T) {
 	if size := j.Size(); size != early || size > 2<<20 {
 		t.Fatalf("file of %d bytes after %d operations, %d after a quarter of them", size, n, early)
 	}
-	t.Logf("%d bytes after %d operations", j.Size(), n)
+	evidence(t, n, "operations in a file that stays at %d bytes", j.Size())
 }

@@ -112,7 +112,7 @@ func TestOutOfMemory(t *testing.T) {
 	if fingerprint(t, p.path()) != before {
 		t.Fatal("the journal was changed")
 	}
-	t.Logf("%d operations in 3 lives", k.last)
+	evidence(t, 3, "killed for want of memory, %d operations", k.last)
 }
 
 // TestFewDescriptors: whatever call does not get a descriptor, nothing is lost.
@@ -314,5 +314,5 @@ func TestKill(t *testing.T) {
 	for range n {
 		k.check(t, p, killOne(t, p, time.Duration(rnd.IntN(40))*time.Millisecond))
 	}
-	t.Logf("%d kills, %d operations", n, k.last)
+	evidence(t, n, "SIGKILL at random moments, %d operations", k.last)
 }

@@ -235,7 +235,7 @@ func TestFlips(t *testing.T) {
 			t.Errorf("no flip came to be %s", v)
 		}
 	}
-	t.Logf("%d pages in use, %d flips: %v", len(s.pages), len(all), s.count)
+	evidence(t, len(all), "flipped bits in %d pages: %v", len(s.pages), s.count)
 }
 
 // TestTruncations: a file that was cut off is seen to be, unless what was cut
@@ -266,7 +266,7 @@ func TestTruncations(t *testing.T) {
 	_, err := OpenReadOnly(s.file.Name())
 	wantErr(t, err, ErrNotExist)
 	s.opens(t, "empty", "found") // it is not a new journal: something emptied it
-	t.Logf("%d lengths: %v", len(all), s.count)
+	evidence(t, len(all), "truncations: %v", s.count)
 }
 
 // badPage is a disk that does not give a page.

@@ -26,7 +26,8 @@ type node struct {
 	*campaign
 	fs   string
 	vm   *chaos.VM
-	a, b chaos.NIC
+	a    chaos.NIC
+	at   string // the entry that the node is right for, with no agent running; "" is unknown
 }
 
 // newNode boots a machine. What the operations are not about, the modules, is
@@ -43,7 +44,7 @@ func (c *campaign) newNode(ctx context.Context, fs, disk, writeLog string) (*nod
 	if err != nil {
 		return nil, errors.Join(err, vm.Close())
 	}
-	return &node{campaign: c, fs: fs, vm: vm, a: nics[0], b: nics[1]}, nil
+	return &node{campaign: c, fs: fs, vm: vm, a: nics[0]}, nil
 }
 
 // anew is the node after a violation: booted, with no journal.
@@ -56,8 +57,8 @@ func (n *node) anew(ctx context.Context) error {
 	if err := n.vm.Boot(ctx); err != nil {
 		return err
 	}
-	_, err := n.vm.Run(ctx, chaos.Command(chaos.Helper, "remove", chaos.StateDir))
-	return err
+	n.at = ""
+	return n.helper(ctx, "remove", chaos.StateDir)
 }
 
 // kind is an operation that is crashed: from what to what.
@@ -123,7 +124,24 @@ func (n *node) cases(ctx context.Context) ([]point, error) {
 			}
 		}
 	}
-	return all, nil
+	return chained(all), nil
+}
+
+// chained puts the points of unbind between those of bind: the end of one is
+// where the other begins.
+func chained(all []point) (chain []point) {
+	of := map[string][]point{}
+	for _, p := range all {
+		of[p.kind.name] = append(of[p.kind.name], p)
+	}
+	for len(of["bind"]) > 0 || len(of["unbind"]) > 0 {
+		for _, name := range []string{"bind", "unbind"} {
+			if len(of[name]) > 0 {
+				chain, of[name] = append(chain, of[name][0]), of[name][1:]
+			}
+		}
+	}
+	return append(chain, of["link"]...)
 }
 
 var passed = regexp.MustCompile(`(?m)^passed (.+)$`)
@@ -145,9 +163,12 @@ func labelsOf(p *chaos.Proc) (labels []label) {
 // crash brings the node to where an operation begins, cuts it off at the point,
 // and wants it back.
 func (n *node) crash(ctx context.Context, k point) error {
-	if err := n.reach(ctx, k.kind.from(n)); err != nil {
-		return fmt.Errorf("prepare: %w", err)
+	if n.at != k.kind.from(n) {
+		if err := n.reach(ctx, k.kind.from(n)); err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		}
 	}
+	n.at = ""
 	if err := n.want(ctx, k.kind.to(n)); err != nil {
 		return err
 	}
@@ -162,7 +183,11 @@ func (n *node) crash(ctx context.Context, k point) error {
 	if err := n.cut(ctx, p, k.end); err != nil {
 		return err
 	}
-	return n.back(ctx, acknowledged(p), k.kind.wantDriver)
+	if err := n.back(ctx, acknowledged(p), k.kind.wantDriver); err != nil {
+		return err
+	}
+	n.at = k.kind.to(n)
+	return nil
 }
 
 // cut waits for the agent to be at its point, and ends it there.
@@ -194,6 +219,7 @@ func (n *node) cut(ctx context.Context, p *chaos.Proc, end string) error {
 
 // anyMoment changes what is desired again and again, and cuts the power.
 func (n *node) anyMoment(ctx context.Context, after time.Duration) error {
+	n.at = ""
 	if err := n.want(ctx, kinds()[0].from(n)); err != nil {
 		return err
 	}
@@ -237,7 +263,7 @@ func acknowledged(p *chaos.Proc) (ids []string) {
 
 // back is what must be true after a crash: the journal opens and is whole, it
 // has every operation that was acknowledged, the node converges, and no
-// operation stays open.
+// operation stays open, which status --wait waits for.
 func (n *node) back(ctx context.Context, acknowledged []string, driver string) error {
 	res, err := n.agent(ctx, "journal", "verify")
 	if err == nil && !res.OK() && len(acknowledged) > 0 {
@@ -259,13 +285,6 @@ func (n *node) back(ctx context.Context, acknowledged []string, driver string) e
 	link, err := n.vm.Readlink(ctx, n.a.Sysfs("driver"))
 	if err == nil && !strings.HasSuffix(link, "/"+driver) {
 		err = fmt.Errorf("%s is on %s, not on %s", n.a.Addr, link, driver)
-	}
-	if err != nil {
-		return err
-	}
-	left, err := n.agent(ctx, "recover", "--dry-run")
-	if err == nil && !left.OK() {
-		err = fmt.Errorf("left unfinished: %v", left)
 	}
 	return err
 }
