@@ -78,7 +78,7 @@ func (c *cli) request(ctx context.Context, method, path string, answer any) erro
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return errNobody
-	case method == "GET" && errors.Is(err, syscall.ECONNRESET):
+	case method == "GET" && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)):
 		return errNobody // it ended just now
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("ask the agent: %w (run as its user, or as root)", inner(err))

@@ -119,6 +119,22 @@ func kinds(h host.Host) map[drivers.State]drivers.Driver {
 	return map[drivers.State]drivers.Driver{"9000": NewMTU(h), Up: NewAdmin(h)}
 }
 
+// TestHiddenVFAbovePF: on its way back from a program, a VF is bound by its PF
+// as it would be with a netdev.
+func TestHiddenVFAbovePF(t *testing.T) {
+	k := node(t, nil)
+	if err := dpdk.NewDriver(k).Apply(t.Context(), vf, dpdk.Bound("vfio-pci")); err != nil {
+		t.Fatal(err)
+	}
+	p := NewMTU(k).(drivers.Prechecker)
+	if err := p.Precheck(t.Context(), vf, drivers.Hidden, "1501"); !errors.Is(err, drivers.ErrRefused) {
+		t.Errorf("%v, want a refusal", err)
+	}
+	if err := p.Precheck(t.Context(), vf, drivers.Hidden, "1500"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHiddenOnVFIO(t *testing.T) {
 	k := node(t, nil)
 	if err := dpdk.NewDriver(k).Apply(t.Context(), other, dpdk.Bound("vfio-pci")); err != nil {

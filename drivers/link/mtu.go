@@ -82,14 +82,20 @@ func (m mtu) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State
 		return fmt.Errorf("read limits of the MTU: %w", err)
 	}
 	own, ok, err := m.linkOf(ctx, t, links)
-	if err != nil || !ok {
-		return err // hidden: the device says so itself when it is back
+	if err != nil {
+		return err
 	}
 	refuse := func(remedy, why string, args ...any) error {
 		return &drivers.Error{
 			Key: drivers.Key{Kind: KindMTU, Target: t}, Do: "precheck " + string(to),
 			Err: fmt.Errorf("%w: %s", drivers.ErrRefused, fmt.Sprintf(why, args...)), Remedy: remedy,
 		}
+	}
+	if pf, ok := m.physical(ctx, t, links); ok && want > pf.MTU {
+		return refuse("raise the MTU of the physical function first", "its physical function %s has %d", pf.Name, pf.MTU)
+	}
+	if !ok {
+		return nil // hidden: the device says its own limits when it is back
 	}
 	switch {
 	case own.MinMTU > 0 && want < own.MinMTU:
@@ -98,9 +104,6 @@ func (m mtu) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State
 		return refuse("ask for less", "%s takes no more than %d", own.Name, own.MaxMTU)
 	case want < ipv6MTU && own.IPv6:
 		return refuse("ask for 1280 or more, or disable IPv6 on it", "%s has IPv6, which the kernel switches off below %d", own.Name, ipv6MTU)
-	}
-	if pf, ok := m.physical(ctx, t, links); ok && want > pf.MTU {
-		return refuse("raise the MTU of the physical function first", "its physical function %s has %d", pf.Name, pf.MTU)
 	}
 	for _, l := range links {
 		switch {

@@ -25,11 +25,17 @@
 // Do queues behind a blocked write as a bare system call does, unless
 // Config.Fence is set: then it is refused at once, as behind host.Pool.
 //
-// Package recovery/chaos/walk holds this kernel against a real one: the same writes on both,
-// compared errno by errno and state by state, with no exceptions. What it does
-// not compare is not in this kernel either, or is no part of its contract: the
-// carrier, the numbers of IOMMU groups, ifindexes and inodes (only whether they
-// change), and the values of random MACs.
+// Package recovery/chaos/walk holds this kernel against a real one: the same
+// writes on both, compared errno by errno and state by state. No difference is
+// excused. Kept out of the walks, because no answer to it is right, is
+//
+//	what                                               because of (Linux 6.12)
+//	igbvf's reset after a loss of its link, which a    drivers/net/ethernet/intel/igbvf/netdev.c:1780,
+//	close of the same VF races with, and may hang in   WARN_ON(test_bit(__IGBVF_RESETTING)) in igbvf_close
+//
+// so a walk sends nothing. Not compared are the carrier, the numbers of IOMMU
+// groups, ifindexes and inodes (only whether they change), and the values of
+// random MACs.
 //
 // A write of no bytes does nothing, as in sysfs: driver_override is cleared
 // with "\n".

@@ -24,10 +24,10 @@ const (
 // node is a machine with the agent's journal on a disk of one file system.
 type node struct {
 	*campaign
-	fs   string
-	vm   *chaos.VM
-	a    chaos.NIC
-	at   string // the entry that the node is right for, with no agent running; "" is unknown
+	fs string
+	vm *chaos.VM
+	a  chaos.NIC
+	at string // the entry that the node is right for, with no agent running; "" is unknown
 }
 
 // newNode boots a machine. What the operations are not about, the modules, is
