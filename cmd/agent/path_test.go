@@ -9,7 +9,6 @@ import (
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host/sim"
-	"eniagent/journal"
 )
 
 // TestCommandsKnowThePath: what does the work of an agent without one is told
@@ -45,7 +44,12 @@ func TestViewWithoutAnAgentKnowsThePath(t *testing.T) {
 	key := drivers.Key{Kind: dpdk.KindDriver, Target: port}
 	for _, own := range [][]string{nil, {"10.0.0.9"}} {
 		c := &cli{options: agent.Options{NodeAddresses: own}}
-		v, err := c.view(t.Context(), k, &journal.Records{})
+		empty, err := agent.NoJournal(t.Context(), "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer empty.Abandon()
+		v, err := c.view(t.Context(), k, empty.Records)
 		if err != nil {
 			t.Fatal(err)
 		}

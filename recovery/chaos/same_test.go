@@ -101,7 +101,7 @@ func walkInGuest(t *testing.T, vm *VM, plan walk.Plan) []walk.Line {
 	asked, err := json.Marshal(plan)
 	must(t, err)
 	// Generous: so long a walk as this takes on a busy machine, and a reset.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(plan.Walks)*20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Duration(plan.Walks)*10*time.Second)
 	defer cancel()
 	res, err := vm.Run(ctx, Cmd{Args: []string{"/tmp/walk.test", "-test.run=TestWalkHere", "-test.timeout=0"}, Env: []string{"ENIAGENT_WALK_PLAN=" + string(asked)}})
 	lines, said := traceOf(t, res.Stdout)

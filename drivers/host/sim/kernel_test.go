@@ -158,6 +158,8 @@ func TestModules(t *testing.T) {
 	h.wants(syscall.ENOENT, unload("pcieport"))
 	h.wants(syscall.ENOENT, unload("no_such"))
 	release := k.Hold(vf0)
+	h.reads("7", "/sys/module/vfio/refcnt") // and the files of who holds it
+	h.reads("1", "/sys/module/vfio_pci/refcnt")
 	h.wants(syscall.EWOULDBLOCK, unload("vfio_pci"))
 	release()
 	h.must(unload("vfio-pci")) // a bound function is no user

@@ -136,8 +136,8 @@ func (m *machine) unload(w *call) bool {
 func (m *machine) references(name string) int {
 	n := len(m.holders(name))
 	for _, f := range m.Present {
-		if m.onVFIO(f) && m.held(f.Address) && m.owners[f.Driver].Name == name {
-			n++
+		if m.onVFIO(f) && m.held(f.Address) {
+			n += heldReferences(m.owners[f.Driver].Name)[name]
 		}
 	}
 	// vfio_fs_inode_new pins vfio's own file system for as long as there is a
@@ -146,6 +146,13 @@ func (m *machine) references(name string) int {
 		n++
 	}
 	return n
+}
+
+// heldReferences are what a program that has a function open holds of each
+// module: of vfio by the files of the container, of the group (and its cdev)
+// and of the device.
+func heldReferences(driver string) map[string]int {
+	return map[string]int{driver: 1, "vfio": 4, "vfio_iommu_type1": 1}
 }
 
 // holders are the modules in the kernel that need a module.

@@ -114,26 +114,32 @@ func (r *recording) record(ctx context.Context, c *campaign, fs string) error {
 	defer func() { _ = n.vm.Close() }() // it has been cut off
 	for range 4 {
 		for _, k := range kinds() {
-			for _, entry := range []string{k.from(n), k.to(n)} {
-				if err := n.want(ctx, entry); err != nil {
-					return err
-				}
-				p, err := n.start(ctx, chaos.AgentPath)
-				if err != nil {
-					return err
-				}
-				if err := n.settle(ctx, p); err != nil {
-					return err
-				}
-				info, err := os.Stat(r.log)
-				if err != nil {
-					return err
-				}
-				r.marks = append(r.marks, mark{info.Size(), acknowledged(p)})
+			if err := errors.Join(r.work(ctx, n, k.from(n)), r.work(ctx, n, k.to(n))); err != nil {
+				return err
 			}
 		}
 	}
 	return n.vm.PowerCut()
+}
+
+// work has the node reach an entry, and marks what is owed from then on.
+func (r *recording) work(ctx context.Context, n *node, entry string) error {
+	if err := n.want(ctx, entry); err != nil {
+		return err
+	}
+	p, err := n.start(ctx, chaos.AgentPath)
+	if err != nil {
+		return err
+	}
+	if err := n.settle(ctx, p); err != nil {
+		return err
+	}
+	info, err := os.Stat(r.log)
+	if err != nil {
+		return err
+	}
+	r.marks = append(r.marks, mark{info.Size(), acknowledged(p)})
+	return nil
 }
 
 // parse reads the log's entries. Its header may be behind: it is as long as its

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -24,7 +25,7 @@ import (
 )
 
 func main() {
-	var r runner
+	r := runner{out: os.Stdout}
 	flag.IntVar(&r.sample, "sample", 60, "how many mutants of each package; 0 is all")
 	flag.Uint64Var(&r.seed, "seed", 1, "which ones")
 	flag.IntVar(&r.workers, "workers", 2, "how many at once")
@@ -59,6 +60,7 @@ func trials(dir string) []trial {
 }
 
 type runner struct {
+	out             io.Writer
 	sample, workers int
 	seed            uint64
 	dir             string            // of the test binaries
@@ -96,33 +98,11 @@ func (r *runner) run(ctx context.Context, packages []string) (err error) {
 
 // build compiles the tests over the mutated packages, and chooses the mutants.
 func (r *runner) build(ctx context.Context, packages []string) ([]mutant, error) {
-	root, err := os.Getwd()
+	replace, chosen, err := r.mutate(packages)
 	if err != nil {
 		return nil, err
 	}
-	overlay := struct{ Replace map[string]string }{map[string]string{}}
-	var chosen []mutant
-	rng, next := rand.New(rand.NewPCG(r.seed, 0)), 0
-	for _, dir := range packages {
-		files, found, err := mutate(dir, &next)
-		if err != nil {
-			return nil, err
-		}
-		for path, text := range files {
-			to := filepath.Join(r.dir, strings.ReplaceAll(path, "/", "_"))
-			if err := os.WriteFile(to, text, 0o600); err != nil {
-				return nil, err
-			}
-			overlay.Replace[filepath.Join(root, path)] = to
-		}
-		found = slices.DeleteFunc(found, func(m mutant) bool { return r.equivalent[m.key()] != "" })
-		rng.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
-		if r.sample > 0 {
-			found = found[:min(len(found), r.sample)]
-		}
-		chosen = append(chosen, found...)
-	}
-	raw, err := json.Marshal(overlay)
+	raw, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return nil, err
 	}
@@ -137,14 +117,43 @@ func (r *runner) build(ctx context.Context, packages []string) ([]mutant, error)
 		}
 		// None on: they pass.
 		for _, t := range trials(dir) {
-			if t.dir == dir {
-				if took, ok := r.passes(ctx, 0, t); !ok {
-					return nil, fmt.Errorf("the tests of %s fail without a mutant, after %s", dir, took)
-				}
+			if t.dir == dir && !r.passes(ctx, 0, t) {
+				return nil, fmt.Errorf("the tests of %s fail without a mutant", dir)
 			}
 		}
 	}
 	return chosen, nil
+}
+
+// mutate writes the mutated files, and says what each stands for; of the
+// mutants of each package it chooses some.
+func (r *runner) mutate(packages []string) (replace map[string]string, chosen []mutant, err error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return nil, nil, err
+	}
+	replace = map[string]string{}
+	rng, next := rand.New(rand.NewPCG(r.seed, 0)), 0
+	for _, dir := range packages {
+		files, found, err := mutate(dir, &next)
+		if err != nil {
+			return nil, nil, err
+		}
+		for path, text := range files {
+			to := filepath.Join(r.dir, strings.ReplaceAll(path, "/", "_"))
+			if err := os.WriteFile(to, text, 0o600); err != nil {
+				return nil, nil, err
+			}
+			replace[filepath.Join(root, path)] = to
+		}
+		found = slices.DeleteFunc(found, func(m mutant) bool { return r.equivalent[m.key()] != "" })
+		rng.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
+		if r.sample > 0 {
+			found = found[:min(len(found), r.sample)]
+		}
+		chosen = append(chosen, found...)
+	}
+	return replace, chosen, nil
 }
 
 func (r *runner) binary(dir string) string {
@@ -152,20 +161,19 @@ func (r *runner) binary(dir string) string {
 }
 
 // passes runs tests with a mutant on.
-func (r *runner) passes(ctx context.Context, id int, t trial) (time.Duration, bool) {
-	began := time.Now()
+func (r *runner) passes(ctx context.Context, id int, t trial) bool {
 	cmd := exec.CommandContext(ctx, r.binary(t.dir), append([]string{"-test.short", "-test.failfast", "-test.timeout", "120s"}, t.args...)...)
 	cmd.Dir = t.dir
 	cmd.Env = append(os.Environ(), fmt.Sprintf("ENIAGENT_MUTANT=%d", id))
 	cmd.WaitDelay = time.Second
-	return time.Since(began), cmd.Run() == nil
+	return cmd.Run() == nil
 }
 
 func (r *runner) try(ctx context.Context, i, n int, m mutant) error {
 	began, by := time.Now(), ""
 	dir := filepath.Dir(m.file)
 	for _, t := range trials(dir) {
-		if _, ok := r.passes(ctx, m.id, t); !ok {
+		if !r.passes(ctx, m.id, t) {
 			by = t.dir
 			break
 		}
@@ -183,23 +191,23 @@ func (r *runner) try(ctx context.Context, i, n int, m mutant) error {
 	} else {
 		r.left = append(r.left, m)
 	}
-	fmt.Printf("%4d/%d %6.1fs  %-24s %s\n", i+1, n, time.Since(began).Seconds(), verdict, m)
+	fmt.Fprintf(r.out, "%4d/%d %6.1fs  %-24s %s\n", i+1, n, time.Since(began).Seconds(), verdict, m)
 	return nil
 }
 
 var errSurvivors = errors.New("less than nine in ten were noticed")
 
 func (r *runner) report(packages []string) error {
-	fmt.Printf("\n%-16s %6s %8s\n", "PACKAGE", "TRIED", "NOTICED")
+	fmt.Fprintf(r.out, "\n%-16s %6s %8s\n", "PACKAGE", "TRIED", "NOTICED")
 	tried, killed := 0, 0
 	for _, dir := range packages {
-		fmt.Printf("%-16s %6d %8d\n", dir, r.tried[dir], r.killed[dir])
+		fmt.Fprintf(r.out, "%-16s %6d %8d\n", dir, r.tried[dir], r.killed[dir])
 		tried, killed = tried+r.tried[dir], killed+r.killed[dir]
 	}
 	for _, m := range r.left {
-		fmt.Println("survives:", m)
+		fmt.Fprintln(r.out, "survives:", m)
 	}
-	fmt.Printf("\nevidence: mutants of %s (seed %d) | one place wrong at a time: noticed %d | %d | %d unnoticed\n",
+	fmt.Fprintf(r.out, "\nevidence: mutants of %s (seed %d) | one place wrong at a time: noticed %d | %d | %d unnoticed\n",
 		strings.Join(packages, ", "), r.seed, killed, tried, tried-killed)
 	if 10*killed < 9*tried {
 		return errSurvivors

@@ -46,6 +46,10 @@ func (m Machine) binding() []Scenario {
 			bindTo(vfDriver, absent), override(vf0, "vfio-pci"), bindTo(vfDriver, vf0), bindTo("vfio-pci", vf0), bindTo("vfio-pci", vf0),
 			bindTo(vfDriver, vf0), override(vf0, "\n"), bindTo("vfio-pci", vf0), unbindFrom("vfio-pci", vf0), bindTo(vfDriver, vf0),
 		}},
+		{"a driver of other functions", []Step{
+			override(vf0, pfDriver), unbindFrom("", vf0), bindTo(pfDriver, vf0), toProbe(vf0), override(vf0, "pcieport"), unbindFrom("", vf0),
+			override(a.Address, vfDriver), bindTo(vfDriver, a.Address), override(a.Address, "none"), toProbe(vf0), override(vf0, "\n"), toProbe(vf0),
+		}},
 		{"two functions on vfio-pci", []Step{
 			override(vf0, "vfio-pci"), override(vf1, "vfio-pci"), unbindFrom("", vf0), unbindFrom("", vf1), toProbe(vf0), toProbe(vf1),
 			override(b.Address, "vfio-pci"), unbindFrom("", b.Address), bindTo("", b.Address), module(unload, "vfio_iommu_type1"),

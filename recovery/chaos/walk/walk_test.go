@@ -94,7 +94,7 @@ func sameLine(a, b Line) bool {
 // TestRandomWalksReachEverything: each verb comes out well, and each but those
 // that cannot fail with an errno of its own.
 func TestRandomWalksReachEverything(t *testing.T) {
-	_, lines, err := Plan{Machine: machine(), Seed: 1, Walks: 300}.Simulate(t.Context())
+	_, lines, err := Plan{Machine: machine(), Seed: 1, Walks: 150}.Simulate(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestRandomWalksReachEverything(t *testing.T) {
 		"load ok", "unload ok", "unload EAGAIN", "unload ENOENT", "remove ok", "rescan ok",
 	} {
 		if came[want] == 0 {
-			t.Errorf("no %s in 300 walks: %v", want, came)
+			t.Errorf("no %s in 150 walks: %v", want, came)
 		}
 	}
 }
