@@ -128,6 +128,10 @@ func sharedVM(t *testing.T) *VM {
 // by the next, after a boot too; a test therefore leaves nothing.
 func sharedSystemdVM(t *testing.T) *VM {
 	t.Helper()
+	// An idle machine is emulated too. Tests run by the names of their files, so nobody needs the other any more.
+	if vm := machineOfAll.vm; vm != nil && vm.Running() {
+		must(t, vm.PowerCut())
+	}
 	return machineWithSystemd.running(t, systemdConfig)
 }
 

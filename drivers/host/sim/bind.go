@@ -38,8 +38,8 @@ func (m *machine) probe(driver string, f *function) syscall.Errno {
 	if makes != MakesVFIO && m.groupHeld(m.devices[f.Address].IOMMUGroup) {
 		return syscall.EBUSY
 	}
-	if m.drivers[driver].NotVFs && m.devices[f.Address].PF != "" {
-		return syscall.EINVAL
+	if d := m.drivers[driver]; d.RefusesOthers != 0 && !d.takes(m.devices[f.Address]) {
+		return d.RefusesOthers
 	}
 	switch makes {
 	case MakesVFIO:

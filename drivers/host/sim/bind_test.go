@@ -74,6 +74,10 @@ func TestNICDriverOfAnotherFunction(t *testing.T) {
 	h.wants(syscall.EINVAL, bind("igb", vf0))
 	h.must(probe(vf0))
 	h.bound(vf0, "")
+	h.must(override(vf0, "pcieport"))
+	h.wants(syscall.ENODEV, bind("pcieport", vf0))
+	h.must(probe(vf0))
+	h.bound(vf0, "")
 }
 
 func TestRoundTrip(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -86,9 +87,10 @@ type Driver struct {
 	Name  string   `json:"name"`
 	Match []string `json:"match,omitempty"` // "8086:10c9" or "class:0604"; none is by override only
 	Makes Makes    `json:"makes,omitempty"`
-	// NotVFs is that it fails with EINVAL for a virtual function, which it only
-	// meets by an override (igb_probe).
-	NotVFs bool `json:"not_vfs,omitempty"`
+	// RefusesOthers is what its probe says of a function that Match has not, which
+	// it meets by an override only: EINVAL of igb_probe for a VF, ENODEV of
+	// pcie_portdrv_probe for what is no port. 0 is that it takes it.
+	RefusesOthers syscall.Errno `json:"refuses_others,omitempty"`
 	// RandomIsPermanent is that it tells a MAC that it has made up as the
 	// device's permanent one (igbvf_reset copies it to perm_addr).
 	RandomIsPermanent bool `json:"random_is_permanent,omitempty"`

@@ -1,6 +1,10 @@
 package sim
 
-import "eniagent/drivers/host"
+import (
+	"syscall"
+
+	"eniagent/drivers/host"
+)
 
 // DefaultNode is a believable node for a demonstration: a management NIC that
 // nobody should touch, and three Intel 82576 ports, one of which has two
@@ -60,7 +64,7 @@ func igb(address, group, name, mac string) Device {
 
 func modules() []Module {
 	return []Module{
-		{Name: "pcieport", Path: "kernel/drivers/pci/pcie/pcieport.ko", Builtin: true, Drivers: []Driver{{Name: "pcieport", Match: []string{"class:0604"}}}},
+		{Name: "pcieport", Path: "kernel/drivers/pci/pcie/pcieport.ko", Builtin: true, Drivers: []Driver{{Name: "pcieport", Match: []string{"class:0604"}, RefusesOthers: syscall.ENODEV}}},
 		{Name: "virtio_pci", Path: "kernel/drivers/virtio/virtio_pci.ko", Builtin: true, Drivers: []Driver{
 			{Name: "virtio-pci", Match: []string{"1af4:1000", "1af4:1041"}, Makes: MakesNet},
 		}},
@@ -70,7 +74,7 @@ func modules() []Module {
 		{Name: "dca", Path: "kernel/drivers/dca/dca.ko.xz"},
 		{Name: "i2c_algo_bit", Path: "kernel/drivers/i2c/algos/i2c-algo-bit.ko.xz"},
 		{Name: "igb", Path: "kernel/drivers/net/ethernet/intel/igb/igb.ko.xz", Boot: true, Needs: []string{"dca", "i2c_algo_bit"}, Drivers: []Driver{
-			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet, NotVFs: true},
+			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet, RefusesOthers: syscall.EINVAL},
 		}},
 		{Name: "igbvf", Path: "kernel/drivers/net/ethernet/intel/igbvf/igbvf.ko.xz", Boot: true, Drivers: []Driver{
 			{Name: "igbvf", Match: []string{"8086:10ca"}, Makes: MakesNet, RandomIsPermanent: true},

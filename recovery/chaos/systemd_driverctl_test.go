@@ -121,3 +121,31 @@ func TestDriverctlOwnsAFunction(t *testing.T) {
 	n.settled(p)
 	n.stop(p)
 }
+
+// TestAdoptDriverctls: its file is left where it is, and said to bind the
+// function again, which it does.
+func TestAdoptDriverctls(t *testing.T) {
+	n := driverctlNode(t)
+	defer n.home()
+	n.ask(released(n.b))
+	file := "/etc/driverctl.d/pci-" + n.a.Addr
+	mustRun(t, n.vm, "driverctl", "set-override", n.a.Addr, "vfio-pci")
+	defer mustRun(t, n.vm, Helper, "remove", file)
+	res, err := n.vm.Agent(n.ctx(), "adopt", "--state-dir", StateDir, "--config", wanted)
+	must(t, err)
+	if res.Code != 2 || !hasAll(string(res.Stderr), []string{n.a.Addr, file, "binds " + n.a.Addr + " to vfio-pci at each boot", "give --yes"}) {
+		t.Errorf("agent adopt with nobody to ask: %v", res)
+	}
+
+	_, said := n.adopts(n.a)
+	if !strings.Contains(said, file+" binds "+n.a.Addr+" to vfio-pci at each boot: rm it") {
+		t.Errorf("agent release said:\n%s", said)
+	}
+	if text, err := n.vm.ReadText(n.ctx(), file); err != nil || text != "vfio-pci" {
+		t.Errorf("driverctl's file has %q, %v", text, err)
+	}
+	mustRun(t, n.vm, "udevadm", "trigger", "--action=add", n.a.Sysfs()) // as at a boot
+	n.on(n.a, "vfio-pci")
+	mustRun(t, n.vm, "driverctl", "unset-override", n.a.Addr)
+	n.on(n.a, "igb")
+}
