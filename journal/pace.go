@@ -45,8 +45,11 @@ type pace struct {
 func (p *pace) note(key string, value []byte) {
 	r, err := codec{}.decode(BucketMeta, key, value)
 	p.newer = p.newer || errors.Is(err, ErrNewer)
-	if m, ok := r.(*Manifest); ok && err == nil {
+	switch m := r.(type) {
+	case *Manifest:
 		p.manifest = m
+	case *Meta:
+		p.newer = p.newer || m.MinReader > codec{}.newest()
 	}
 }
 

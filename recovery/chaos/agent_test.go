@@ -311,7 +311,7 @@ func (n *node) explains(decision string) {
 	journal := StateDir + "/journal/journal.db"
 	before, err := n.vm.ReadFile(n.ctx(), journal)
 	must(n.t, err)
-	res, err := n.vm.Agent(n.ctx(), "recover", "--dry-run", "-o", "json", "--state-dir", StateDir)
+	res, err := n.vm.Agent(n.ctx(), "recover", "--dry-run", "--allow-without-default-route", "-o", "json", "--state-dir", StateDir)
 	must(n.t, err)
 	var report struct {
 		Entries []struct{ Decision, Why string }
