@@ -484,6 +484,33 @@ func TestForeignUnbindIsRepairedByAnEvent(t *testing.T) {
 	})
 }
 
+// TestVFIOWithoutItsBackend is a function on vfio-pci that no program can open,
+// because vfio_iommu_type1 is not there: it is loaded, and not for ever.
+func TestVFIOWithoutItsBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		defer n.halt()
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		backend := host.SysModule + "vfio_iommu_type1"
+		for range maxRepairs {
+			if _, err := n.kernel.Inode(t.Context(), backend); err != nil {
+				t.Fatalf("not loaded: %v\n%s", err, n.log)
+			}
+			n.expect("pci 0000:02:00.0=right")
+			if err := n.kernel.Foreign(host.Call{Op: host.OpUnload, Target: "module/vfio_iommu_type1", Value: "vfio_iommu_type1"}); err != nil {
+				t.Fatal(err)
+			}
+			settled(time.Minute)
+		}
+		n.expect("pci 0000:02:00.0=degraded")
+		n.driver(portA, "vfio-pci")
+		settled(repairWindow)
+		n.expect("pci 0000:02:00.0=right")
+	})
+}
+
 // TestManyFunctionsAtOnce changes what is asked of 16 functions while links
 // flap and people ask, and counts the writes on each at any moment.
 func TestManyFunctionsAtOnce(t *testing.T) {

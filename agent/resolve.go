@@ -195,13 +195,24 @@ func (v View) ask(ctx context.Context, r *request) {
 	}
 }
 
+// vfioBackend is the module that vfio reaches the IOMMU through; a kernel whose
+// iommufd stands in for it has none (CONFIG_IOMMUFD_VFIO_CONTAINER).
+const vfioBackend = "vfio_iommu_type1"
+
+func (v View) lacks(ctx context.Context, path string) bool {
+	_, err := v.Host.Inode(ctx, path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // prepare asks for what the driver needs: its module, and no-IOMMU where that
 // was allowed and there is no IOMMU.
 func (v View) prepare(ctx context.Context, r *request) {
 	driver := r.asked.Driver
-	if _, err := v.Host.Inode(ctx, host.PCIDrivers+driver); errors.Is(err, fs.ErrNotExist) {
+	registered := !v.lacks(ctx, host.PCIDrivers+driver)
+	// Without its IOMMU backend no program can open what vfio-pci has.
+	if !registered || driver == "vfio-pci" && v.lacks(ctx, host.SysModule+vfioBackend) {
 		modules, err := module.Closure(ctx, v.Host, driver)
-		if err != nil {
+		if err != nil && !registered {
 			r.cannot(Refused, fmt.Errorf("driver %s is not registered, and %w", driver, err))
 			return
 		}

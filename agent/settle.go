@@ -1,0 +1,220 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"eniagent/agent/engine"
+	"eniagent/agent/plan"
+	"eniagent/drivers"
+	"eniagent/journal"
+)
+
+// settle brings one function to what is asked of it.
+func (a *Agent) settle(ctx context.Context, r request) {
+	if _, ok := a.view.paused(r.target); ok {
+		a.Wake() // since it was dispatched; the next pass says so
+		return
+	}
+	draft, observed, err := a.view.examine(ctx, r)
+	if err == nil {
+		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
+	}
+	seen := describe(observed)
+	if err != nil {
+		a.report(r, conditionOf(err), err.Error(), seen, 0)
+		if errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld) {
+			a.wakeAt(time.Now().Add(retryHeld))
+		}
+		return
+	}
+	if draft.Empty() && len(a.view.firstMissing(ctx, r)) == 0 {
+		a.drifts.right(r, observed)
+		if !r.released() {
+			a.reportRight(ctx, r, observed)
+			return
+		}
+		a.letGo(ctx, r)
+		a.report(r, Released, r.why(), seen, 0)
+		return
+	}
+	if a.readOnly() {
+		a.report(r, Pending, "nothing is written: see agent status and agent plan", seen, 0)
+		return
+	}
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, seen) {
+		return
+	}
+	if draft.Empty() {
+		if a.settleFirst(ctx, r) {
+			a.Wake()
+		}
+		return
+	}
+	reason, ok := a.mayChange(ctx, r, observed)
+	if !ok || a.heldBack(r, draft, seen) || !a.settleFirst(ctx, r) {
+		return
+	}
+	a.report(r, Changing, "", seen, 0)
+	result := a.run(ctx, draft, reason)
+	a.drifts.ended(r, reason, result)
+	a.reportResult(ctx, r, result)
+	a.after(result, false)
+}
+
+// mayChange says for what reason a function that is not as asked may be changed
+// now; false when it may not, which is reported.
+func (a *Agent) mayChange(ctx context.Context, r request, observed plan.Observed) (journal.Reason, bool) {
+	if r.order != nil {
+		return journal.Reason{Source: ReleaseSource, Object: r.order.Why, Entry: r.entry}, true
+	}
+	return a.mayRepair(ctx, r, observed)
+}
+
+// letGo forgets the baseline of a function that was observed to be back at it:
+// released is left alone from then on, whatever becomes of it.
+func (a *Agent) letGo(ctx context.Context, r request) {
+	if a.readOnly() || r.letGo() {
+		return
+	}
+	n, err := a.c.Journal.DropBaselines(ctx, func(b journal.Baseline) bool { return b.Key.Target == r.target })
+	if err == nil {
+		_, err = a.c.Journal.ClearControl(ctx, orderAdopted, r.target)
+	}
+	if err != nil {
+		level.Warn(a.logger).Log("target", r.target, "err", err, "msg", "baseline of a released function not dropped")
+		return
+	}
+	level.Info(a.logger).Log("target", r.target, "count", n, "msg", "released, left alone from now on")
+	if r.order != nil {
+		if err := a.noteLetGo(ctx, *r.order); err != nil {
+			level.Warn(a.logger).Log("target", r.target, "err", err, "msg", "not kept that a function was given back")
+		}
+	} else {
+		a.amend(r.entry, func(e *entry) bool {
+			e.LetGo = true
+			return !e.Kept // it was only kept to be given back
+		})
+	}
+	a.Wake()
+}
+
+// tooSoon says whether a goal that failed before is to be left alone now.
+func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bool {
+	switch {
+	case f.Reverts >= engine.MaxReverts:
+		a.report(r, Failed, fmt.Sprintf("reverted %d times, last for: %s; change what is asked, or clear it with agent retry", f.Reverts, f.LastError), seen, 0)
+		return true
+	case time.Now().Before(f.Until):
+		a.report(r, Pending, putOff(r.target, f), seen, 0)
+		a.wakeAt(f.Until)
+		return true
+	}
+	return false
+}
+
+// settleFirst reaches what the function's own goal needs: modules, no-IOMMU.
+// One worker does it at a time; the others find it done.
+func (a *Agent) settleFirst(ctx context.Context, r request) bool {
+	if len(a.view.firstMissing(ctx, r)) == 0 {
+		return true
+	}
+	select {
+	case a.modules <- struct{}{}:
+		defer func() { <-a.modules }()
+	default: // waiting would take a worker from those that need no module
+		a.report(r, Pending, "its modules are being loaded", nil, 0)
+		a.wakeAt(time.Now().Add(retryBlocked))
+		return false
+	}
+	for _, g := range a.view.firstMissing(ctx, r) {
+		if !a.settleOne(ctx, r, g) {
+			return false
+		}
+	}
+	return true
+}
+
+// settleOne reaches one of those goals by an operation of its own.
+func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
+	o := a.view.observer().Observe(ctx, g.Key)
+	switch {
+	case o.Is(g.State):
+		return true
+	case o.Presence != drivers.Present:
+		err := o.Err
+		if err == nil {
+			err = fmt.Errorf("%s is %s: %w", g.Key, o, drivers.ErrUnsupported)
+		}
+		a.report(r, conditionOf(err), err.Error(), nil, 0)
+		return false
+	}
+	if last, n := a.reached(g); n >= maxRepairs {
+		a.report(r, Degraded, fmt.Sprintf("%s was brought to %s %d times within %s, and another hand changes it back: look for who does; tried again when it has been left alone for %s",
+			g.Key, g.State, n, round(repairWindow), round(repairWindow)), nil, 0)
+		a.wakeAt(last.Add(repairWindow))
+		return false
+	}
+	draft := draftOf(g.Key, o.State, g.State)
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, nil) || a.heldBack(r, draft, nil) {
+		return false
+	}
+	result := a.run(ctx, draft, a.reason(r.entry))
+	if result.Outcome == engine.Done {
+		return true
+	}
+	a.reportResult(ctx, r, result)
+	a.after(result, false)
+	return false
+}
+
+// reached is how often a goal was reached in this boot within the window, and
+// when last.
+func (a *Agent) reached(g journal.Goal) (last time.Time, n int) {
+	for _, op := range a.c.Journal.History(0) {
+		if op.State != journal.Done || op.BootID != a.c.BootID || op.After()[g.Key] != g.State || time.Since(op.Created) > repairWindow {
+			continue
+		}
+		if n++; op.Created.After(last) {
+			last = op.Created
+		}
+	}
+	return last, n
+}
+
+func (a *Agent) reason(entry string) journal.Reason {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return journal.Reason{Source: a.c.Name, Object: a.c.Object, Generation: a.source.Generation, Entry: entry}
+}
+
+// reportResult says how the function stands after an operation.
+func (a *Agent) reportResult(ctx context.Context, r request, result engine.Result) {
+	_, observed, _ := a.view.examine(context.WithoutCancel(ctx), r)
+	condition := map[engine.Outcome]Condition{
+		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
+		engine.Kept: keptAs(result.Err), engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
+	}[result.Outcome]
+	switch {
+	case errors.Is(result.Err, drivers.ErrFenced):
+		condition = Fenced
+	case errors.Is(result.Err, drivers.ErrHeld):
+		condition = Held
+	}
+	if condition == Right && r.released() {
+		condition = Released
+	}
+	reason := ""
+	if result.Err != nil {
+		reason = result.Err.Error()
+	}
+	open := uint64(0)
+	if condition != Right && condition != Released {
+		open = result.Operation
+	}
+	a.report(r, condition, reason, describe(observed), open)
+}
