@@ -146,8 +146,6 @@ func unhide(specs drivers.Specs, op *journal.Operation, c journal.Change, classe
 			return After
 		case classes[i] == Before && c.Before == drivers.Hidden:
 			return Before
-		case rank(classes[i]) > rank(Between):
-			return classes[i]
 		}
 	}
 	return Between

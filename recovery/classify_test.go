@@ -3,7 +3,10 @@ package recovery
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"eniagent/drivers"
 	"eniagent/drivers/all"
@@ -84,6 +87,8 @@ func TestClassifyAndWhole(t *testing.T) {
 		{"unbind: nothing written", unbind(), hidden, seen(vfio, 0), hidden, Hidden, Before, Hidden, Before},
 		{"unbind: override cleared", unbind(), hidden, seen("driver=vfio-pci override=-", 0), hidden, Hidden, Between, Hidden, Between},
 		{"unbind: bound, netdev fresh", unbind(), seen("down", 9), seen(igb, 0), seen("1500", 9), Fresh, After, Fresh, Between},
+		{"bind, reverting: bound, netdev not there yet", bind(), hidden, seen(igb, 0), hidden, Hidden, Before, Hidden, Between},
+		{"unbind: bound, netdev not there yet", unbind(), hidden, seen(igb, 0), hidden, Hidden, After, Hidden, Between},
 		{"unbind: MTU restored", unbind(), seen("down", 9), seen(igb, 0), seen("9000", 9), Fresh, After, After, Between},
 		{"unbind: all restored", unbind(), seen("up", 9), seen(igb, 0), seen("9000", 9), After, After, After, After},
 	}
@@ -125,6 +130,17 @@ func TestClassifyNetdevThatIsNotTheOperations(t *testing.T) {
 	}
 }
 
+// TestClassifyUnchanged is a key that the operation only names again.
+func TestClassifyUnchanged(t *testing.T) {
+	op := bind()
+	op.Changes[0].After = "up"
+	for state, want := range map[drivers.State]Class{"up": Unchanged, "down": Foreign} {
+		if got := Classify(all.Specs(), op, op.Changes[0], seen(state, 5)); got != want {
+			t.Errorf("%s is %s, want %s", state, got, want)
+		}
+	}
+}
+
 // TestWorstClassWins puts every class of section "Recovery" against every
 // other in an operation of two keys.
 func TestWorstClassWins(t *testing.T) {
@@ -161,10 +177,11 @@ func TestWorstClassWins(t *testing.T) {
 
 // fakeHost answers from maps.
 type fakeHost struct {
-	state  map[drivers.Key]drivers.Observation
-	id     drivers.Identity
-	idErr  error
-	fenced bool
+	state    map[drivers.Key]drivers.Observation
+	id       drivers.Identity
+	idErr    error
+	fenced   bool
+	fenceErr error
 }
 
 func (f fakeHost) Observe(_ context.Context, k drivers.Key) drivers.Observation { return f.state[k] }
@@ -173,7 +190,7 @@ func (f fakeHost) Identify(context.Context, drivers.Target) (drivers.Identity, e
 	return f.id, f.idErr
 }
 
-func (f fakeHost) Fenced(drivers.Target) (bool, error) { return f.fenced, nil }
+func (f fakeHost) Fenced(drivers.Target) (bool, error) { return f.fenced, f.fenceErr }
 
 func TestJudge(t *testing.T) {
 	halfway := map[drivers.Key]drivers.Observation{
@@ -187,19 +204,21 @@ func TestJudge(t *testing.T) {
 		tries int
 		want  Decision
 		goal  drivers.State // of the driver
+		why   string
 	}{
-		{"half-way, wanted", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{key("driver"): vfio})}, 1, Replay, vfio},
-		{"half-way, withdrawn", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{key("driver"): igb})}, 1, Revert, igb},
-		{"half-way, nobody asks any more", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{})}, 1, Revert, igb},
-		{"half-way, nothing known", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(nil)}, 1, Replay, vfio},
-		{"half-way, tried three times", fakeHost{state: halfway, id: same}, Env{}, 3, Revert, igb},
-		{"fenced is not observed", fakeHost{state: halfway, id: same, fenced: true}, Env{}, 1, Keep, ""},
-		{"new boot", fakeHost{state: halfway, id: same}, Env{BootID: "next"}, 1, Supersede, ""},
-		{"new boot, fenced", fakeHost{state: halfway, id: same, fenced: true}, Env{BootID: "next"}, 1, Supersede, ""},
-		{"another device at the address", fakeHost{state: halfway, id: drivers.Identity{Incarnation: 2}}, Env{}, 1, Supersede, ""},
-		{"identity unknown is not different", fakeHost{state: halfway, id: drivers.Identity{}}, Env{}, 1, Replay, vfio},
-		{"identity not readable is not different", fakeHost{state: halfway, idErr: errors.New("EIO")}, Env{}, 1, Replay, vfio},
-		{"another machine", fakeHost{state: halfway, id: same}, Env{MachineID: "m2"}, 1, Supersede, ""},
+		{"half-way, wanted", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{key("driver"): vfio})}, 1, Replay, vfio, ""},
+		{"half-way, withdrawn", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{key("driver"): igb})}, 1, Revert, igb, ""},
+		{"half-way, nobody asks any more", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{})}, 1, Revert, igb, ""},
+		{"half-way, nothing known", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(nil)}, 1, Replay, vfio, ""},
+		{"half-way, tried three times", fakeHost{state: halfway, id: same}, Env{}, 3, Revert, igb, ""},
+		{"fenced is not observed", fakeHost{state: halfway, id: same, fenced: true}, Env{}, 1, Keep, "", "a write still runs"},
+		{"new boot", fakeHost{state: halfway, id: same}, Env{BootID: "next"}, 1, Supersede, "", "booted anew"},
+		{"new boot, fenced", fakeHost{state: halfway, id: same, fenced: true}, Env{BootID: "next"}, 1, Supersede, "", "booted anew"},
+		{"another device at the address", fakeHost{state: halfway, id: drivers.Identity{Incarnation: 2}}, Env{}, 1, Supersede, "", "its incarnation differs"},
+		{"identity unknown is not different", fakeHost{state: halfway, id: drivers.Identity{}}, Env{}, 1, Replay, vfio, ""},
+		{"identity not readable is not different", fakeHost{state: halfway, idErr: errors.New("EIO")}, Env{}, 1, Replay, vfio, ""},
+		{"nobody can say whether it is fenced", fakeHost{state: halfway, id: same, fenceErr: errors.New("EIO")}, Env{}, 1, Keep, "", ""},
+		{"another machine", fakeHost{state: halfway, id: same}, Env{MachineID: "m2"}, 1, Supersede, "", ""},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -213,9 +232,54 @@ func TestJudge(t *testing.T) {
 			if j.Decision != tc.want || j.Goal[key("driver")] != tc.goal {
 				t.Errorf("decided %s (%s) with goal %v, want %s with %s", j.Decision, j.Why, j.Goal, tc.want, tc.goal)
 			}
+			if !strings.Contains(j.Why, tc.why) || j.Fenced != tc.host.fenced {
+				t.Errorf("because %q, fenced %t: want %q", j.Why, j.Fenced, tc.why)
+			}
 			if j.Why == "" || len(j.Findings) != 3 {
 				t.Errorf("no reason or no findings: %+v", j)
 			}
 		})
+	}
+}
+
+// TestJudgeAsksTheRulesWithWhatItSaw is a rule that forbids a replay.
+func TestJudgeAsksTheRulesWithWhatItSaw(t *testing.T) {
+	halfway := map[drivers.Key]drivers.Observation{
+		key("driver"): drivers.Seen(noneVF), key("mtu"): drivers.Seen(drivers.Hidden), key("admin"): drivers.Seen(drivers.Hidden),
+	}
+	forbidden := errors.New("forbidden")
+	var asked map[drivers.Key]drivers.Observation
+	env := Env{Specs: all.Specs(), BootID: "boot", MaxAttempts: 3}
+	env.MayDrive = func(_ context.Context, o map[drivers.Key]drivers.Observation, _ map[drivers.Key]drivers.State) error {
+		asked = o
+		return forbidden
+	}
+	j := Judge(t.Context(), env, fakeHost{state: halfway}, *bind())
+	if j.Decision != Keep || !errors.Is(j.Guarded, forbidden) || j.Goal != nil {
+		t.Errorf("decided %s (%s) with goal %v", j.Decision, j.Why, j.Goal)
+	}
+	if diff := cmp.Diff(halfway, asked); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTheClassOfAKind is the kind's own where it is known, whatever a record
+// says, and the record's where it is not.
+func TestTheClassOfAKind(t *testing.T) {
+	for _, tc := range []struct {
+		kind   drivers.Kind
+		record drivers.Class
+		want   Decision
+	}{
+		{"driver", drivers.Persistent, Supersede},
+		{"future", drivers.Volatile, Supersede},
+		{"future", drivers.Persistent, Keep},
+	} {
+		op := bind()
+		op.Changes = []journal.Change{{Key: key(tc.kind), Class: tc.record, Before: igb, After: vfio}}
+		j := Judge(t.Context(), Env{Specs: all.Specs(), BootID: "next", MaxAttempts: 3}, fakeHost{}, *op)
+		if j.Decision != tc.want {
+			t.Errorf("%s, recorded as %s: %s (%s), want %s", tc.kind, tc.record, j.Decision, j.Why, tc.want)
+		}
 	}
 }

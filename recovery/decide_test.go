@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"eniagent/journal"
@@ -50,6 +51,10 @@ func TestDecideTable(t *testing.T) {
 			}
 			if got, why := Decide(tc.c); got != tc.want || why == "" {
 				t.Errorf("Decide(%+v) = %s (%s), want %s", tc.c, got, why, tc.want)
+			}
+			// An engineer in an incident believes it.
+			if _, why := Decide(tc.c); tc.c.Class == Before && strings.Contains(why, "half-way") || tc.c.Class == Between && strings.Contains(why, "nothing") {
+				t.Errorf("Decide(%+v) says %q", tc.c, why)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -272,6 +273,18 @@ func TestCover(t *testing.T) {
 			plan.Goal{key("driver"): vfio},
 			plan.Goal{key("driver"): igb},
 		},
+		{
+			"from one kernel driver to another, the netdev is made anew", observed(igb, "9000", "up"),
+			plan.Goal{key("driver"): "driver=e1000e override=-", key("mtu"): "9000"},
+			nil,
+			goal(igb, "9000", "up"), goal("driver=e1000e override=-", "9000", "up"),
+		},
+		{
+			"one write brings the netdev back", observed("driver=- override=-", drivers.Hidden, drivers.Hidden),
+			plan.Goal{key("driver"): igb},
+			plan.Goal{key("mtu"): "9000", key("admin"): "up"},
+			goal("driver=- override=-", drivers.Hidden, drivers.Hidden), goal(igb, "9000", "up"),
+		},
 		{"an override alone re-creates nothing", observed("driver=igb override=vfio-pci", "9000", "up"), plan.Goal{key("driver"): igb}, nil, plan.Goal{key("driver"): "driver=igb override=vfio-pci"}, plan.Goal{key("driver"): igb}},
 	}
 	for _, tc := range tests {
@@ -294,10 +307,15 @@ func TestCoverRefusesWhatCannotBe(t *testing.T) {
 	if !errors.Is(err, drivers.ErrHidden) {
 		t.Errorf("an MTU of a function on vfio-pci: %v, want %v", err, drivers.ErrHidden)
 	}
-	_, err = plan.Cover(all.Specs(), plan.Function{
-		Target: nic, Want: plan.Goal{key("driver"): vfio}, Observed: plan.Observed{key("driver"): {Presence: drivers.Gone}},
-	})
-	if err == nil {
-		t.Error("a function that is gone was planned")
+	for want, o := range map[error]drivers.Observation{
+		drivers.ErrUnknown: {Presence: drivers.Gone},
+		syscall.EIO:        {Presence: drivers.Unobservable, Err: syscall.EIO},
+	} {
+		_, err = plan.Cover(all.Specs(), plan.Function{
+			Target: nic, Want: plan.Goal{key("driver"): vfio}, Observed: plan.Observed{key("driver"): o},
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("a function that is %s was planned: %v, want %v", o, err, want)
+		}
 	}
 }
