@@ -45,6 +45,10 @@ type Spec struct {
 	// Hides says that, in this state, the function has no netdev. Only a kind
 	// that re-creates the netdev has it.
 	Hides func(State) bool
+	// Makes are the targets that exist by a state of this kind, and by none
+	// without it: the virtual functions of a physical one. Going from one to
+	// another makes all of them anew.
+	Makes func(State) []Target
 	// Cuts says that going from one state to the other can cut the traffic of
 	// the function's netdev.
 	Cuts func(from, to State) bool
@@ -52,7 +56,8 @@ type Spec struct {
 	// the first touch, it was another hand's doing, and nobody knows what was
 	// before it.
 	Taken func(State) bool
-	// Fresh is the value the kernel gives a netdev that has just come up.
+	// Fresh is the value the kernel gives a netdev that has just come up, or a
+	// target that was just made; "" is any, where it is the device's own.
 	Fresh State
 	// Legal is the allow-list: what may be written, to what, checked when the
 	// write is made and not when the intent was.

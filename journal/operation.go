@@ -104,6 +104,15 @@ func (o *Operation) After() map[drivers.Key]drivers.State {
 	return m
 }
 
+// States are the two states of each key.
+func (o *Operation) States() map[drivers.Key][]drivers.State {
+	m := make(map[drivers.Key][]drivers.State, len(o.Changes))
+	for _, c := range o.Changes {
+		m[c.Key] = []drivers.State{c.Before, c.After}
+	}
+	return m
+}
+
 // Targets are the things the operation claims, sorted, each once.
 func (o *Operation) Targets() []drivers.Target {
 	ts := make([]drivers.Target, 0, len(o.Changes))

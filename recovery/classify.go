@@ -28,16 +28,17 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 	if !known {
 		return Unobservable // a kind of a newer agent
 	}
-	remakes := spec.Netdev && remakesNetdev(specs, op, c.Key.Target)
+	_, made, makes := specs.Maker(c.Key.Target, op.States())
+	remakes := spec.Netdev && (made || remakesNetdev(specs, op, c.Key.Target))
 	switch o.Presence {
 	case drivers.Present:
 	case drivers.Gone:
 		return Gone
 	case drivers.Concealed:
-		if remakes {
+		if remakes || makes {
 			return Hidden
 		}
-		return Gone // the netdev is its device, and went by another hand
+		return Gone // the netdev, or the VF, is its device, and went by another hand
 	default:
 		return Unobservable
 	}
@@ -52,6 +53,8 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 	case o.State == c.Before:
 		return Before
 	case remakes && otherNetdev(op, c.Key.Target, o):
+		return Fresh
+	case made && !spec.Netdev && (spec.Fresh == "" || spec.Fresh == o.State):
 		return Fresh
 	case spec.Between(c.Before, c.After, o.State):
 		return Between
@@ -136,9 +139,11 @@ func unhide(specs drivers.Specs, op *journal.Operation, c journal.Change, classe
 	if c.Before == drivers.Hidden && c.After == drivers.Hidden {
 		return Unchanged
 	}
+	maker, _, makes := specs.Maker(c.Key.Target, op.States())
 	for i, other := range op.Changes {
 		spec, ok := specs.Find(other.Key.Kind)
-		if !ok || spec.Hides == nil || other.Key.Target != c.Key.Target {
+		hides := spec.Hides != nil && other.Key.Target == c.Key.Target
+		if !ok || !hides && !(makes && other.Key == maker) {
 			continue
 		}
 		switch {

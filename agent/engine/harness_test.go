@@ -373,7 +373,7 @@ func (w *world) rebind(t drivers.Target, from, to string) {
 // scenarios is each kind of operation there is.
 func scenarios() []scenario {
 	restored := plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"}
-	return append(entryScenarios(), []scenario{
+	return append(append(entryScenarios(), vfScenarios()...), []scenario{
 		{
 			name: "bind", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },

@@ -47,12 +47,33 @@ func (o Observer) Observe(ctx context.Context, k drivers.Key) drivers.Observatio
 	if err != nil {
 		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
 	}
-	return d.Observe(ctx, k.Target)
+	seen := d.Observe(ctx, k.Target)
+	if seen.Presence != drivers.Gone {
+		return seen
+	}
+	// A VF that its PF does not make now is hidden by that, not gone.
+	switch _, made, err := host.MakerOf(ctx, o.Host, k.Target); {
+	case err != nil:
+		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
+	case made:
+		return drivers.Seen(drivers.Hidden)
+	}
+	return seen
 }
 
-// Identify reads what tells the target from another at the same address.
+// Identify reads what tells the target from another at the same address. Of a
+// VF that its PF does not make now that is the PF.
 func (o Observer) Identify(ctx context.Context, t drivers.Target) (drivers.Identity, error) {
-	return host.Identify(ctx, o.Host, t)
+	id, err := host.Identify(ctx, o.Host, t)
+	if !errors.Is(err, drivers.ErrGone) {
+		return id, err
+	}
+	pf, made, makerErr := host.MakerOf(ctx, o.Host, t)
+	if makerErr != nil || !made {
+		return id, errors.Join(err, makerErr)
+	}
+	now, err := host.Identify(ctx, o.Host, pf)
+	return drivers.Identity{PF: pf, PFIncarnation: now.Incarnation}, err
 }
 
 // Fenced says whether a write still runs on the target.
@@ -76,8 +97,9 @@ func (o Observer) Precheck(ctx context.Context, observed plan.Observed, goal pla
 			return err
 		}
 		p, ok := d.(drivers.Prechecker)
-		if !ok || to == drivers.Hidden || to == from {
-			continue
+		spec, _ := o.Drivers.Specs.Find(key.Kind)
+		if !ok || to == drivers.Hidden || to == from || from == drivers.Hidden && !spec.Netdev {
+			continue // of a VF that is still to be made nothing can be asked
 		}
 		if err := p.Precheck(ctx, key.Target, from, to); err != nil {
 			return err

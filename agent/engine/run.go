@@ -95,6 +95,9 @@ func (e *Engine) draw(ctx context.Context, d plan.Draft, reason journal.Reason) 
 		if err != nil {
 			return op, err
 		}
+		if _, made, _ := e.Drivers.Specs.Maker(t, op.States()); made {
+			id.Incarnation = 0 // it changes on the way
+		}
 		if id != (drivers.Identity{}) {
 			op.Identity[t] = id
 		}

@@ -2,12 +2,14 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"eniagent/drivers"
 )
 
-// Function is one PCI function: what is asked of it, what was observed of all
-// its kinds, and what is remembered of it from before it was first touched.
+// Function is one PCI function, with the virtual ones that it makes: what is
+// asked of them, what was observed of all their kinds, and what is remembered
+// from before they were first touched.
 type Function struct {
 	Target   drivers.Target
 	Want     Goal
@@ -28,51 +30,61 @@ func (d Draft) Empty() bool { return len(d.After) == 0 }
 // the netdev goes or is made anew on the way, all its attributes are in the
 // operation: a revert must name them again, and so must a return to the
 // kernel's driver. For those nobody asks about that is what they are now, else
-// the baseline.
+// the baseline. So it is with all there is of a VF when the VFs are made anew.
 //
 // What is asked of a netdev that the function does not have, and will not have
-// then, is an error.
+// then, is an error, and so is what is asked of a VF that will not be there.
 func Cover(specs drivers.Specs, f Function) (Draft, error) {
 	d := Draft{Before: Goal{}, After: Goal{}}
-	add := func(key drivers.Key, after drivers.State) {
-		d.Before[key], d.After[key] = f.Observed[key].State, after
+	fates := map[drivers.Target]fate{}
+	for key := range f.Observed {
+		if _, ok := fates[key.Target]; !ok {
+			fates[key.Target] = f.fate(specs, key.Target)
+		}
 	}
-	remade, hidden := f.netdev(specs)
 	for key, want := range f.Want {
 		o, ok := f.Observed[key]
 		if !ok || o.Presence > drivers.Concealed {
 			return Draft{}, fmt.Errorf("%s is %s: %w", key, o, orUnknown(o.Err))
 		}
 		spec, _ := specs.Find(key.Kind)
-		if spec.Netdev && hidden && want != drivers.Hidden {
+		switch at := fates[key.Target]; {
+		case at.gone && want != drivers.Hidden:
+			return Draft{}, fmt.Errorf("%s=%s: there will be no such VF: %w", key, want, drivers.ErrHidden)
+		case spec.Netdev && at.hidden && want != drivers.Hidden:
 			return Draft{}, fmt.Errorf("%s=%s: the function has no netdev: %w", key, want, drivers.ErrHidden)
 		}
 		if !o.Is(want) {
-			add(key, want)
+			d.Before[key], d.After[key] = o.State, want
 		}
 	}
-	if !remade {
-		return d, nil
-	}
-	for key, o := range f.Observed {
-		spec, _ := specs.Find(key.Kind)
-		if !spec.Netdev || o.Presence > drivers.Concealed {
-			continue
-		}
-		want, asked := f.Want[key]
-		remembered, known := f.Baseline[key]
-		switch {
-		case hidden:
-			add(key, drivers.Hidden)
-		case asked:
-			add(key, want)
-		case o.Presence == drivers.Present:
-			add(key, o.State)
-		case known:
-			add(key, remembered)
+	for key := range f.Observed {
+		if to, ok := f.takenAlong(specs, key, fates[key.Target]); ok {
+			d.Before[key], d.After[key] = f.Observed[key].State, to
 		}
 	}
 	return d, nil
+}
+
+// takenAlong is the state after of a key that an operation takes along because
+// what it is about goes, or is made anew; false when it does not.
+func (f Function) takenAlong(specs drivers.Specs, key drivers.Key, at fate) (drivers.State, bool) {
+	spec, _ := specs.Find(key.Kind)
+	o := f.Observed[key]
+	if o.Presence > drivers.Concealed || !at.remade && !(at.renewed && spec.Netdev) {
+		return "", false
+	}
+	want, asked := f.Want[key]
+	remembered, known := f.Baseline[key]
+	switch {
+	case at.gone, at.hidden && spec.Netdev:
+		return drivers.Hidden, true
+	case asked:
+		return want, true
+	case o.Presence == drivers.Present:
+		return o.State, true
+	}
+	return remembered, known
 }
 
 func orUnknown(err error) error {
@@ -82,23 +94,42 @@ func orUnknown(err error) error {
 	return err
 }
 
-// netdev says whether the netdev is made anew on the way to what is asked, and
-// whether the function has none at its end.
-func (f Function) netdev(specs drivers.Specs) (remade, hidden bool) {
+// fate is what becomes of a function and of its netdev on the way to what is
+// asked.
+type fate struct {
+	remade  bool // the function itself is made anew, or goes
+	gone    bool // at the end there is no such function
+	renewed bool // its netdev is made anew, or goes
+	hidden  bool // at the end it has none
+}
+
+func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
+	states := map[drivers.Key][]drivers.State{}
+	for key, o := range f.Observed {
+		if states[key] = []drivers.State{o.State}; f.Want[key] != "" {
+			states[key] = append(states[key], f.Want[key])
+		}
+	}
+	if maker, remade, ok := specs.Maker(t, states); ok {
+		spec, _ := specs.Find(maker.Kind)
+		end := states[maker][len(states[maker])-1]
+		at.remade, at.gone = remade, !slices.Contains(spec.Makes(end), t)
+	}
+	at.renewed, at.hidden = at.remade, at.gone
 	for key, o := range f.Observed {
 		spec, _ := specs.Find(key.Kind)
-		if spec.Hides == nil {
+		if spec.Hides == nil || key.Target != t {
 			continue
 		}
 		end := o.State
 		if want, ok := f.Want[key]; ok {
 			for _, hop := range spec.Hops(o.State, want) {
-				remade = remade || spec.Hides(hop)
+				at.renewed = at.renewed || spec.Hides(hop)
 			}
 			end = want
 		}
-		remade = remade || spec.Hides(o.State) != spec.Hides(end)
-		hidden = hidden || spec.Hides(end)
+		at.renewed = at.renewed || spec.Hides(o.State) != spec.Hides(end)
+		at.hidden = at.hidden || spec.Hides(end)
 	}
-	return remade, hidden
+	return at
 }

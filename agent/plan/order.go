@@ -51,22 +51,28 @@ func Order(specs drivers.Specs, observed Observed, goal Goal) ([]drivers.Step, e
 	return steps, nil
 }
 
-// follow notes what a step does to the netdev of its function: it goes, or
-// comes back as the kernel makes it.
+// follow notes what a step does to others: the netdev of its function goes, or
+// comes back as the kernel makes it, and so do functions that it makes.
 func follow(specs drivers.Specs, spec drivers.Spec, at map[drivers.Key]drivers.State, key drivers.Key, to drivers.State) {
-	hidden := spec.Hides != nil && spec.Hides(at[key])
+	from := at[key]
 	at[key] = to
-	if spec.Hides == nil {
-		return
-	}
 	for other := range at {
-		netdev, _ := specs.Find(other.Kind)
+		theirs, _ := specs.Find(other.Kind)
 		switch {
-		case !netdev.Netdev || other.Target != key.Target:
+		case spec.Makes != nil:
+			was, is := slices.Contains(spec.Makes(from), other.Target), slices.Contains(spec.Makes(to), other.Target)
+			switch {
+			case was == is:
+			case was, theirs.Netdev: // it has no driver yet, so no netdev
+				at[other] = drivers.Hidden
+			default:
+				at[other] = theirs.Fresh
+			}
+		case spec.Hides == nil || !theirs.Netdev || other.Target != key.Target:
 		case spec.Hides(to):
 			at[other] = drivers.Hidden
-		case hidden:
-			at[other] = netdev.Fresh
+		case spec.Hides(from):
+			at[other] = theirs.Fresh
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
 	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
 )
 
 type kind struct {
@@ -19,6 +20,7 @@ func kinds() []kind {
 	return []kind{
 		{module.Spec(), module.New},
 		{dpdk.NoIOMMUSpec(), dpdk.NewNoIOMMU},
+		{sriov.NumVFsSpec(), sriov.NewNumVFs},
 		{dpdk.DriverSpec(), dpdk.NewDriver},
 		{link.MTUSpec(), link.NewMTU},
 		{link.AdminSpec(), link.NewAdmin},

@@ -11,11 +11,14 @@ import (
 	"eniagent/drivers/host/sim"
 	"eniagent/drivers/link"
 	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
 )
 
 const (
 	pf = drivers.Target("0000:02:00.0") // a port without VFs
 	vf = drivers.Target("0000:01:10.0")
+
+	maker = drivers.Target("0000:01:00.0") // a port with two VFs
 )
 
 // withVFIO loads what vfio-pci needs.
@@ -64,6 +67,11 @@ func samples() map[drivers.Kind][]drivertest.Sample {
 		dpdk.KindNoIOMMU: {
 			{Target: dpdk.NoIOMMUTarget, Prepare: withVFIO, Before: dpdk.NoIOMMUOff, After: dpdk.NoIOMMUOn},
 		},
+		sriov.KindNumVFs: {
+			{Name: "more", Target: maker, Prepare: driverless, Before: vfs(2), After: vfs(5), Renewed: append(remade, "inode")},
+			{Name: "away", Target: maker, Prepare: driverless, Before: vfs(2), After: vfs(0), Renewed: append(remade, "inode")},
+			{Name: "the switch alone", Target: maker, Before: vfs(2), After: "autoprobe=0 vfs=0000:01:10.0,0000:01:10.2"},
+		},
 		dpdk.KindDriver: {
 			{Name: "VF to vfio-pci", Target: vf, Prepare: withVFIO, Before: dpdk.Bound("igbvf"), After: dpdk.Bound("vfio-pci"), Renewed: remade},
 			{Name: "PF to vfio-pci", Target: pf, Prepare: withVFIO, Before: dpdk.Bound("igb"), After: dpdk.Bound("vfio-pci"), Renewed: remade},
@@ -86,6 +94,27 @@ func samples() map[drivers.Kind][]drivertest.Sample {
 			{Name: "virtio", Config: withVirtio, Target: virtio, Before: link.Down, After: link.Up},
 		},
 	}
+}
+
+// driverless takes their driver from the VFs: what makes them does not bind
+// them.
+func driverless(t testing.TB, k *sim.Kernel) {
+	for _, a := range []drivers.Target{vf, "0000:01:10.2"} {
+		drivertest.MustApply(t, all.New(k), dpdk.KindDriver, a, "driver=- override=-")
+	}
+}
+
+// vfs is the state in which maker has so many VFs.
+func vfs(n int) drivers.State {
+	v := sriov.VFs{Autoprobe: true}
+	for i := range n {
+		t, err := host.AfterFunction(maker, 128+2*i)
+		if err != nil {
+			panic(err)
+		}
+		v.Addresses = append(v.Addresses, t)
+	}
+	return v.State()
 }
 
 const virtio = drivers.Target("0000:00:06.0")
@@ -117,7 +146,7 @@ func TestNoKindTwice(t *testing.T) {
 				t.Errorf("kind %s comes after %q, which there is not", s.Kind, after)
 			}
 		}
-		if s.Netdev == (s.Fresh == "") {
+		if s.Netdev && s.Fresh == "" {
 			t.Errorf("kind %s: netdev is %t and fresh is %q", s.Kind, s.Netdev, s.Fresh)
 		}
 	}

@@ -16,7 +16,10 @@ const KindDriver drivers.Kind = "driver"
 
 // DriverSpec is the kind driver on any machine.
 func DriverSpec() drivers.Spec {
-	return drivers.Spec{Kind: KindDriver, Class: drivers.Volatile, Hides: hides, Taken: taken, Cuts: cuts, Legal: legal, Route: route}
+	return drivers.Spec{
+		Kind: KindDriver, Class: drivers.Volatile, After: []drivers.Kind{"numvfs"}, Fresh: Binding{}.State(),
+		Hides: hides, Taken: taken, Cuts: cuts, Legal: legal, Route: route,
+	}
 }
 
 // NewDriver is the kind driver on this machine.

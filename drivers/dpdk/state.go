@@ -105,7 +105,7 @@ func route(from, to drivers.State) []drivers.State {
 // foreignDriver is the driver in a State whose override is not a name.
 func foreignDriver(s drivers.State) string {
 	driver, _, _ := strings.Cut(strings.TrimPrefix(string(s), "driver="), " ")
-	if driver == none {
+	if driver == none || s == drivers.Hidden {
 		return ""
 	}
 	return driver

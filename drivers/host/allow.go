@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"eniagent/drivers"
@@ -17,6 +18,9 @@ var (
 	moduleFile = regexp.MustCompile(`^/lib/modules/[A-Za-z0-9_+~-][A-Za-z0-9_.+~-]{0,127}(?:/[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,63})*/([A-Za-z0-9_-]{1,64})\.ko(?:\.(?:xz|zst|gz))?$`)
 	overrideIs = regexp.MustCompile(`^([A-Za-z0-9_.-]{1,64}\n?|\n)$`)
 )
+
+// maxVFs is more than any one function makes.
+const maxVFs = 256
 
 // writable are the module parameters that may be written, and their values.
 func writableParams() map[string][]string {
@@ -83,6 +87,16 @@ func allowedSysfs(c Call) error {
 	case c.Path == Attr(address, "driver_override"):
 		if !overrideIs.MatchString(c.Value) {
 			return errors.New("want a driver's name, or a newline to clear it")
+		}
+		return nil
+	case c.Path == Attr(address, "sriov_drivers_autoprobe"):
+		if c.Value != "0" && c.Value != "1" {
+			return errors.New("want 0 or 1")
+		}
+		return nil
+	case c.Path == Attr(address, "sriov_numvfs"):
+		if n, err := strconv.Atoi(c.Value); err != nil || n < 0 || n > maxVFs || strconv.Itoa(n) != c.Value {
+			return errors.New("want a number of VFs")
 		}
 		return nil
 	case c.Path == DriversProbe, driverFile.MatchString(c.Path):

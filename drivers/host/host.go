@@ -98,7 +98,7 @@ type Call struct {
 	Number int            `json:"number,omitempty"`
 }
 
-// Label names the call for faults, crash points and metrics: "override",
+// Label names the call for faults, crash points and metrics: "autoprobe", "numvfs", "override",
 // "unbind", "bind", "probe", "param", "mtu", "admin", "load", "unload".
 func (c Call) Label() string {
 	if c.Op != OpSysfs {
@@ -109,6 +109,10 @@ func (c Call) Label() string {
 		return "override"
 	case "drivers_probe":
 		return "probe"
+	case "sriov_numvfs":
+		return "numvfs"
+	case "sriov_drivers_autoprobe":
+		return "autoprobe"
 	case "unbind", "bind":
 		return base
 	default:
@@ -121,7 +125,7 @@ func (c Call) Label() string {
 
 // Labels are all the labels there are, in the order in which a bind meets them.
 func Labels() []string {
-	return []string{"load", "param", "override", "unbind", "bind", "probe", "mtu", "admin", "unload"}
+	return []string{"load", "param", "autoprobe", "numvfs", "override", "unbind", "bind", "probe", "mtu", "admin", "unload"}
 }
 
 // String is the call as a shell line would be, for logs and plans.

@@ -45,6 +45,10 @@ func callOf(label string) (prepare []host.Call, c host.Call) {
 		return nil, unload("igbvf")
 	case "param":
 		return nil, sysfs(vfioParam, "Y")
+	case "autoprobe":
+		return nil, sysfs(host.Attr(pf, "sriov_drivers_autoprobe"), "0")
+	case "numvfs":
+		return nil, sysfs(host.Attr(pf, "sriov_numvfs"), "0")
 	case "override":
 		return nil, override(vf0, "vfio-pci")
 	case "unbind":

@@ -44,6 +44,11 @@ func DefaultNode() Config {
 	for _, vf := range []struct{ address, group, name string }{
 		{"0000:01:10.0", "8", "enp1s0v0"},
 		{"0000:01:10.2", "9", "enp1s0v1"},
+		{"0000:01:10.4", "12", "enp1s0v2"},
+		{"0000:01:10.6", "13", "enp1s0v3"},
+		{"0000:01:11.0", "14", "enp1s0v4"},
+		{"0000:01:11.2", "15", "enp1s0v5"},
+		{"0000:01:11.4", "16", "enp1s0v6"},
 	} {
 		c.Devices = append(c.Devices, Device{
 			Address: vf.address, Vendor: "0x8086", Device: "0x10ca", SubsystemVendor: "0x8086", SubsystemDevice: "0xa03c",

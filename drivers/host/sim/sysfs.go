@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -112,7 +113,7 @@ func attributes() []string {
 	return []string{
 		"class", "device", "modalias", "subsystem", "subsystem_device", "subsystem_vendor", "vendor",
 		"driver", "driver_override", "iommu_group", "net", "physfn", "remove", "uio",
-		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_totalvfs", "config", "aer_dev_fatal", "aer_dev_nonfatal",
+		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_offset", "sriov_stride", "sriov_totalvfs", "config", "aer_dev_fatal", "aer_dev_nonfatal",
 	}
 }
 
@@ -202,12 +203,40 @@ func (m *machine) sriovNode(f *function, name string) (node, bool) {
 	switch name {
 	case "sriov_totalvfs":
 		return textNode(strconv.Itoa(m.totalVFs(f)))
+	case "sriov_offset", "sriov_stride":
+		return m.routingNode(f, name)
 	case "sriov_numvfs":
 		return node{text: strconv.Itoa(f.VFs), store: actNumVFs, function: f}, true
 	case "sriov_drivers_autoprobe":
 		return node{text: map[bool]string{false: "1", true: "0"}[f.NoProbe], store: actAutoprobe, function: f}, true
 	}
 	return node{}, false
+}
+
+// routingNode is how the addresses of the VFs follow from the PF's.
+func (m *machine) routingNode(f *function, name string) (node, bool) {
+	ids := []int{routingID(f.Address)}
+	for _, vf := range m.vfs(f.Address) {
+		ids = append(ids, routingID(vf))
+	}
+	n := 0
+	switch {
+	case len(ids) < 2:
+	case name == "sriov_offset":
+		n = ids[1] - ids[0]
+	case len(ids) > 2:
+		n = ids[2] - ids[1]
+	}
+	return textNode(strconv.Itoa(n))
+}
+
+// routingID is the bus, device and function of an address as one number.
+func routingID(address string) int {
+	var domain, bus, device, fn int
+	if _, err := fmt.Sscanf(address, "%x:%x:%x.%x", &domain, &bus, &device, &fn); err != nil {
+		return 0
+	}
+	return bus<<8 | device<<3 | fn
 }
 
 // nestNode is the child of a function that has its netdev, as a virtio NIC has
