@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/go-kit/log/level"
 
@@ -135,6 +136,13 @@ func (a *Agent) forgive(ctx context.Context, entries []string) {
 		targets = append(targets, targetsOf(i, a.remembered)...)
 	}
 	a.mu.Unlock()
+	kept, _ := a.c.Journal.Desired(a.c.Name)
+	for _, g := range kept.Goals { // those of its virtual functions
+		of, _, vf := strings.Cut(g.Entry, " vf ")
+		if vf && slices.Contains(entries, of) {
+			targets = append(targets, g.Key.Target)
+		}
+	}
 	concerned := func(t drivers.Target) bool { return slices.Contains(targets, t) }
 	a.drifts.askedAnew(concerned, targets...)
 	a.breakers.forget(concerned)

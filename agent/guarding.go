@@ -78,6 +78,10 @@ func (v View) permissions() (allowed map[drivers.Target]string, given map[driver
 				given[t] = given[t] || drivers.Userspace(e.Driver)
 			}
 		}
+		for _, g := range d.Goals { // virtual functions have no entry of their own
+			b, err := dpdk.Parse(g.State)
+			given[g.Key.Target] = given[g.Key.Target] || g.Key.Kind == dpdk.KindDriver && err == nil && drivers.Userspace(b.Driver)
+		}
 	}
 	return allowed, given
 }

@@ -89,7 +89,7 @@ func (a *Agent) dispatch(ctx context.Context, r request) {
 		}
 		return
 	}
-	a.work(ctx, []drivers.Target{r.target}, func() { a.settle(ctx, r) })
+	a.work(ctx, r.targets(), func() { a.settle(ctx, r) })
 }
 
 // holder is the operation that is not closed and claims the target.

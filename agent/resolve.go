@@ -30,6 +30,10 @@ type request struct {
 	// first are goals of other targets that must be reached before: modules,
 	// no-IOMMU. Each is an operation of its own, in this order.
 	first []journal.Goal
+	// pf is the physical function whose entry asks for this virtual one; makes
+	// are the virtual functions that this request is about as well.
+	pf    drivers.Target
+	makes []drivers.Target
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
 	// err says why it cannot be acted on now; condition says which way.
@@ -58,12 +62,13 @@ func (v View) resolve(ctx context.Context, entries []entry, remembered []journal
 		}
 		requests = append(requests, r)
 	}
-	requests = v.outrank(ctx, yield(requests))
+	requests = v.outrank(ctx, v.spread(ctx, yield(requests)))
 	for i := range requests {
 		if requests[i].err == nil {
 			v.ask(ctx, &requests[i])
 		}
 	}
+	v.gather(ctx, requests)
 	refuseTwice(requests)
 	return requests
 }
@@ -170,7 +175,7 @@ func (v View) remember(ctx context.Context, s source.Selector, remembered []jour
 // ask fills in what is to be true of the function.
 func (v View) ask(ctx context.Context, r *request) {
 	id, err := host.Identify(ctx, v.Host, r.target)
-	if err != nil {
+	if err != nil && !v.absentVF(ctx, r) {
 		r.cannot(Waiting, err)
 		return
 	}
@@ -220,7 +225,11 @@ func (v View) prepare(ctx context.Context, r *request) {
 			r.first = append(r.first, journal.Goal{Key: drivers.Key{Kind: module.Kind, Target: t}, State: module.Loaded})
 		}
 	}
-	if _, err := v.Host.Readlink(ctx, host.Attr(string(r.target), "iommu_group")); err == nil || driver != "vfio-pci" {
+	of := r.target
+	if v.absentVF(ctx, r) {
+		of = r.pf // what it will be behind
+	}
+	if _, err := v.Host.Readlink(ctx, host.Attr(string(of), "iommu_group")); err == nil || driver != "vfio-pci" {
 		return
 	}
 	if !v.NoIOMMU {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -81,7 +82,7 @@ func (a *Agent) letGo(ctx context.Context, r request) {
 	if a.readOnly() || r.letGo() {
 		return
 	}
-	n, err := a.c.Journal.DropBaselines(ctx, func(b journal.Baseline) bool { return b.Key.Target == r.target })
+	n, err := a.c.Journal.DropBaselines(ctx, func(b journal.Baseline) bool { return slices.Contains(r.targets(), b.Key.Target) })
 	if err == nil {
 		_, err = a.c.Journal.ClearControl(ctx, orderAdopted, r.target)
 	}

@@ -187,8 +187,7 @@ func (v View) recoverEntry(j recovery.Judgement) RecoverEntry {
 // drafts the operation that would bring it there.
 func (v View) examine(ctx context.Context, r request) (plan.Draft, plan.Observed, error) {
 	observed := plan.Observed{}
-	for _, s := range v.functionKinds() {
-		k := drivers.Key{Kind: s, Target: r.target}
+	for k := range v.keysOf(r) {
 		observed[k] = v.observer().Observe(ctx, k)
 	}
 	baseline := plan.Goal{}
@@ -207,7 +206,7 @@ func (v View) examine(ctx context.Context, r request) (plan.Draft, plan.Observed
 func (v View) functionKinds() []drivers.Kind {
 	var kinds []drivers.Kind
 	for _, s := range v.Drivers.Specs {
-		if s.Netdev || s.Kind == dpdk.KindDriver {
+		if s.Netdev || s.Makes != nil || s.Kind == dpdk.KindDriver {
 			kinds = append(kinds, s.Kind)
 		}
 	}

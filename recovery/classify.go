@@ -56,6 +56,8 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 		return Fresh
 	case made && !spec.Netdev && (spec.Fresh == "" || spec.Fresh == o.State):
 		return Fresh
+	case made && (spec.Between(spec.Fresh, c.After, o.State) || spec.Between(spec.Fresh, c.Before, o.State)):
+		return Between
 	case spec.Between(c.Before, c.After, o.State):
 		return Between
 	}

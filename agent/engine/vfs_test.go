@@ -41,6 +41,11 @@ func vfScenarios() []scenario {
 			draft: func(w *world) plan.Draft { return w.coverVFs(mixed(w)) },
 		},
 		{
+			name: "fewer VFs, and the rest as it was", foreign: foreign,
+			setup: func(w *world) { w.setVFs(0); w.setVFs(3); w.rebind(vf, "igbvf", "vfio-pci"); w.setLink("0000:01:10.2", 1400, true) },
+			draft: func(w *world) plan.Draft { return w.coverVFs(w.vfGoal(2)) },
+		},
+		{
 			name: "VFs away", foreign: foreign,
 			setup: func(w *world) { w.rebind(vf, "igbvf", "vfio-pci") },
 			draft: func(w *world) plan.Draft { return w.coverVFs(w.vfGoal(0)) },

@@ -112,16 +112,44 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 		if !ok || from == to || to == drivers.Hidden {
 			continue
 		}
-		if err := g.group(ctx, key, to); err != nil {
-			return err
+		if from != drivers.Hidden { // a VF that is still to be made has no group yet
+			if err := g.group(ctx, key, to); err != nil {
+				return err
+			}
 		}
 		if spec.Cuts == nil || !spec.Cuts(from, to) {
 			continue
 		}
-		if err := g.path(ctx, spec, key, from); err != nil {
+		if err := g.mayCut(ctx, spec, key, from, time.Now().Add(-lately)); err != nil {
 			return err
 		}
-		if err := g.inUse(ctx, spec, key.Target, from, time.Now().Add(-lately)); err != nil {
+	}
+	return nil
+}
+
+// mayCut asks the rules about a write that cuts the function, and with it those
+// that it makes.
+func (g *Guard) mayCut(ctx context.Context, spec drivers.Spec, key drivers.Key, from drivers.State, since time.Time) error {
+	if err := g.path(ctx, spec, key, from); err != nil {
+		return err
+	}
+	if spec.Makes == nil {
+		return g.inUse(ctx, spec, key.Target, from, since)
+	}
+	driver, _ := g.o.Specs.Find(dpdk.KindDriver)
+	for _, t := range spec.Makes(from) {
+		name, err := host.DriverOf(ctx, g.o.Host, string(t))
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			continue
+		}
+		bound := dpdk.Bound(name)
+		if err := g.path(ctx, driver, drivers.Key{Kind: driver.Kind, Target: t}, bound); err != nil {
+			return err
+		}
+		if err := g.inUse(ctx, driver, t, bound, since); err != nil {
 			return err
 		}
 	}
@@ -132,13 +160,16 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 // when the goal was set may have changed.
 func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
 	spec, ok := g.o.Specs.Find(s.Key.Kind)
-	if !ok || spec.Cuts == nil || !spec.Cuts(s.From, s.To) {
+	if !ok {
 		return nil
 	}
-	if err := g.path(ctx, spec, s.Key, s.From); err != nil {
+	if err := g.group(ctx, s.Key, s.To); err != nil {
 		return err
 	}
-	return g.inUse(ctx, spec, s.Key.Target, s.From, time.Now())
+	if spec.Cuts == nil || !spec.Cuts(s.From, s.To) {
+		return nil
+	}
+	return g.mayCut(ctx, spec, s.Key, s.From, time.Now())
 }
 
 // path is the rules of the management path, for a function that has a netdev.

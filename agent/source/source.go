@@ -43,9 +43,57 @@ type Interface struct {
 	Up       *bool       `json:"up,omitempty"`
 	MTU      int         `json:"mtu,omitempty"`    // bytes; 0 asks for nothing
 	Driver   string      `json:"driver,omitempty"` // the driver's name as in /sys/bus/pci/drivers
+	VFs      *VFs        `json:"vfs,omitempty"`    // nil leaves their number as it is
 	// AllowManagementPath is the reason for touching the function although it is
 	// on the node's management path; "" forbids it.
 	AllowManagementPath string `json:"allow_management_path,omitempty"`
+}
+
+// VFs is what is asked of the virtual functions of a physical one. When they
+// are made, one of which nothing is asked gets the driver that the kernel has
+// for it.
+type VFs struct {
+	Count     int        `json:"count"` // 0 asks for none
+	Defaults  VF         `json:"defaults"`
+	Overrides []Override `json:"overrides,omitempty"` // by ascending index, each once
+}
+
+// VF is what is asked of one virtual function; a nil or empty field asks for
+// nothing.
+type VF struct {
+	Up     *bool  `json:"up,omitempty"`
+	MTU    int    `json:"mtu,omitempty"` // bytes
+	Driver string `json:"driver,omitempty"`
+}
+
+// Override is what is asked of the VF with an index, in the place of the
+// defaults, field by field.
+type Override struct {
+	Index int `json:"index"`
+	VF
+}
+
+// Of is what is asked of the VF with an index.
+func (v VFs) Of(index int) VF {
+	vf := v.Defaults
+	for _, o := range v.Overrides {
+		if o.Index != index {
+			continue
+		}
+		if o.Driver != "" {
+			vf.Driver = o.Driver
+		}
+		if o.Up != nil {
+			vf.Up = o.Up
+		}
+		if o.MTU != 0 {
+			vf.MTU = o.MTU
+		}
+		if drivers.Userspace(o.Driver) {
+			vf.Up, vf.MTU = nil, 0 // no netdev for the defaults to be of
+		}
+	}
+	return vf
 }
 
 // Desired is everything one source asks, valid as a whole.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -26,6 +27,28 @@ func ByAlias(ctx context.Context, r host.Reader, t drivers.Target) ([]string, er
 	if err != nil {
 		return nil, fmt.Errorf("read modalias of %s: %w", t, err)
 	}
+	return byModalias(ctx, r, modalias)
+}
+
+var deviceOf = regexp.MustCompile(`d0000[0-9A-F]{4}sv`)
+
+// ByVF names the kernel drivers that would take the virtual functions of a
+// physical one, which may not be there yet: they differ from it in the device
+// ID, which its capability tells (sriov_vf_device).
+func ByVF(ctx context.Context, r host.Reader, pf drivers.Target) ([]string, error) {
+	modalias, err := r.Read(ctx, host.Attr(string(pf), "modalias"))
+	if err != nil {
+		return nil, fmt.Errorf("read modalias of %s: %w", pf, err)
+	}
+	device, err := r.Read(ctx, host.Attr(string(pf), "sriov_vf_device"))
+	if err != nil {
+		return nil, fmt.Errorf("read the device ID of the VFs of %s: %w", pf, err)
+	}
+	device = strings.ToUpper(strings.TrimPrefix(device, "0x"))
+	return byModalias(ctx, r, deviceOf.ReplaceAllString(modalias, "d0000"+device+"sv"))
+}
+
+func byModalias(ctx context.Context, r host.Reader, modalias string) ([]string, error) {
 	release, err := host.KernelRelease(ctx, r)
 	if err != nil {
 		return nil, err

@@ -144,13 +144,6 @@ func (m maker) Precheck(ctx context.Context, t drivers.Target, from, to drivers.
 	refused := func(remedy, why string, args ...any) error {
 		return m.fault(t, "precheck", fmt.Errorf("%w: %s", drivers.ErrRefused, fmt.Sprintf(why, args...)), remedy)
 	}
-	total, err := m.number(ctx, t, "sriov_totalvfs")
-	switch {
-	case err != nil:
-		return m.fault(t, "precheck", err, "")
-	case len(goal.Addresses) > total:
-		return refused("ask for fewer, or raise it in the device's firmware", "it makes no more than %d VFs", total)
-	}
 	driver, err := host.DriverOf(ctx, m.host, string(t))
 	switch {
 	case err != nil:
@@ -166,10 +159,6 @@ func (m maker) Precheck(ctx context.Context, t drivers.Target, from, to drivers.
 		return refused("", "its VFs will be %v, not %v", will, goal.Addresses)
 	}
 	return nil
-}
-
-func (m maker) number(ctx context.Context, t drivers.Target, name string) (int, error) {
-	return number(ctx, m.host, t, name)
 }
 
 func number(ctx context.Context, r host.Reader, t drivers.Target, name string) (int, error) {

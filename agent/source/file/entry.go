@@ -74,7 +74,7 @@ func (p *parser) entry(n *yaml.Node, path string) (source.Interface, bool) {
 	}
 	before := len(p.problems)
 	all := append(selectors(), attributes()...)
-	fields, _ := p.fields(n, path, names(all))
+	fields, _ := p.fields(n, path, append(names(all), "vfs"))
 	for _, a := range all {
 		f, ok := fields[a.name]
 		if !ok {
@@ -83,6 +83,9 @@ func (p *parser) entry(n *yaml.Node, path string) (source.Interface, bool) {
 		if v, ok := scalar(f.value); !ok || !a.set(&e, v) {
 			p.problems.add(f.line, join(path, a.name), f.value, a.want)
 		}
+	}
+	if f, ok := fields["vfs"]; ok {
+		e.VFs = p.vfs(f, join(path, "vfs"))
 	}
 	// A field that could not be read would make what follows guess.
 	if len(p.problems) > before {
@@ -109,17 +112,21 @@ func (p *parser) selected(n *yaml.Node, path string, fields map[string]field) bo
 
 // sensible finds fields that are each legal but not together.
 func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields map[string]field) {
-	asked := present(fields, []string{"driver", "up", "mtu"})
+	asked := present(fields, []string{"driver", "up", "mtu", "vfs"})
 	link := present(fields, []string{"up", "mtu"})
 	switch {
 	case e.State == source.Released && len(asked) > 0:
 		p.problems.add(fields["state"].line, join(path, "state"), fields["state"].value,
 			"a released interface gets its baseline back; remove "+strings.Join(asked, ", "))
 	case e.State == source.Configured && len(asked) == 0:
-		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up or mtu, or \"state: released\"")
+		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up, mtu or vfs, or \"state: released\"")
 	case len(link) > 0 && drivers.Userspace(e.Driver):
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
 			"this driver leaves no network interface to configure; remove "+strings.Join(link, ", "))
+	}
+	if e.VFs != nil && drivers.Userspace(e.Driver) {
+		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
+			"only a kernel driver makes virtual functions; remove vfs, or this driver")
 	}
 	if d := misnamed(e.Driver); d != "" {
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,

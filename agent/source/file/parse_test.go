@@ -86,7 +86,7 @@ func TestParseRefuses(t *testing.T) {
 		mtu   = `want a number of bytes from 68 to 65535, without quotes, such as 9000`
 		upOr  = `want true or false`
 		top   = `want a mapping with apiVersion and interfaces`
-		field = `want one of pci, mac, name, driver, up, mtu, state, allowManagementPath`
+		field = `want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, vfs`
 	)
 	tests := []struct{ name, text, want string }{
 		{"empty file", "", `f: empty; ` + gone},
@@ -125,7 +125,7 @@ func TestParseRefuses(t *testing.T) {
 		{"misspelt field", head + "- {name: a, mut: 9000}\n", `f: line 3: interfaces[0]: mut: unknown field; did you mean mtu?`},
 		{"misspelt selector", head + "- {nam: a, up: true}\n", `f: line 3: interfaces[0]: nam: unknown field; did you mean name?`},
 		{"unknown field", head + "- {name: a, vlan: 1}\n", `f: line 3: interfaces[0]: vlan: unknown field; ` + field},
-		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath`},
+		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, vfs`},
 		{"duplicate key", head + "- name: a\n  mtu: 1500\n  mtu: 9000\n", `f: line 5: interfaces[0].mtu: given twice, first on line 4; remove one`},
 
 		{"no selector", head + "- {up: true}\n", `f: line 3: interfaces[0]: no interface is selected; add one of pci, mac, name`},
@@ -167,8 +167,8 @@ func TestParseRefuses(t *testing.T) {
 		{"userspace driver, mtu and up", head + "- name: a\n  up: false\n  driver: igb_uio\n  mtu: 9000\n", `f: line 5: interfaces[0].driver: igb_uio: this driver leaves no network interface to configure; remove up, mtu`},
 		{"bad state", head + "- {name: a, state: absent}\n", `f: line 3: interfaces[0].state: absent: want configured or released`},
 		{"released with more", head + "- {name: a, state: released, driver: ena, mtu: 1500}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove driver, mtu`},
-		{"asks for nothing", head + "- name: a\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up or mtu, or "state: released"`},
-		{"state alone", head + "- {name: a, state: configured}\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up or mtu, or "state: released"`},
+		{"asks for nothing", head + "- name: a\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu or vfs, or "state: released"`},
+		{"state alone", head + "- {name: a, state: configured}\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu or vfs, or "state: released"`},
 
 		{
 			"all at once, in order", "kind: x\ninterfaces:\n- {name: a, mtu: 1, up: 1}\n- {pci: 1, up: true}\n- {up: true}\n",

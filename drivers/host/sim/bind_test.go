@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,7 +143,9 @@ func TestPFUnbindTakesItsVFs(t *testing.T) {
 }
 
 func TestNumVFs(t *testing.T) {
-	h := on(t, New(DefaultNode()))
+	c := DefaultNode()
+	c.Devices = slices.DeleteFunc(c.Devices, func(d Device) bool { return d.PF == pf && d.Address > vf1 })
+	h := on(t, New(c))
 	numvfs := func(addr, n string) host.Call { return sysfs(host.Attr(addr, "sriov_numvfs"), n) }
 	h.wants(0, numvfs(pf, "2"))
 	h.wants(syscall.EBUSY, numvfs(pf, "1"))

@@ -113,7 +113,7 @@ func attributes() []string {
 	return []string{
 		"class", "device", "modalias", "subsystem", "subsystem_device", "subsystem_vendor", "vendor",
 		"driver", "driver_override", "iommu_group", "net", "physfn", "remove", "uio",
-		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_offset", "sriov_stride", "sriov_totalvfs", "config", "aer_dev_fatal", "aer_dev_nonfatal",
+		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_offset", "sriov_stride", "sriov_totalvfs", "sriov_vf_device", "config", "aer_dev_fatal", "aer_dev_nonfatal",
 	}
 }
 
@@ -205,6 +205,12 @@ func (m *machine) sriovNode(f *function, name string) (node, bool) {
 		return textNode(strconv.Itoa(m.totalVFs(f)))
 	case "sriov_offset", "sriov_stride":
 		return m.routingNode(f, name)
+	case "sriov_vf_device": // as PCI_VENDOR_ID, without 0x
+		vfs := m.vfs(f.Address)
+		if len(vfs) == 0 {
+			return textNode("0")
+		}
+		return textNode(strings.TrimPrefix(m.devices[vfs[0]].Device, "0x"))
 	case "sriov_numvfs":
 		return node{text: strconv.Itoa(f.VFs), store: actNumVFs, function: f}, true
 	case "sriov_drivers_autoprobe":

@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"eniagent/agent/plan"
+	"eniagent/agent/source"
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
+)
+
+// What an entry asks of virtual functions becomes a request for each of them,
+// so that one changes without its siblings. Their number is another matter: a
+// change of it makes all of them anew, and one operation on the physical
+// function has all there is of all of them.
+
+// spread puts behind each request those for its virtual functions.
+func (v View) spread(ctx context.Context, requests []request) []request {
+	var all []request
+	for _, r := range requests {
+		asked := r.asked.VFs
+		if asked == nil || r.err != nil || r.asked.State == source.Released {
+			all = append(all, r)
+			continue
+		}
+		addresses, err := sriov.Addresses(ctx, v.Host, r.target, asked.Count)
+		if err != nil {
+			r.cannot(conditionOf(err), err)
+			all = append(all, r)
+			continue
+		}
+		at := len(all)
+		all = append(all, r)
+		for i, t := range addresses {
+			vf := asked.Of(i)
+			all[at].makes = append(all[at].makes, t)
+			all = append(all, request{
+				asked: entry{Kept: r.asked.Kept, Interface: source.Interface{
+					Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver,
+					AllowManagementPath: r.asked.AllowManagementPath,
+				}},
+				entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
+			})
+		}
+	}
+	return all
+}
+
+// gather puts what is asked of the virtual functions into the request of the
+// physical one whose change makes them, and lets theirs wait for it.
+func (v View) gather(ctx context.Context, requests []request) {
+	for i := range requests {
+		r := &requests[i]
+		if r.err != nil || r.asked.VFs == nil && !r.released() {
+			continue
+		}
+		key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
+		if !r.released() {
+			r.goal[key] = v.wantedVFs(ctx, key, r).State()
+		}
+		want, ok := r.goal[key]
+		now := v.observer().Observe(ctx, key)
+		r.makes = nil
+		if !ok || now.Is(want) {
+			continue
+		}
+		spec, _ := v.Drivers.Specs.Find(key.Kind)
+		for j := range requests {
+			vf := &requests[j]
+			if vf.pf != r.target || vf.released() || r.released() || vf.err != nil {
+				continue
+			}
+			maps.Copy(r.goal, vf.goal)
+			r.first = append(r.first, vf.first...)
+			if _, named := vf.goal[drivers.Key{Kind: dpdk.KindDriver, Target: vf.target}]; !named {
+				v.natural(ctx, r, vf.target)
+			}
+			vf.cannot(Waiting, fmt.Errorf("%s makes its VFs first", r.target))
+		}
+		if r.released() {
+			v.restore(r, spec.Makes(want))
+		}
+		r.makes = slices.Concat(spec.Makes(now.State), spec.Makes(want))
+		slices.Sort(r.makes)
+		r.makes = slices.Compact(r.makes)
+	}
+}
+
+// restore asks for what the virtual functions were before they were touched.
+func (v View) restore(r *request, vfs []drivers.Target) {
+	for _, t := range vfs {
+		for _, kind := range v.functionKinds() {
+			key := drivers.Key{Kind: kind, Target: t}
+			if b, ok := v.baseline(key, drivers.Identity{}); ok && !b.Unknown {
+				r.goal[key] = b.State
+			}
+		}
+	}
+}
+
+// wantedVFs are those that a request asks for, with the switch as it was before
+// the agent first touched it.
+func (v View) wantedVFs(ctx context.Context, key drivers.Key, r *request) sriov.VFs {
+	want := sriov.VFs{Autoprobe: true, Addresses: r.makes}
+	was := v.observer().Observe(ctx, key).State
+	if b, ok := v.baseline(key, r.identity); ok {
+		was = b.State
+	}
+	if vfs, err := sriov.Parse(was); err == nil {
+		want.Autoprobe = vfs.Autoprobe
+	}
+	return want
+}
+
+// natural asks for the driver that the kernel has for a function that is still
+// to be made, unless it is there now, and has one; none is no driver.
+func (v View) natural(ctx context.Context, r *request, t drivers.Target) {
+	key := drivers.Key{Kind: dpdk.KindDriver, Target: t}
+	if now := v.observer().Observe(ctx, key); now.Presence == drivers.Present {
+		return // it stays as it is
+	}
+	names, err := module.ByVF(ctx, v.Host, r.target)
+	switch {
+	case err != nil:
+		r.cannot(Pending, fmt.Errorf("find the kernel's driver for the VFs of %s: %w", r.target, err))
+	case len(names) > 1:
+		r.cannot(Refused, fmt.Errorf("%w: several drivers take the VFs of %s (%v): say which, with vfs.defaults.driver", drivers.ErrRefused, r.target, names))
+	case len(names) == 1 && r.goal != nil:
+		r.goal[key] = dpdk.Bound(names[0])
+	case r.goal != nil:
+		r.goal[key] = dpdk.Binding{}.State()
+	}
+}
+
+// absentVF says that a request is for a VF that its PF does not make now.
+func (v View) absentVF(ctx context.Context, r *request) bool {
+	_, err := v.Host.Inode(ctx, host.PCIDevices+string(r.target))
+	return r.pf != "" && errors.Is(err, fs.ErrNotExist)
+}
+
+// targets are all functions that a request is about.
+func (r *request) targets() []drivers.Target {
+	return append([]drivers.Target{r.target}, r.makes...)
+}
+
+// keysOf are the keys that are looked at for a request: what its functions have,
+// and the number of VFs only where somebody asks about it, or did.
+func (v View) keysOf(r request) plan.Goal {
+	keys := plan.Goal{}
+	for _, t := range r.targets() {
+		for _, kind := range v.functionKinds() {
+			key := drivers.Key{Kind: kind, Target: t}
+			_, touched := v.baseline(key, r.identity)
+			if _, asked := r.goal[key]; kind != sriov.KindNumVFs || asked || t == r.target && touched {
+				keys[key] = ""
+			}
+		}
+	}
+	return keys
+}

@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"eniagent/agent/source"
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+)
+
+const (
+	maker = "0000:01:00.0" // has two VFs when it boots, and makes up to seven
+	vf0   = "0000:01:10.0"
+	vf1   = "0000:01:10.2"
+	vf2   = "0000:01:10.4"
+	vf3   = "0000:01:10.6"
+)
+
+// vfs asks for a number of VFs.
+func vfs(count int, defaults source.VF, overrides ...source.Override) source.Interface {
+	i := pci(maker, "")
+	i.VFs = &source.VFs{Count: count, Defaults: defaults, Overrides: overrides}
+	return i
+}
+
+func dpdkVF() source.VF { return source.VF{Driver: "vfio-pci"} }
+
+func (n *node) virtual(want ...string) {
+	n.t.Helper()
+	all, err := host.VFsOf(n.t.Context(), n.kernel, maker)
+	var got []string
+	for _, t := range all {
+		got = append(got, string(t))
+	}
+	if err != nil || !slices.Equal(got, want) {
+		n.t.Errorf("VFs are %v (%v), want %v\n%s", got, err, want, n.log)
+	}
+}
+
+// written counts the writes that come now.
+func (n *node) written(fn func()) (labels []string) {
+	n.kernel.Hook = func(p sim.Point) {
+		if p.When == sim.Before {
+			labels = append(labels, p.Label)
+		}
+	}
+	fn()
+	n.kernel.Hook = nil
+	return labels
+}
+
+func withNode(t *testing.T, fn func(n *node)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		defer n.halt()
+		fn(n)
+	})
+}
+
+func TestVFsAreMadeAndGivenBack(t *testing.T) {
+	withNode(t, func(n *node) {
+		up := true
+		kernel := source.Override{Index: 1, VF: source.VF{Driver: "igbvf", Up: &up, MTU: 1400}}
+		n.want(vfs(4, dpdkVF(), kernel))
+		settled(10 * time.Second)
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right, pci 0000:01:00.0 vf 2=right, pci 0000:01:00.0 vf 3=right")
+		n.virtual(vf0, vf1, vf2, vf3)
+		for _, t := range []string{vf0, vf2, vf3} {
+			n.driver(t, "vfio-pci")
+		}
+		n.driver(vf1, "igbvf")
+		if probe, _ := n.kernel.Read(n.t.Context(), host.Attr(maker, "sriov_drivers_autoprobe")); probe != "1" {
+			t.Errorf("autoprobe is left at %s", probe)
+		}
+		released := pci(maker, "")
+		released.State = source.Released
+		n.want(released)
+		settled(10 * time.Second)
+		n.expect("pci 0000:01:00.0=released")
+		n.virtual(vf0, vf1)
+		n.driver(vf0, "igbvf")
+		n.driver(vf1, "igbvf")
+	})
+}
+
+// TestOneVFChangesWithoutItsSiblings: other drivers and links of one, nothing
+// written to another.
+func TestOneVFChangesWithoutItsSiblings(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(vfs(4, dpdkVF()))
+		settled(10 * time.Second)
+		inodes := func() (all []uint64) {
+			for _, t := range []string{vf0, vf1, vf2, vf3} {
+				i, err := n.kernel.Inode(n.t.Context(), host.PCIDevices+t)
+				if err != nil {
+					n.t.Fatal(err)
+				}
+				all = append(all, i)
+			}
+			return all
+		}
+		before := inodes()
+		labels := n.written(func() {
+			n.want(vfs(4, dpdkVF(), source.Override{Index: 2, VF: source.VF{Driver: "igbvf"}}))
+			settled(10 * time.Second)
+		})
+		n.driver(vf2, "igbvf")
+		if got := strings.Join(labels, " "); got != "override unbind bind" {
+			t.Errorf("written: %s", got)
+		}
+		labels = n.written(func() {
+			n.unbind(vf3)
+			settled(10 * time.Second)
+		})
+		n.driver(vf3, "vfio-pci")
+		if got := strings.Join(labels, " "); got != "bind" {
+			t.Errorf("written to repair one: %s", got)
+		}
+		if after := inodes(); !slices.Equal(before, after) {
+			t.Errorf("VFs were made anew: %v, %v", before, after)
+		}
+	})
+}
+
+// TestTheCountWaitsForAVFInUse: nothing is torn down under a program, and it
+// goes on by itself.
+func TestTheCountWaitsForAVFInUse(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(vfs(2, dpdkVF()))
+		settled(10 * time.Second)
+		release := n.kernel.Hold(vf1)
+		labels := n.written(func() {
+			n.want(vfs(3, dpdkVF()))
+			settled(10 * time.Second)
+		})
+		if len(labels) > 0 {
+			t.Errorf("written while a VF is held: %v", labels)
+		}
+		n.expect("pci 0000:01:00.0=held, pci 0000:01:00.0 vf 0=waiting, pci 0000:01:00.0 vf 1=waiting, pci 0000:01:00.0 vf 2=waiting")
+		release()
+		settled(10 * time.Second)
+		n.virtual(vf0, vf1, vf2)
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right, pci 0000:01:00.0 vf 2=right")
+	})
+}
+
+// TestVFsThatNobodyNames get the driver that the kernel has for them.
+func TestVFsThatNobodyNames(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(vfs(3, source.VF{}))
+		settled(10 * time.Second)
+		n.virtual(vf0, vf1, vf2)
+		for _, t := range []string{vf0, vf1, vf2} {
+			n.driver(t, "igbvf")
+		}
+	})
+}
+
+// TestTooManyVFs is refused before anything is touched, and what the kernel
+// does not make is undone.
+func TestTooManyVFs(t *testing.T) {
+	withNode(t, func(n *node) {
+		labels := n.written(func() {
+			n.want(vfs(8, dpdkVF()))
+			settled(10 * time.Second)
+		})
+		if len(labels) > 0 || !strings.Contains(n.conditions(), "pci 0000:01:00.0=refused") {
+			t.Errorf("%s after %v", n.conditions(), labels)
+		}
+		if err := n.kernel.Inject(sim.Fault{Label: "numvfs", Path: maker, Nth: 2, Errno: syscall.ENOMEM}); err != nil {
+			t.Fatal(err)
+		}
+		n.want(vfs(5, dpdkVF()))
+		settled(time.Minute)
+		n.virtual(vf0, vf1, vf2, vf3, "0000:01:11.0")
+		n.driver(vf0, "vfio-pci")
+	})
+}
+
+// TestAForeignCountIsRepaired as long as nobody uses what is in the way.
+func TestAForeignCountIsRepaired(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(vfs(2, dpdkVF()))
+		settled(10 * time.Second)
+		for _, count := range []string{"0", "4"} {
+			err := n.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: drivers.Target(maker), Path: host.Attr(maker, "sriov_numvfs"), Value: count})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		settled(10 * time.Second)
+		n.virtual(vf0, vf1)
+		n.driver(vf0, "vfio-pci")
+		n.driver(vf1, "vfio-pci")
+	})
+}
