@@ -200,7 +200,7 @@ func (a *Agent) heldBack(r request, d plan.Draft, seen map[string]string) bool {
 	}
 	a.report(r, condition, fmt.Sprintf("held back until %s, because it keeps being %s: %v; or agent retry %s",
 		until.UTC().Format(time.RFC3339), last.Outcome, last.Err, key.Target), seen, last.Operation)
-	a.wakeAt(until)
+	a.wakeAt(until, r.target)
 	return true
 }
 

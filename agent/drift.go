@@ -304,7 +304,7 @@ func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed
 	a.health.Forget(r.target)
 	a.report(r, Degraded, f.why(r.target, owners), describe(observed), 0)
 	if !known {
-		a.wakeAt(f.until)
+		a.wakeAt(f.until, r.target)
 	}
 	return reason, false
 }

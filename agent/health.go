@@ -24,7 +24,7 @@ func (a *Agent) reportRight(ctx context.Context, r request, observed plan.Observ
 		condition, reason = Degraded, "as asked, but "+strings.Join(texts, "; and ")
 	}
 	if !v.Again.IsZero() {
-		a.wakeAt(v.Again)
+		a.wakeAt(v.Again, r.target)
 	}
 	a.report(r, condition, reason, describe(observed), 0)
 }

@@ -150,7 +150,8 @@ func (a *Agent) readFile(ctx context.Context) {
 	}
 	desired, err := file.Parse(a.c.Object, data)
 	a.take(ctx, source.Update{Desired: desired, Err: err})
-	a.notePath(ctx, a.current(ctx))
+	a.notePermissions(a.current(ctx))
+	a.notePath(ctx)
 }
 
 // alone takes the journal as an agent does, lets fn work, and lets go.
@@ -183,7 +184,8 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 		return err
 	}
 	a.restore()
-	a.notePath(ctx, a.current(ctx))
+	a.notePermissions(a.current(ctx))
+	a.notePath(ctx)
 	return fn(a)
 }
 

@@ -18,16 +18,22 @@ import (
 // pass looks at everything once: resolve, then a worker for each function that
 // none is on. It does not wait for them.
 func (a *Agent) pass(ctx context.Context) {
-	a.resumeOpen(ctx)
+	a.resumeOpen(ctx, everything())
 	if !a.heard {
 		return
 	}
 	a.mu.Lock()
-	entries, remembered := slices.Clone(a.entries), slices.Clone(a.remembered)
+	entries, remembered, revision := slices.Clone(a.entries), slices.Clone(a.remembered), a.revision
 	a.mu.Unlock()
 	requests := a.view.resolve(ctx, entries, remembered)
+	a.act(ctx, entries, requests, everything(), revision)
+}
+
+// act does what a pass over a scope is for, with all entries resolved.
+func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s scope, revision int) {
+	a.resolved = resolution{requests, revision}
 	a.dropYielded(entries, requests)
-	a.dropLapsed(ctx, requests)
+	a.dropLapsed(ctx, requests, s)
 	err := a.remember(ctx, requests)
 	a.mu.Lock()
 	news := err != nil && (a.unkept == nil || a.unkept.Error() != err.Error())
@@ -45,8 +51,13 @@ func (a *Agent) pass(ctx context.Context) {
 	if news {
 		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal, nothing is begun")
 	}
-	a.notePath(ctx, requests)
-	for _, r := range requests {
+	a.notePermissions(requests)
+	if s.all {
+		a.notePath(ctx)
+	}
+	concerned := slices.DeleteFunc(slices.Clone(requests), func(r request) bool { return !s.of(r) })
+	a.again(concerned)
+	for _, r := range concerned {
 		if err != nil && r.err == nil {
 			// After a crash nobody would know that it was wanted.
 			r.cannot(Pending, err)
@@ -155,21 +166,19 @@ func (a *Agent) caught() {
 func (a *Agent) free(targets []drivers.Target) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	again := false
 	for _, t := range targets {
 		delete(a.busy, t)
-		again = again || a.missed[t]
+		if a.missed[t] {
+			a.wakeFor(t)
+		}
 		delete(a.missed, t)
-	}
-	if again {
-		a.Wake()
 	}
 }
 
-// resumeOpen puts a worker on each open operation that none is on: recovery,
+// resumeOpen puts a worker on each open operation of a scope that none is on: recovery,
 // at the start and for whatever stayed open since. A quarantine ends with the
 // boot or the device that it was about.
-func (a *Agent) resumeOpen(ctx context.Context) {
+func (a *Agent) resumeOpen(ctx context.Context, s scope) {
 	if a.readOnly() {
 		a.mu.Lock()
 		clear(a.unjudged)
@@ -177,6 +186,9 @@ func (a *Agent) resumeOpen(ctx context.Context) {
 		return
 	}
 	for _, op := range a.c.Journal.Operations() {
+		if !s.all && !s.operation(op) {
+			continue
+		}
 		if _, ok := a.view.paused(op.Targets()...); ok {
 			a.judged(op.ID)
 			continue
@@ -184,7 +196,7 @@ func (a *Agent) resumeOpen(ctx context.Context) {
 		a.work(ctx, op.Targets(), func() { a.resume(ctx, op.ID) })
 	}
 	for _, op := range a.c.Journal.Quarantined() {
-		if _, ok := a.view.paused(op.Targets()...); ok {
+		if _, ok := a.view.paused(op.Targets()...); ok || !s.all && !s.operation(op) {
 			continue
 		}
 		why, over := recovery.Over(ctx, a.view.env(), a.view.observer(), &op)
@@ -207,7 +219,7 @@ func (a *Agent) readOnly() bool {
 func (a *Agent) resume(ctx context.Context, id uint64) {
 	j, r := a.engine.Resume(ctx, a.view.env(), id)
 	a.judged(id)
-	a.after(r, j.Fenced)
+	a.after(r, j.Fenced, j.Operation.Targets()...)
 }
 
 // judged notes that recovery has dealt with an operation found at the start.

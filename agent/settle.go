@@ -17,7 +17,7 @@ import (
 // settle brings one function to what is asked of it.
 func (a *Agent) settle(ctx context.Context, r request) {
 	if _, ok := a.view.paused(r.target); ok {
-		a.Wake() // since it was dispatched; the next pass says so
+		a.wakeFor(r.target) // since it was dispatched; the next look says so
 		return
 	}
 	draft, observed, err := a.view.examine(ctx, r)
@@ -27,8 +27,12 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	seen := describe(observed)
 	if err != nil {
 		a.report(r, conditionOf(err), err.Error(), seen, 0)
-		if errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld) {
-			a.wakeAt(time.Now().Add(retryHeld))
+		a.noteRefused(ctx, err)
+		switch c := conditionOf(err); {
+		case errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld):
+			a.wakeAt(time.Now().Add(retryHeld), r.target)
+		case c == Pending: // it could not be looked at
+			a.wakeAt(time.Now().Add(retryKept), r.target)
 		}
 		return
 	}
@@ -51,7 +55,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	}
 	if draft.Empty() {
 		if a.settleFirst(ctx, r) {
-			a.Wake()
+			a.wakeFor(r.target)
 		}
 		return
 	}
@@ -63,7 +67,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	result := a.run(ctx, draft, reason)
 	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)
-	a.after(result, false)
+	a.after(result, false, r.target)
 }
 
 // mayChange says for what reason a function that is not as asked may be changed
@@ -111,7 +115,7 @@ func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bo
 		return true
 	case time.Now().Before(f.Until):
 		a.report(r, Pending, putOff(r.target, f), seen, 0)
-		a.wakeAt(f.Until)
+		a.wakeAt(f.Until, r.target)
 		return true
 	}
 	return false
@@ -128,7 +132,7 @@ func (a *Agent) settleFirst(ctx context.Context, r request) bool {
 		defer func() { <-a.modules }()
 	default: // waiting would take a worker from those that need no module
 		a.report(r, Pending, "its modules are being loaded", nil, 0)
-		a.wakeAt(time.Now().Add(retryBlocked))
+		a.wakeAt(time.Now().Add(retryBlocked), r.target)
 		return false
 	}
 	for _, g := range a.view.firstMissing(ctx, r) {
@@ -156,7 +160,7 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 	if last, n := a.reached(g); n >= maxRepairs {
 		a.report(r, Degraded, fmt.Sprintf("%s was brought to %s %d times within %s, and another hand changes it back: look for who does; tried again when it has been left alone for %s",
 			g.Key, g.State, n, round(repairWindow), round(repairWindow)), nil, 0)
-		a.wakeAt(last.Add(repairWindow))
+		a.wakeAt(last.Add(repairWindow), r.target)
 		return false
 	}
 	draft := draftOf(g.Key, o.State, g.State)
@@ -168,7 +172,7 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 		return true
 	}
 	a.reportResult(ctx, r, result)
-	a.after(result, false)
+	a.after(result, false, r.target)
 	return false
 }
 
