@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -39,11 +40,12 @@ type agenda struct {
 	mu    sync.Mutex
 	all   time.Time // everything; zero is never
 	at    map[matter]time.Time
+	news  map[matter]bool      // of these, an event told
 	heard map[matter]time.Time // looked at for an event lately
 }
 
 func newAgenda() *agenda {
-	return &agenda{changed: make(chan struct{}, 1), at: map[matter]time.Time{}, heard: map[matter]time.Time{}}
+	return &agenda{changed: make(chan struct{}, 1), at: map[matter]time.Time{}, news: map[matter]bool{}, heard: map[matter]time.Time{}}
 }
 
 // everything asks for a look at everything at a time, or sooner.
@@ -69,12 +71,12 @@ func (g *agenda) add(m matter, at time.Time) {
 // event asks for a look because of an event: soon after the first of a burst,
 // and at the pace of a stream.
 func (g *agenda) event(m matter) {
-	g.mu.Lock()
 	at := time.Now().Add(settle)
+	g.mu.Lock()
+	g.news[m] = true
 	if last, ok := g.heard[m]; ok && at.Before(last.Add(pace)) {
 		at = last.Add(pace)
 	}
-	g.heard[m] = at // it is looked at then at the latest
 	g.mu.Unlock()
 	g.add(m, at)
 }
@@ -107,15 +109,16 @@ func (g *agenda) due(now time.Time) (all bool, some []matter) {
 	if !g.all.IsZero() && !now.Before(g.all) {
 		all, g.all = true, time.Time{}
 	}
+	maps.DeleteFunc(g.heard, func(_ matter, t time.Time) bool { return now.Sub(t) > pace })
 	for m, t := range g.at {
-		if !now.Before(t) {
-			some = append(some, m)
-			delete(g.at, m)
+		if now.Before(t) {
+			continue
 		}
-	}
-	for m, t := range g.heard {
-		if now.Sub(t) > pace {
-			delete(g.heard, m)
+		some = append(some, m)
+		delete(g.at, m)
+		if g.news[m] {
+			g.heard[m] = now
+			delete(g.news, m)
 		}
 	}
 	return all, some

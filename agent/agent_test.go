@@ -35,7 +35,7 @@ func (f fakeSource) Updates(context.Context) (<-chan source.Update, error) { ret
 
 // node is an agent on a simulated kernel with a journal in memory.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	kernel  *sim.Kernel
 	store   *journal.Memory
 	source  fakeSource
@@ -64,7 +64,7 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-func newNode(t *testing.T, c sim.Config) *node {
+func newNode(t testing.TB, c sim.Config) *node {
 	c.Fence = true
 	return &node{t: t, kernel: sim.New(c), store: journal.NewMemory()}
 }
