@@ -65,6 +65,7 @@ type Agent struct {
 	drifts   *drifts
 	breakers *breakers
 	health   *health.Monitor
+	states   *states
 	started  time.Time
 	agenda   *agenda
 	// panicked has the panic of a worker, which ends the loop.
@@ -126,7 +127,7 @@ func New(c Config) *Agent {
 		source:   SourceReport{Source: c.Name, Object: c.Object},
 	}
 	a.health, a.breakers = health.New(), newBreakers()
-	a.drifts = newDrifts(driftTotal(c.Registry))
+	a.drifts, a.states = newDrifts(driftTotal(c.Registry)), newStates(c.Registry, a.logger)
 	for _, op := range c.Journal.Operations() {
 		a.unjudged[op.ID] = true
 	}

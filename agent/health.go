@@ -26,7 +26,7 @@ func (a *Agent) reportRight(ctx context.Context, r request, observed plan.Observ
 	if !v.Again.IsZero() {
 		a.wakeAt(v.Again, r.target)
 	}
-	a.report(r, condition, reason, describe(observed), 0)
+	a.report(r, condition, reason, a.view.sight(ctx, r.target, observed), 0)
 }
 
 // healthOf is what is looked at of a function that is as asked.

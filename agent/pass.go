@@ -45,6 +45,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 	a.mu.Unlock()
 	a.drifts.keep(requests)
 	a.breakers.keep(requests)
+	a.states.keep(requests)
 	a.health.Keep(func(t drivers.Target) bool {
 		return slices.ContainsFunc(requests, func(r request) bool { return r.target == t })
 	})
@@ -81,22 +82,24 @@ func (a *Agent) dropYielded(entries []entry, requests []request) {
 // that is not closed holds it.
 func (a *Agent) dispatch(ctx context.Context, r request) {
 	if c, ok := a.view.paused(r.target); ok {
-		a.report(r, Paused, pausedText(c), nil, 0)
+		a.report(r, Paused, pausedText(c), sight{}, 0)
+		a.glance(ctx, r)
 		return
 	}
 	if r.err != nil {
-		a.report(r, r.condition, r.err.Error(), nil, 0)
+		a.report(r, r.condition, r.err.Error(), sight{}, 0)
+		a.glance(ctx, r)
 		return
 	}
 	if op, ok := a.holder(r.target); ok {
 		switch {
 		case op.State == journal.Quarantined:
-			a.report(r, Quarantined, op.Outcome, nil, op.ID)
+			a.report(r, Quarantined, op.Outcome, sight{}, op.ID)
 		case a.isBusy(r.target):
 		case a.fenced(op.Targets()):
-			a.report(r, Fenced, "a write still runs in the kernel on it; it ends when the program that holds the device does", nil, op.ID)
+			a.report(r, Fenced, "a write still runs in the kernel on it; it ends when the program that holds the device does", sight{}, op.ID)
 		default:
-			a.report(r, a.standing(op.ID), op.LastError, nil, op.ID)
+			a.report(r, a.standing(op.ID), op.LastError, sight{}, op.ID)
 		}
 		return
 	}
@@ -105,8 +108,7 @@ func (a *Agent) dispatch(ctx context.Context, r request) {
 
 // holder is the operation that is not closed and claims the target.
 func (a *Agent) holder(t drivers.Target) (journal.Operation, bool) {
-	_, id := a.view.claimed(t)
-	return a.c.Journal.Get(id)
+	return a.view.open(t)
 }
 
 func (a *Agent) fenced(targets []drivers.Target) bool {
@@ -240,12 +242,12 @@ func describe(observed map[drivers.Key]drivers.Observation) map[string]string {
 
 // report notes how an entry stands. A change of condition is one line in the
 // log.
-func (a *Agent) report(r request, c Condition, reason string, observed map[string]string, op uint64) {
+func (a *Agent) report(r request, c Condition, reason string, seen sight, op uint64) {
 	if c != Right && c != Degraded {
 		a.health.Forget(r.target) // what it was like says nothing once it is as asked again
 	}
 	next := InterfaceReport{
-		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: observed, Operation: op,
+		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: seen.observed, Operation: op,
 		Kept: r.asked.Kept, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
 	}
 	for k, s := range r.goal {
@@ -261,6 +263,7 @@ func (a *Agent) report(r request, c Condition, reason string, observed map[strin
 	}
 	a.reports[r.entry] = next
 	a.mu.Unlock()
+	a.noteState(r, c, seen)
 	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
 		return
 	}

@@ -24,7 +24,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	if err == nil {
 		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
 	}
-	seen := describe(observed)
+	seen := a.view.sight(ctx, r.target, observed)
 	if err != nil {
 		a.report(r, conditionOf(err), err.Error(), seen, 0)
 		a.noteRefused(ctx, err)
@@ -108,7 +108,7 @@ func (a *Agent) letGo(ctx context.Context, r request) {
 }
 
 // tooSoon says whether a goal that failed before is to be left alone now.
-func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bool {
+func (a *Agent) tooSoon(r request, f journal.Failure, seen sight) bool {
 	switch {
 	case f.Reverts >= engine.MaxReverts:
 		a.report(r, Failed, fmt.Sprintf("reverted %d times, last for: %s; change what is asked, or clear it with agent retry", f.Reverts, f.LastError), seen, 0)
@@ -131,7 +131,7 @@ func (a *Agent) settleFirst(ctx context.Context, r request) bool {
 	case a.modules <- struct{}{}:
 		defer func() { <-a.modules }()
 	default: // waiting would take a worker from those that need no module
-		a.report(r, Pending, "its modules are being loaded", nil, 0)
+		a.report(r, Pending, "its modules are being loaded", sight{}, 0)
 		a.wakeAt(time.Now().Add(retryBlocked), r.target)
 		return false
 	}
@@ -154,17 +154,17 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 		if err == nil {
 			err = fmt.Errorf("%s is %s: %w", g.Key, o, drivers.ErrUnsupported)
 		}
-		a.report(r, conditionOf(err), err.Error(), nil, 0)
+		a.report(r, conditionOf(err), err.Error(), sight{}, 0)
 		return false
 	}
 	if last, n := a.reached(g); n >= maxRepairs {
 		a.report(r, Degraded, fmt.Sprintf("%s was brought to %s %d times within %s, and another hand changes it back: look for who does; tried again when it has been left alone for %s",
-			g.Key, g.State, n, round(repairWindow), round(repairWindow)), nil, 0)
+			g.Key, g.State, n, round(repairWindow), round(repairWindow)), sight{}, 0)
 		a.wakeAt(last.Add(repairWindow), r.target)
 		return false
 	}
 	draft := draftOf(g.Key, o.State, g.State)
-	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, nil) || a.heldBack(r, draft, nil) {
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, sight{}) || a.heldBack(r, draft, sight{}) {
 		return false
 	}
 	result := a.run(ctx, draft, a.reason(r.entry))
@@ -198,7 +198,8 @@ func (a *Agent) reason(entry string) journal.Reason {
 
 // reportResult says how the function stands after an operation.
 func (a *Agent) reportResult(ctx context.Context, r request, result engine.Result) {
-	_, observed, _ := a.view.examine(context.WithoutCancel(ctx), r)
+	ctx = context.WithoutCancel(ctx)
+	_, observed, _ := a.view.examine(ctx, r)
 	condition := map[engine.Outcome]Condition{
 		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
 		engine.Kept: keptAs(result.Err), engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
@@ -220,5 +221,5 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	if condition != Right && condition != Released {
 		open = result.Operation
 	}
-	a.report(r, condition, reason, describe(observed), open)
+	a.report(r, condition, reason, a.view.sight(ctx, r.target, observed), open)
 }
