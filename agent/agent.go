@@ -65,9 +65,9 @@ type Agent struct {
 	drifts   *drifts
 	breakers *breakers
 	health   *health.Monitor
+	states   *states
 	started  time.Time
-	wake     chan struct{} // a pass is wanted
-	rearm    chan struct{} // retry is earlier now
+	agenda   *agenda
 	// panicked has the panic of a worker, which ends the loop.
 	panicked chan error
 	modules  chan struct{} // held by whoever loads modules
@@ -75,10 +75,13 @@ type Agent struct {
 	workers sync.WaitGroup
 	slots   chan struct{}
 	heard   bool // the source has spoken, or had its time; the loop's own
+	// resolved is how the last pass resolved the entries; the loop's own.
+	resolved resolution
 
 	mu         sync.Mutex
 	source     SourceReport
 	entries    []entry // of the desired state in force
+	revision   int     // of the entries; each change is another
 	remembered []journal.Selection
 	reports    map[string]InterfaceReport // by entry
 	order      []string                   // of entries
@@ -90,9 +93,8 @@ type Agent struct {
 	allowed    map[drivers.Target]string  // reasons for touching the management path
 	given      map[drivers.Target]bool    // functions that desired state gives to programs
 	heartbeat  time.Time
-	retry      time.Time // when the next pass is due; zero is never
-	unkept     error     // why desired state is not in the journal
-	stopped    bool      // no worker may begin
+	unkept     error // why desired state is not in the journal
+	stopped    bool  // no worker may begin
 }
 
 // maxWorkers bounds the functions that are worked on at once.
@@ -118,14 +120,14 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts,
 		},
 		panicked: make(chan error, 1),
-		wake:     make(chan struct{}, 1), rearm: make(chan struct{}, 1), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		agenda:   newAgenda(), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
 		unjudged: map[uint64]bool{},
 		kept:     map[uint64]*kept{},
 		source:   SourceReport{Source: c.Name, Object: c.Object},
 	}
 	a.health, a.breakers = health.New(), newBreakers()
-	a.drifts = newDrifts(driftTotal(c.Registry))
+	a.drifts, a.states = newDrifts(driftTotal(c.Registry)), newStates(c.Registry, a.logger)
 	for _, op := range c.Journal.Operations() {
 		a.unjudged[op.ID] = true
 	}
@@ -134,28 +136,6 @@ func New(c Config) *Agent {
 	a.metrics = newMetrics(c.Registry, a)
 	watchMetrics(c.Registry, a)
 	return a
-}
-
-// Wake asks for a pass soon.
-func (a *Agent) Wake() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
-}
-
-// wakeAt asks for a pass at a time, or sooner.
-func (a *Agent) wakeAt(t time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.retry.IsZero() && !t.Before(a.retry) {
-		return
-	}
-	a.retry = t
-	select {
-	case a.rearm <- struct{}{}:
-	default:
-	}
 }
 
 // Reconcile recovers, then keeps the host as desired until ctx ends. Steps in
@@ -176,7 +156,7 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch host: %w", err)
 	}
-	a.resumeOpen(ctx)
+	a.resumeOpen(ctx, everything())
 	return a.loop(ctx, updates, events)
 }
 
@@ -191,18 +171,17 @@ func (a *Agent) stop() {
 }
 
 const (
-	beat   = time.Second           // the loop is alive
-	settle = 20 * time.Millisecond // events that come together make one pass
+	beat = time.Second // the loop is alive
 	// grace is how long the source has for its first word after a start, before
 	// the last good desired state is acted on: it may have changed meanwhile.
 	grace = 2 * time.Second
 )
 
 func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <-chan host.Event) error {
-	full, pulse := time.NewTicker(a.c.Interval), time.NewTicker(beat)
+	full, pulse, due := time.NewTicker(a.c.Interval), time.NewTicker(beat), time.NewTimer(time.Hour)
 	defer full.Stop()
 	defer pulse.Stop()
-	var soon, retry <-chan time.Time
+	defer due.Stop()
 	patience := time.After(grace)
 	for {
 		pass := false
@@ -218,28 +197,20 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			}
 			a.take(ctx, u)
 			a.heard, pass = true, true
-		case _, ok := <-events:
+		case e, ok := <-events:
 			if !ok {
 				return fmt.Errorf("events of the host ended: %w", context.Cause(ctx))
 			}
-			if soon == nil {
-				soon = time.After(settle)
-			}
-		case <-a.wake:
-			if soon == nil {
-				soon = time.After(settle)
-			}
+			a.agenda.hear(e)
+		case <-a.agenda.changed:
+			a.arm(due)
+		case <-due.C:
+			pass = a.lookAtDue(ctx)
+			a.arm(due)
 		case <-patience:
 			a.heard, pass = true, true
-		case <-soon:
-			soon, pass = nil, true
-		case <-full.C:
+		case <-full.C: // what no event told of
 			pass = true
-		case <-a.rearm:
-			retry = time.After(time.Until(a.due()))
-		case <-retry:
-			retry, pass = nil, true
-			a.forgetRetry()
 		case <-pulse.C:
 			if err := a.c.Journal.Err(); err != nil {
 				// Nobody knows what is durable. The next start reads the truth.
@@ -253,23 +224,27 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 	}
 }
 
+// arm sets a timer to when the next look is due.
+func (a *Agent) arm(due *time.Timer) {
+	if at, ok := a.agenda.next(); ok {
+		due.Reset(time.Until(at))
+	}
+}
+
+// lookAtDue looks at what is due, or says that it is everything.
+func (a *Agent) lookAtDue(ctx context.Context) (pass bool) {
+	all, some := a.agenda.due(time.Now())
+	if all || len(some) == 0 {
+		return all
+	}
+	a.look(ctx, some)
+	return false
+}
+
 func (a *Agent) beat() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.heartbeat = time.Now()
-}
-
-// due is when the next retry is.
-func (a *Agent) due() time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.retry
-}
-
-func (a *Agent) forgetRetry() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.retry = time.Time{}
 }
 
 // newBoot forgets what died with the last kernel: the baselines of volatile

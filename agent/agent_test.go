@@ -35,7 +35,7 @@ func (f fakeSource) Updates(context.Context) (<-chan source.Update, error) { ret
 
 // node is an agent on a simulated kernel with a journal in memory.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	kernel  *sim.Kernel
 	store   *journal.Memory
 	source  fakeSource
@@ -45,6 +45,7 @@ type node struct {
 	stop    context.CancelCauseFunc
 	ended   chan error
 	fault   func(string) error // of the journal's commits
+	breaks  func(*Agent)       // breaks something in it before it runs
 }
 
 type syncBuffer struct {
@@ -64,7 +65,7 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-func newNode(t *testing.T, c sim.Config) *node {
+func newNode(t testing.TB, c sim.Config) *node {
 	c.Fence = true
 	return &node{t: t, kernel: sim.New(c), store: journal.NewMemory()}
 }
@@ -92,6 +93,9 @@ func (n *node) start(change func(*Config)) {
 		change(&c)
 	}
 	n.agent, n.stop, n.ended = New(c), stop, make(chan error, 1)
+	if n.breaks != nil {
+		n.breaks(n.agent)
+	}
 	go func() { n.ended <- n.agent.Reconcile(ctx) }()
 }
 
@@ -102,8 +106,19 @@ func (n *node) halt() {
 	if err := <-n.ended; !errors.Is(err, errSignal) {
 		n.t.Errorf("reconcile ended with %v", err)
 	}
+	if n.breaks == nil {
+		n.legal()
+	}
 	if err := n.journal.Close(); err != nil {
 		n.t.Error(err)
+	}
+}
+
+// legal fails the test when an interface made an illegal transition.
+func (n *node) legal() {
+	n.t.Helper()
+	if illegal := n.metric("eniagent_illegal_transitions_total"); illegal != 0 {
+		n.t.Errorf("%v illegal transitions\n%s", illegal, n.log)
 	}
 }
 

@@ -188,7 +188,7 @@ func leading(specs drivers.Specs, d plan.Draft) drivers.Key {
 }
 
 // heldBack says whether a draft is not to be tried now, and reports it.
-func (a *Agent) heldBack(r request, d plan.Draft, seen map[string]string) bool {
+func (a *Agent) heldBack(r request, d plan.Draft, seen sight) bool {
 	key := leading(a.view.Drivers.Specs, d)
 	until, last, held := a.breakers.held(key)
 	if !held {
@@ -200,13 +200,14 @@ func (a *Agent) heldBack(r request, d plan.Draft, seen map[string]string) bool {
 	}
 	a.report(r, condition, fmt.Sprintf("held back until %s, because it keeps being %s: %v; or agent retry %s",
 		until.UTC().Format(time.RFC3339), last.Outcome, last.Err, key.Target), seen, last.Operation)
-	a.wakeAt(until)
+	a.wakeAt(until, r.target)
 	return true
 }
 
 // run begins an operation and carries it out, unless it is held back.
 func (a *Agent) run(ctx context.Context, d plan.Draft, reason journal.Reason) engine.Result {
 	return a.breakers.run(leading(a.view.Drivers.Specs, d), func() engine.Result {
+		a.states.begin(targetsIn(d))
 		return a.engine.Run(ctx, d, reason)
 	})
 }

@@ -48,6 +48,7 @@ func (a *Agent) restore() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.entries, a.source.Generation = doc.Entries, d.Generation
+	a.revision++
 	a.remembered = a.view.selections(d)
 	a.allowed, a.given = a.view.permissions()
 }
@@ -66,6 +67,7 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 	a.mu.Lock()
 	old := a.entries
 	a.entries = merge(old, u.Desired.Interfaces)
+	a.revision++
 	a.source.Generation, a.source.Error = u.Desired.Generation, ""
 	changed := changedEntries(old, a.entries)
 	count := len(a.entries)
@@ -119,6 +121,7 @@ func (a *Agent) amend(selector string, change func(*entry) (keep bool)) {
 		}
 	}
 	a.entries = all
+	a.revision++
 }
 
 // forgive ends quarantines and forgets failures of what is asked anew: a

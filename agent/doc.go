@@ -15,7 +15,7 @@
 // # Log keys
 //
 // The domain keys are a closed list: op, state, kind, target, before, after,
-// attempt, elapsed, class, epoch, wanted, decision, why, outcome, entry, source,
+// from, to, attempt, elapsed, class, epoch, wanted, decision, why, outcome, entry, source,
 // object, generation, signal, actor, addr, path, who, count, err, msg. op is only
 // ever the number of an operation in the journal.
 //

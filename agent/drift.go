@@ -302,9 +302,9 @@ func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed
 		return reason, true
 	}
 	a.health.Forget(r.target)
-	a.report(r, Degraded, f.why(r.target, owners), describe(observed), 0)
+	a.report(r, Degraded, f.why(r.target, owners), a.view.sight(ctx, r.target, observed), 0)
 	if !known {
-		a.wakeAt(f.until)
+		a.wakeAt(f.until, r.target)
 	}
 	return reason, false
 }

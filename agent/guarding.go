@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -121,10 +123,9 @@ func (a *Agent) restores(t drivers.Target) bool {
 	return false
 }
 
-// notePath remembers, by identity and durably, what is on the management path
-// now: its routes may be gone when it matters. It also notes what the entries
-// allow and give away, which the guard asks for.
-func (a *Agent) notePath(ctx context.Context, requests []request) {
+// notePermissions notes what the entries allow and give away, which the guard
+// asks for.
+func (a *Agent) notePermissions(requests []request) {
 	allowed, given := map[drivers.Target]string{}, map[drivers.Target]bool{}
 	for _, r := range requests {
 		if r.asked.AllowManagementPath != "" {
@@ -135,6 +136,11 @@ func (a *Agent) notePath(ctx context.Context, requests []request) {
 	a.mu.Lock()
 	a.allowed, a.given = allowed, given
 	a.mu.Unlock()
+}
+
+// notePath remembers, by identity and durably, what is on the management path
+// now: its routes may be gone when it matters.
+func (a *Agent) notePath(ctx context.Context) {
 	if a.readOnly() {
 		return
 	}
@@ -148,6 +154,22 @@ func (a *Agent) notePath(ctx context.Context, requests []request) {
 		if err := a.rememberTarget(ctx, t, protected[t]); err != nil {
 			level.Warn(a.logger).Log("target", t, "err", err, "msg", "target of the management path not remembered")
 		}
+	}
+}
+
+// noteRefused remembers a function that was found on the management path while
+// it was looked at: the next full pass may find its routes gone.
+func (a *Agent) noteRefused(ctx context.Context, err error) {
+	var refusal *guard.Refusal
+	if !errors.As(err, &refusal) || refusal.Rule != guard.Management || a.readOnly() {
+		return
+	}
+	if _, known := a.c.Journal.Control(onPath, refusal.Target); known {
+		return
+	}
+	why := strings.TrimPrefix(refusal.Why, "it carries ")
+	if err := a.rememberTarget(ctx, refusal.Target, why); err != nil {
+		level.Warn(a.logger).Log("target", refusal.Target, "err", err, "msg", "target of the management path not remembered")
 	}
 }
 

@@ -24,9 +24,9 @@ func (a *Agent) reportRight(ctx context.Context, r request, observed plan.Observ
 		condition, reason = Degraded, "as asked, but "+strings.Join(texts, "; and ")
 	}
 	if !v.Again.IsZero() {
-		a.wakeAt(v.Again)
+		a.wakeAt(v.Again, r.target)
 	}
-	a.report(r, condition, reason, describe(observed), 0)
+	a.report(r, condition, reason, a.view.sight(ctx, r.target, observed), 0)
 }
 
 // healthOf is what is looked at of a function that is as asked.

@@ -22,23 +22,27 @@ const (
 	retryKeptMax = 5 * time.Minute
 )
 
-// after plans the next look by how an operation ended.
-func (a *Agent) after(r engine.Result, fenced bool) {
+// after plans the next look, at the targets alone, by how an operation on them,
+// or for them, ended.
+func (a *Agent) after(r engine.Result, fenced bool, targets ...drivers.Target) {
 	now := time.Now()
 	a.noteKept(r)
+	if op, ok := a.c.Journal.Get(r.Operation); ok {
+		targets = append(targets, op.Targets()...)
+	}
 	switch {
 	case errors.Is(r.Err, drivers.ErrHeld):
-		a.wakeAt(now.Add(retryHeld))
+		a.wakeAt(now.Add(retryHeld), targets...)
 	case r.Outcome == engine.Kept && (fenced || errors.Is(r.Err, drivers.ErrFenced)):
-		a.wakeAt(now.Add(retryFenced))
+		a.wakeAt(now.Add(retryFenced), targets...)
 	case r.Outcome == engine.Kept:
-		a.wakeAt(now.Add(a.keptPause(r.Operation)))
+		a.wakeAt(now.Add(a.keptPause(r.Operation)), targets...)
 	case r.Outcome == engine.Blocked:
-		a.wakeAt(now.Add(retryBlocked))
+		a.wakeAt(now.Add(retryBlocked), targets...)
 	case r.Outcome == engine.Failed, r.Outcome == engine.Refused, r.Outcome == engine.Quarantined:
-		// Looked at again with the next event or full pass.
+		// Looked at again with its next event, or a full pass.
 	default:
-		a.Wake()
+		a.wakeFor(targets...)
 	}
 }
 

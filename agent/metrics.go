@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"eniagent/agent/state"
 	"eniagent/drivers"
 	"eniagent/journal"
 )
@@ -45,11 +46,12 @@ func (m *metrics) sourceError(err error) {
 // stateCollector exports how things stand.
 type stateCollector struct{ agent *Agent }
 
-func descriptions() (interfaces, open, fenced, heartbeat, ready, failures, tainted *prometheus.Desc) {
+func descriptions() (interfaces, states, open, fenced, heartbeat, ready, failures, tainted *prometheus.Desc) {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("eniagent_"+name, help, labels, nil)
 	}
 	return d("interfaces", "Interfaces of the desired state by condition.", "condition"),
+		d("interface_states", "Interfaces of the desired state by what they are, whatever is asked of them.", "state"),
 		d("operations", "Operations that are not closed, by state.", "state"),
 		d("fenced_targets", "Targets that a write still running in the kernel holds."),
 		d("heartbeat_timestamp_seconds", "When the reconcile loop last turned."),
@@ -60,28 +62,33 @@ func descriptions() (interfaces, open, fenced, heartbeat, ready, failures, taint
 
 // Describe sends the descriptions.
 func (c stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	interfaces, open, fenced, heartbeat, ready, failures, tainted := descriptions()
-	for _, d := range []*prometheus.Desc{interfaces, open, fenced, heartbeat, ready, failures, tainted} {
+	interfaces, states, open, fenced, heartbeat, ready, failures, tainted := descriptions()
+	for _, d := range []*prometheus.Desc{interfaces, states, open, fenced, heartbeat, ready, failures, tainted} {
 		ch <- d
 	}
 }
 
 // Collect reads the agent.
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
-	interfaces, open, fenced, heartbeat, ready, failures, tainted := descriptions()
+	interfaces, states, open, fenced, heartbeat, ready, failures, tainted := descriptions()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	a := c.agent
-	byCondition := map[Condition]int{}
+	byCondition, standing := map[Condition]int{}, map[state.State]int{}
 	a.mu.Lock()
 	for _, entry := range a.order {
 		byCondition[a.reports[entry].Condition]++
+		is, _ := a.states.get(entry)
+		standing[is]++
 	}
 	last := a.heartbeat
 	a.mu.Unlock()
 	for _, condition := range Conditions() {
 		gauge(interfaces, float64(byCondition[condition]), string(condition))
+	}
+	for _, is := range state.States() {
+		gauge(states, float64(standing[is]), string(is))
 	}
 	byState, held := map[journal.OperationState]int{}, map[drivers.Target]bool{}
 	for _, op := range append(a.c.Journal.Operations(), a.c.Journal.Quarantined()...) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/file"
+	"eniagent/agent/state"
 	"eniagent/journal"
 )
 
@@ -80,10 +82,13 @@ func (v View) standing(ctx context.Context, r request) InterfaceReport {
 	for k, s := range r.goal {
 		report.Want[string(k.Kind)] = string(s)
 	}
+	seen := sight{}
 	if r.target != "" {
 		_, observed, _ := v.examine(ctx, r)
-		report.Observed = describe(observed)
+		seen = v.sight(ctx, r.target, observed)
+		report.Observed = seen.observed
 	}
+	report.State = cmp.Or(v.stateOf(r, r.target, p.Condition, seen), state.Unknown)
 	_, report.Operation = v.claimed(r.target)
 	return report
 }
@@ -150,7 +155,8 @@ func (a *Agent) readFile(ctx context.Context) {
 	}
 	desired, err := file.Parse(a.c.Object, data)
 	a.take(ctx, source.Update{Desired: desired, Err: err})
-	a.notePath(ctx, a.current(ctx))
+	a.notePermissions(a.current(ctx))
+	a.notePath(ctx)
 }
 
 // alone takes the journal as an agent does, lets fn work, and lets go.
@@ -183,7 +189,8 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 		return err
 	}
 	a.restore()
-	a.notePath(ctx, a.current(ctx))
+	a.notePermissions(a.current(ctx))
+	a.notePath(ctx)
 	return fn(a)
 }
 

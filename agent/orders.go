@@ -145,11 +145,11 @@ func orderText(c journal.Control) string {
 	return s
 }
 
-// outrank puts the orders to release above the entries. A function that no
+// outrank puts the orders to release of a scope above the entries. A function that no
 // entry stands for is there for its order alone, until it is back.
-func (v View) outrank(ctx context.Context, requests []request) []request {
+func (v View) outrank(ctx context.Context, requests []request, s scope) []request {
 	for _, c := range v.Records.Controls() {
-		if c.Action != orderReleased || v.lapsed(ctx, c, requests) != "" {
+		if c.Action != orderReleased || !s.has(c.Target) || v.lapsed(ctx, c, requests) != "" {
 			continue
 		}
 		alone := request{asked: entry{Interface: source.Interface{Selector: source.Selector{PCI: c.Target}}}, target: c.Target, order: &c}
@@ -175,13 +175,13 @@ func (v View) gone(ctx context.Context, t drivers.Target) bool {
 	return errors.Is(err, drivers.ErrGone)
 }
 
-// dropLapsed cancels the orders that do not hold any more.
-func (a *Agent) dropLapsed(ctx context.Context, requests []request) {
+// dropLapsed cancels the orders of a scope that do not hold any more.
+func (a *Agent) dropLapsed(ctx context.Context, requests []request, s scope) {
 	if a.readOnly() {
 		return
 	}
 	for _, c := range a.c.Journal.Controls() {
-		if c.Action != orderReleased {
+		if c.Action != orderReleased || !s.has(c.Target) {
 			continue
 		}
 		if why := a.view.lapsed(ctx, c, requests); why != "" {

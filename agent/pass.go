@@ -18,16 +18,22 @@ import (
 // pass looks at everything once: resolve, then a worker for each function that
 // none is on. It does not wait for them.
 func (a *Agent) pass(ctx context.Context) {
-	a.resumeOpen(ctx)
+	a.resumeOpen(ctx, everything())
 	if !a.heard {
 		return
 	}
 	a.mu.Lock()
-	entries, remembered := slices.Clone(a.entries), slices.Clone(a.remembered)
+	entries, remembered, revision := slices.Clone(a.entries), slices.Clone(a.remembered), a.revision
 	a.mu.Unlock()
 	requests := a.view.resolve(ctx, entries, remembered)
+	a.act(ctx, entries, requests, everything(), revision)
+}
+
+// act does what a pass over a scope is for, with all entries resolved.
+func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s scope, revision int) {
+	a.resolved = resolution{requests, revision}
 	a.dropYielded(entries, requests)
-	a.dropLapsed(ctx, requests)
+	a.dropLapsed(ctx, requests, s)
 	err := a.remember(ctx, requests)
 	a.mu.Lock()
 	news := err != nil && (a.unkept == nil || a.unkept.Error() != err.Error())
@@ -39,14 +45,20 @@ func (a *Agent) pass(ctx context.Context) {
 	a.mu.Unlock()
 	a.drifts.keep(requests)
 	a.breakers.keep(requests)
+	a.states.keep(requests)
 	a.health.Keep(func(t drivers.Target) bool {
 		return slices.ContainsFunc(requests, func(r request) bool { return r.target == t })
 	})
 	if news {
 		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal, nothing is begun")
 	}
-	a.notePath(ctx, requests)
-	for _, r := range requests {
+	a.notePermissions(requests)
+	if s.all {
+		a.notePath(ctx)
+	}
+	concerned := slices.DeleteFunc(slices.Clone(requests), func(r request) bool { return !s.of(r) })
+	a.again(concerned)
+	for _, r := range concerned {
 		if err != nil && r.err == nil {
 			// After a crash nobody would know that it was wanted.
 			r.cannot(Pending, err)
@@ -70,22 +82,24 @@ func (a *Agent) dropYielded(entries []entry, requests []request) {
 // that is not closed holds it.
 func (a *Agent) dispatch(ctx context.Context, r request) {
 	if c, ok := a.view.paused(r.target); ok {
-		a.report(r, Paused, pausedText(c), nil, 0)
+		a.report(r, Paused, pausedText(c), sight{}, 0)
+		a.glance(ctx, r)
 		return
 	}
 	if r.err != nil {
-		a.report(r, r.condition, r.err.Error(), nil, 0)
+		a.report(r, r.condition, r.err.Error(), sight{}, 0)
+		a.glance(ctx, r)
 		return
 	}
 	if op, ok := a.holder(r.target); ok {
 		switch {
 		case op.State == journal.Quarantined:
-			a.report(r, Quarantined, op.Outcome, nil, op.ID)
+			a.report(r, Quarantined, op.Outcome, sight{}, op.ID)
 		case a.isBusy(r.target):
 		case a.fenced(op.Targets()):
-			a.report(r, Fenced, "a write still runs in the kernel on it; it ends when the program that holds the device does", nil, op.ID)
+			a.report(r, Fenced, "a write still runs in the kernel on it; it ends when the program that holds the device does", sight{}, op.ID)
 		default:
-			a.report(r, a.standing(op.ID), op.LastError, nil, op.ID)
+			a.report(r, a.standing(op.ID), op.LastError, sight{}, op.ID)
 		}
 		return
 	}
@@ -94,8 +108,7 @@ func (a *Agent) dispatch(ctx context.Context, r request) {
 
 // holder is the operation that is not closed and claims the target.
 func (a *Agent) holder(t drivers.Target) (journal.Operation, bool) {
-	_, id := a.view.claimed(t)
-	return a.c.Journal.Get(id)
+	return a.view.open(t)
 }
 
 func (a *Agent) fenced(targets []drivers.Target) bool {
@@ -155,21 +168,19 @@ func (a *Agent) caught() {
 func (a *Agent) free(targets []drivers.Target) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	again := false
 	for _, t := range targets {
 		delete(a.busy, t)
-		again = again || a.missed[t]
+		if a.missed[t] {
+			a.wakeFor(t)
+		}
 		delete(a.missed, t)
-	}
-	if again {
-		a.Wake()
 	}
 }
 
-// resumeOpen puts a worker on each open operation that none is on: recovery,
+// resumeOpen puts a worker on each open operation of a scope that none is on: recovery,
 // at the start and for whatever stayed open since. A quarantine ends with the
 // boot or the device that it was about.
-func (a *Agent) resumeOpen(ctx context.Context) {
+func (a *Agent) resumeOpen(ctx context.Context, s scope) {
 	if a.readOnly() {
 		a.mu.Lock()
 		clear(a.unjudged)
@@ -177,6 +188,9 @@ func (a *Agent) resumeOpen(ctx context.Context) {
 		return
 	}
 	for _, op := range a.c.Journal.Operations() {
+		if !s.all && !s.operation(op) {
+			continue
+		}
 		if _, ok := a.view.paused(op.Targets()...); ok {
 			a.judged(op.ID)
 			continue
@@ -184,7 +198,7 @@ func (a *Agent) resumeOpen(ctx context.Context) {
 		a.work(ctx, op.Targets(), func() { a.resume(ctx, op.ID) })
 	}
 	for _, op := range a.c.Journal.Quarantined() {
-		if _, ok := a.view.paused(op.Targets()...); ok {
+		if _, ok := a.view.paused(op.Targets()...); ok || !s.all && !s.operation(op) {
 			continue
 		}
 		why, over := recovery.Over(ctx, a.view.env(), a.view.observer(), &op)
@@ -207,7 +221,7 @@ func (a *Agent) readOnly() bool {
 func (a *Agent) resume(ctx context.Context, id uint64) {
 	j, r := a.engine.Resume(ctx, a.view.env(), id)
 	a.judged(id)
-	a.after(r, j.Fenced)
+	a.after(r, j.Fenced, j.Operation.Targets()...)
 }
 
 // judged notes that recovery has dealt with an operation found at the start.
@@ -217,27 +231,31 @@ func (a *Agent) judged(id uint64) {
 	delete(a.unjudged, id)
 }
 
-// describe is what was observed, by kind, for people.
-func describe(observed map[drivers.Key]drivers.Observation) map[string]string {
+// describe is what was observed of a function, by kind, for people.
+func describe(t drivers.Target, observed map[drivers.Key]drivers.Observation) map[string]string {
 	m := map[string]string{}
 	for k, o := range observed {
-		m[string(k.Kind)] = o.String()
+		if k.Target == t {
+			m[string(k.Kind)] = o.String()
+		}
 	}
 	return m
 }
 
 // report notes how an entry stands. A change of condition is one line in the
 // log.
-func (a *Agent) report(r request, c Condition, reason string, observed map[string]string, op uint64) {
+func (a *Agent) report(r request, c Condition, reason string, seen sight, op uint64) {
 	if c != Right && c != Degraded {
 		a.health.Forget(r.target) // what it was like says nothing once it is as asked again
 	}
 	next := InterfaceReport{
-		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: observed, Operation: op,
+		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: seen.observed, Operation: op,
 		Kept: r.asked.Kept, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
 	}
 	for k, s := range r.goal {
-		next.Want[string(k.Kind)] = string(s)
+		if k.Target == r.target {
+			next.Want[string(k.Kind)] = string(s)
+		}
 	}
 	a.mu.Lock()
 	last, known := a.reports[r.entry]
@@ -249,6 +267,7 @@ func (a *Agent) report(r request, c Condition, reason string, observed map[strin
 	}
 	a.reports[r.entry] = next
 	a.mu.Unlock()
+	a.noteState(r, c, seen)
 	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
 		return
 	}

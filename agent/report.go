@@ -3,12 +3,14 @@ package agent
 import (
 	"time"
 
+	"eniagent/agent/state"
 	"eniagent/drivers"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
 
-// Condition is the word for how an interface stands.
+// Condition is the word for how an interface stands against what is asked of it.
+// What it is itself is its state.State.
 type Condition string
 
 // The conditions.
@@ -34,14 +36,17 @@ func Conditions() []Condition {
 
 // InterfaceReport is one entry of the desired state and how it stands.
 type InterfaceReport struct {
-	Entry     string            `json:"entry"`            // the selector, "pci 0000:3b:00.1"
-	Target    drivers.Target    `json:"target,omitempty"` // what it stands for
-	Condition Condition         `json:"condition"`
-	Reason    string            `json:"reason,omitempty"`
-	Since     time.Time         `json:"since,omitzero"`
-	Want      map[string]string `json:"want,omitempty"`     // by kind
-	Observed  map[string]string `json:"observed,omitempty"` // by kind
-	Operation uint64            `json:"operation,omitempty"`
+	Entry     string         `json:"entry"`            // the selector, "pci 0000:3b:00.1"
+	Target    drivers.Target `json:"target,omitempty"` // what it stands for
+	Condition Condition      `json:"condition"`
+	Reason    string         `json:"reason,omitempty"`
+	Since     time.Time      `json:"since,omitzero"`
+	// State is what the interface is, whatever is asked of it.
+	State      state.State       `json:"state"`
+	StateSince time.Time         `json:"state_since,omitzero"`
+	Want       map[string]string `json:"want,omitempty"`     // by kind
+	Observed   map[string]string `json:"observed,omitempty"` // by kind
+	Operation  uint64            `json:"operation,omitempty"`
 	// Kept says that the entry is no longer in the source and was not released
 	// there either, so it stays in force.
 	Kept bool `json:"kept,omitempty"`

@@ -39,6 +39,7 @@ type request struct {
 	// err says why it cannot be acted on now; condition says which way.
 	err       error
 	condition Condition
+	unread    bool // the host could not be read: it is looked at again
 }
 
 func (r *request) cannot(c Condition, err error) {
@@ -48,27 +49,24 @@ func (r *request) cannot(c Condition, err error) {
 // resolve finds the function each entry stands for, and what is to be true of
 // it. An entry that cannot be resolved says so and affects no other.
 func (v View) resolve(ctx context.Context, entries []entry, remembered []journal.Selection) []request {
-	links, linksErr := v.Host.Links(ctx)
+	f := finder{view: v, remembered: remembered}
 	requests := make([]request, 0, len(entries))
-	for _, i := range entries {
-		r := request{asked: i, entry: i.String()}
-		if i.Selector.PCI == "" && linksErr != nil {
-			r.cannot(Waiting, fmt.Errorf("list network devices: %w", linksErr))
-		} else if t, err := v.find(ctx, i.Selector, links, remembered); err != nil {
-			r.cannot(Waiting, err)
-			r.target = t
-		} else {
-			r.target = t
-		}
-		requests = append(requests, r)
+	for _, e := range entries {
+		requests = append(requests, f.find(ctx, e))
 	}
-	requests = v.outrank(ctx, v.spread(ctx, yield(requests)))
+	return v.complete(ctx, requests, nil, everything())
+}
+
+// complete fills in what is to be true of the functions in a scope; last is how
+// all were resolved before.
+func (v View) complete(ctx context.Context, requests, last []request, s scope) []request {
+	requests = v.outrank(ctx, v.spread(ctx, yield(requests), last, s), s)
 	for i := range requests {
-		if requests[i].err == nil {
+		if requests[i].err == nil && s.of(requests[i]) {
 			v.ask(ctx, &requests[i])
 		}
 	}
-	v.gather(ctx, requests)
+	v.gather(ctx, requests, s)
 	refuseTwice(requests)
 	return requests
 }
@@ -176,6 +174,7 @@ func (v View) remember(ctx context.Context, s source.Selector, remembered []jour
 func (v View) ask(ctx context.Context, r *request) {
 	id, err := host.Identify(ctx, v.Host, r.target)
 	if err != nil && !v.absentVF(ctx, r) {
+		r.unread = !errors.Is(err, drivers.ErrGone)
 		r.cannot(Waiting, err)
 		return
 	}

@@ -18,18 +18,22 @@ import (
 // settle brings one function to what is asked of it.
 func (a *Agent) settle(ctx context.Context, r request) {
 	if _, ok := a.view.paused(r.target); ok {
-		a.Wake() // since it was dispatched; the next pass says so
+		a.wakeFor(r.target) // since it was dispatched; the next look says so
 		return
 	}
 	draft, observed, err := a.view.examine(ctx, r)
 	if err == nil {
 		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
 	}
-	seen := describe(observed)
+	seen := a.view.sight(ctx, r.target, observed)
 	if err != nil {
 		a.report(r, conditionOf(err), err.Error(), seen, 0)
-		if errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld) {
-			a.wakeAt(time.Now().Add(retryHeld))
+		a.noteRefused(ctx, err)
+		switch c := conditionOf(err); {
+		case errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld):
+			a.wakeAt(time.Now().Add(retryHeld), r.target)
+		case c == Pending: // it could not be looked at
+			a.wakeAt(time.Now().Add(retryKept), r.target)
 		}
 		return
 	}
@@ -52,7 +56,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	}
 	if draft.Empty() {
 		if a.settleFirst(ctx, r) {
-			a.Wake()
+			a.wakeFor(r.target)
 		}
 		return
 	}
@@ -64,7 +68,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	result := a.run(ctx, draft, reason)
 	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)
-	a.after(result, false)
+	a.after(result, false, r.target)
 }
 
 // mayChange says for what reason a function that is not as asked may be changed
@@ -105,14 +109,14 @@ func (a *Agent) letGo(ctx context.Context, r request) {
 }
 
 // tooSoon says whether a goal that failed before is to be left alone now.
-func (a *Agent) tooSoon(r request, f journal.Failure, seen map[string]string) bool {
+func (a *Agent) tooSoon(r request, f journal.Failure, seen sight) bool {
 	switch {
 	case f.Reverts >= engine.MaxReverts:
 		a.report(r, Failed, fmt.Sprintf("reverted %d times, last for: %s; change what is asked, or clear it with agent retry", f.Reverts, f.LastError), seen, 0)
 		return true
 	case time.Now().Before(f.Until):
 		a.report(r, Pending, putOff(r.target, f), seen, 0)
-		a.wakeAt(f.Until)
+		a.wakeAt(f.Until, r.target)
 		return true
 	}
 	return false
@@ -128,8 +132,8 @@ func (a *Agent) settleFirst(ctx context.Context, r request) bool {
 	case a.modules <- struct{}{}:
 		defer func() { <-a.modules }()
 	default: // waiting would take a worker from those that need no module
-		a.report(r, Pending, "its modules are being loaded", nil, 0)
-		a.wakeAt(time.Now().Add(retryBlocked))
+		a.report(r, Pending, "its modules are being loaded", sight{}, 0)
+		a.wakeAt(time.Now().Add(retryBlocked), r.target)
 		return false
 	}
 	for _, g := range a.view.firstMissing(ctx, r) {
@@ -151,17 +155,17 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 		if err == nil {
 			err = fmt.Errorf("%s is %s: %w", g.Key, o, drivers.ErrUnsupported)
 		}
-		a.report(r, conditionOf(err), err.Error(), nil, 0)
+		a.report(r, conditionOf(err), err.Error(), sight{}, 0)
 		return false
 	}
 	if last, n := a.reached(g); n >= maxRepairs {
 		a.report(r, Degraded, fmt.Sprintf("%s was brought to %s %d times within %s, and another hand changes it back: look for who does; tried again when it has been left alone for %s",
-			g.Key, g.State, n, round(repairWindow), round(repairWindow)), nil, 0)
-		a.wakeAt(last.Add(repairWindow))
+			g.Key, g.State, n, round(repairWindow), round(repairWindow)), sight{}, 0)
+		a.wakeAt(last.Add(repairWindow), r.target)
 		return false
 	}
 	draft := draftOf(g.Key, o.State, g.State)
-	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, nil) || a.heldBack(r, draft, nil) {
+	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, sight{}) || a.heldBack(r, draft, sight{}) {
 		return false
 	}
 	result := a.run(ctx, draft, a.reason(r.entry))
@@ -169,7 +173,7 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 		return true
 	}
 	a.reportResult(ctx, r, result)
-	a.after(result, false)
+	a.after(result, false, r.target)
 	return false
 }
 
@@ -195,7 +199,8 @@ func (a *Agent) reason(entry string) journal.Reason {
 
 // reportResult says how the function stands after an operation.
 func (a *Agent) reportResult(ctx context.Context, r request, result engine.Result) {
-	_, observed, _ := a.view.examine(context.WithoutCancel(ctx), r)
+	ctx = context.WithoutCancel(ctx)
+	_, observed, _ := a.view.examine(ctx, r)
 	condition := map[engine.Outcome]Condition{
 		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
 		engine.Kept: keptAs(result.Err), engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
@@ -217,5 +222,5 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	if condition != Right && condition != Released {
 		open = result.Operation
 	}
-	a.report(r, condition, reason, describe(observed), open)
+	a.report(r, condition, reason, a.view.sight(ctx, r.target, observed), open)
 }

@@ -50,6 +50,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 		if !ok {
 			r = InterfaceReport{Entry: entry, Condition: Pending, Reason: "not looked at yet"}
 		}
+		r.State, r.StateSince = a.states.get(entry)
 		s.Interfaces = append(s.Interfaces, r)
 	}
 	return s

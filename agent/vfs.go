@@ -22,13 +22,26 @@ import (
 // change of it makes all of them anew, and one operation on the physical
 // function has all there is of all of them.
 
-// spread puts behind each request those for its virtual functions.
-func (v View) spread(ctx context.Context, requests []request) []request {
+// spread puts behind each request those for its virtual functions: in a scope
+// anew, else as they were last.
+func (v View) spread(ctx context.Context, requests, last []request, s scope) []request {
 	var all []request
 	for _, r := range requests {
 		asked := r.asked.VFs
+		if r.pf != "" {
+			continue // it comes with its PF
+		}
 		if asked == nil || r.err != nil || r.asked.State == source.Released {
 			all = append(all, r)
+			continue
+		}
+		if !s.of(r) {
+			all = append(all, r)
+			for _, l := range last {
+				if l.pf == r.target {
+					all = append(all, l)
+				}
+			}
 			continue
 		}
 		addresses, err := sriov.Addresses(ctx, v.Host, r.target, asked.Count)
@@ -41,6 +54,7 @@ func (v View) spread(ctx context.Context, requests []request) []request {
 		all = append(all, r)
 		for i, t := range addresses {
 			vf := asked.Of(i)
+			s.add(t)
 			all[at].makes = append(all[at].makes, t)
 			all = append(all, request{
 				asked: entry{Kept: r.asked.Kept, Interface: source.Interface{
@@ -56,10 +70,10 @@ func (v View) spread(ctx context.Context, requests []request) []request {
 
 // gather puts what is asked of the virtual functions into the request of the
 // physical one whose change makes them, and lets theirs wait for it.
-func (v View) gather(ctx context.Context, requests []request) {
+func (v View) gather(ctx context.Context, requests []request, s scope) {
 	for i := range requests {
 		r := &requests[i]
-		if r.err != nil || r.asked.VFs == nil && !r.released() {
+		if !s.of(*r) || r.err != nil || r.asked.VFs == nil && !r.released() {
 			continue
 		}
 		key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
@@ -137,6 +151,21 @@ func (v View) natural(ctx context.Context, r *request, t drivers.Target) {
 		r.goal[key] = dpdk.Bound(names[0])
 	case r.goal != nil:
 		r.goal[key] = dpdk.Binding{}.State()
+	}
+}
+
+// family widens a scope by those who are in one operation at times: a physical
+// function that VFs are asked of, and these.
+func family(last []request, s scope) {
+	for _, r := range last {
+		if r.pf != "" && (s.has(r.target) || s.has(r.pf)) {
+			s.add(r.pf)
+		}
+	}
+	for _, r := range last {
+		if r.pf != "" && s.has(r.pf) {
+			s.add(r.target)
+		}
 	}
 }
 

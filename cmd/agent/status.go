@@ -21,7 +21,9 @@ func (c *cli) statusCommand() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the interfaces stand", Args: noArgs,
-		Long: "Show how the interfaces stand, from the running agent; without one, from the journal\nand the host. Exits with 3 when something is not as desired, 4 when a person is needed.",
+		Long: "Show how the interfaces stand, from the running agent; without one, from the journal\nand the host. Exits with 3 when something is not as desired, 4 when a person is needed.\n\n" +
+			"CONDITION says how an entry stands against what is asked of it: right, pending, changing,\nwaiting, refused, held, fenced, failed, quarantined, released, paused, degraded.\n" +
+			"STATE says what its interface is, whatever is asked: unknown, down, up, configuring, bound,\ndegraded, error, gone, quarantined.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := c.status(cmd.Context(), wait)
 			if err != nil {
@@ -115,14 +117,14 @@ func statusTable(w io.Writer, s agent.Status) {
 		fmt.Fprintln(w, "TAINTED by", s.Tainted)
 	}
 	sourceLine(w, s.Source)
-	rows := [][]string{{"INTERFACE", "TARGET", "CONDITION", "SINCE", "DRIVER", "MTU", "ADMIN", "REASON"}}
+	rows := [][]string{{"INTERFACE", "TARGET", "CONDITION", "SINCE", "STATE", "FOR", "DRIVER", "MTU", "ADMIN", "REASON"}}
 	for _, i := range s.Interfaces {
 		reason := i.Reason
 		if i.Kept {
 			reason = strings.TrimSpace("no longer in the file, kept: to give it back set state: released. " + reason)
 		}
 		rows = append(rows, []string{
-			i.Entry, string(i.Target), string(i.Condition), age(i.Since),
+			i.Entry, string(i.Target), string(i.Condition), age(i.Since), string(i.State), age(i.StateSince),
 			driverCell(i.Observed["driver"]), i.Observed["mtu"], i.Observed["admin"], reason,
 		})
 	}

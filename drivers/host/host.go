@@ -49,12 +49,20 @@ type Host interface {
 	Fenced(t drivers.Target) (bool, error)
 }
 
-// Event says that a target may have changed. Lost events, or ones that cannot
-// be told apart, have no Target: everything may have changed.
+// Event says that a target, or which drivers there are, may have changed. One
+// that names neither concerns nobody, unless it is lost.
 type Event struct {
-	Target drivers.Target
-	What   string // "add", "remove", "bind", "unbind", "link", "lost"
+	Target drivers.Target // a PCI function or a module
+	Driver string         `json:",omitempty"` // a PCI driver that came or went
+	What   string         // "add", "remove", "bind", "unbind", "change", "unfenced", EventLink, EventLost
 }
+
+const (
+	// EventLink is about no more than the netdev of its target.
+	EventLink = "link"
+	// EventLost says that events were lost: everything may have changed.
+	EventLost = "lost"
+)
 
 // Link is a network device, as RTM_GETLINK and ethtool tell of it.
 type Link struct {

@@ -56,7 +56,7 @@ func (l Linux) readLinks(ctx context.Context, s *nl.NetlinkSocket, out chan<- Ev
 		messages, from, err := s.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			send(ctx, out, Event{What: "lost"})
+			send(ctx, out, Event{What: EventLost})
 			continue
 		case err != nil:
 			return // closed
@@ -69,10 +69,11 @@ func (l Linux) readLinks(ctx context.Context, s *nl.NetlinkSocket, out chan<- Ev
 			}
 			link, err := netlink.LinkDeserialize(nil, m.Data)
 			if err != nil {
-				send(ctx, out, Event{What: "lost"})
+				send(ctx, out, Event{What: EventLost})
 				continue
 			}
-			send(ctx, out, Event{Target: l.pciOf(ctx, link.Attrs().Name), What: "link"})
+			// Of one that is gone by now the kernel's uevent names the function.
+			send(ctx, out, Event{Target: l.pciOf(ctx, link.Attrs().Name), What: EventLink})
 		}
 	}
 }
@@ -125,7 +126,7 @@ func readUevents(ctx context.Context, f *os.File, out chan<- Event) {
 		var e Event
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			e = Event{What: "lost"}
+			e = Event{What: EventLost}
 		case err != nil:
 			return // closed
 		default:
@@ -138,8 +139,8 @@ func readUevents(ctx context.Context, f *os.File, out chan<- Event) {
 	}
 }
 
-// parseUevent reads "action@devpath\0KEY=value\0...". Only PCI functions,
-// their drivers and netdevs concern the agent.
+// parseUevent reads "action@devpath\0KEY=value\0...". Only PCI functions, their
+// netdevs, drivers and modules concern the agent.
 func parseUevent(message []byte) (Event, bool) {
 	head, rest, _ := bytes.Cut(message, []byte{0})
 	action, devpath, ok := strings.Cut(string(head), "@")
@@ -152,11 +153,18 @@ func parseUevent(message []byte) (Event, bool) {
 			subsystem = s
 		}
 	}
+	e := Event{What: action}
 	switch subsystem {
-	case "pci", "net":
-		return Event{Target: LastPCI(devpath), What: action}, true
-	case "drivers", "module", "vfio":
-		return Event{What: action}, true
+	case "pci":
+		e.Target = LastPCI(devpath)
+	case "net":
+		e.Target, e.What = LastPCI(devpath), EventLink
+	case "module":
+		e.Target, _ = drivers.Module(strings.TrimPrefix(devpath, "/module/"))
+	case "drivers":
+		if name, ok := strings.CutPrefix(devpath, "/bus/pci/drivers/"); ok {
+			e.Driver = name
+		}
 	}
-	return Event{}, false
+	return e, e.Target != "" || e.Driver != ""
 }

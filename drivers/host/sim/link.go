@@ -62,7 +62,7 @@ func (m *machine) addNetdev(n *Netdev, addr, name string) {
 		dev.PermMAC = dev.MAC
 	}
 	m.Netdevs = append(m.Netdevs, dev)
-	m.event(drivers.Target(addr), "link")
+	m.event(drivers.Target(addr), host.EventLink)
 }
 
 // dropNetdev unregisters a function's netdev, and the VLANs that sit on it.
@@ -73,7 +73,7 @@ func (m *machine) dropNetdev(addr string) {
 	}
 	index := m.Netdevs[at].Index
 	m.Netdevs = slices.DeleteFunc(m.Netdevs, func(n netdev) bool { return n.Index == index || n.Lower == index })
-	m.event(drivers.Target(addr), "link")
+	m.event(drivers.Target(addr), host.EventLink)
 }
 
 func (m *machine) netdev(index int) *netdev {
@@ -134,7 +134,7 @@ func (m *machine) setMTU(index, mtu int) syscall.Errno {
 		return syscall.EINVAL
 	case n.MTU != mtu:
 		n.MTU = mtu
-		m.event(drivers.Target(n.Bus), "link")
+		m.event(drivers.Target(n.Bus), host.EventLink)
 	}
 	return 0
 }
@@ -147,7 +147,7 @@ func (m *machine) setAdmin(index int, up bool) syscall.Errno {
 	}
 	if n.Up != up {
 		n.Up = up
-		m.event(drivers.Target(n.Bus), "link")
+		m.event(drivers.Target(n.Bus), host.EventLink)
 	}
 	return 0
 }
@@ -167,7 +167,7 @@ func (m *machine) setCarrier(where string, on bool) error {
 	for i := range m.Netdevs {
 		if n := &m.Netdevs[i]; n.Name == where || n.Bus == where && where != "" {
 			n.Dark = !on
-			m.event(drivers.Target(n.Bus), "link")
+			m.event(drivers.Target(n.Bus), host.EventLink)
 		}
 	}
 	m.dirty = true
@@ -184,6 +184,6 @@ func (m *machine) rename(name, to string) error {
 		return fmt.Errorf("netdev %q: %w", to, syscall.EEXIST)
 	}
 	n.Name = to
-	m.event(drivers.Target(n.Bus), "link")
+	m.event(drivers.Target(n.Bus), host.EventLink)
 	return nil
 }

@@ -155,7 +155,7 @@ func (m *machine) reboot() {
 	}
 	m.configureNetwork()
 	m.Events = nil
-	m.event("", "lost")
+	m.event("", host.EventLost)
 }
 
 // bootVFs makes the VFs that the host makes when it boots.
@@ -245,12 +245,21 @@ const maxEvents = 256
 
 // event tells watchers that a target may have changed.
 func (m *machine) event(t drivers.Target, what string) {
+	m.tell(host.Event{Target: t, What: what})
+}
+
+// driverEvent tells watchers that a driver came or went.
+func (m *machine) driverEvent(name, what string) {
+	m.tell(host.Event{Driver: name, What: what})
+}
+
+func (m *machine) tell(e host.Event) {
 	m.dirty = true
 	m.Event++
 	if len(m.Events) >= maxEvents {
 		m.Events = append(m.Events[:0], m.Events[maxEvents/2:]...)
 	}
-	m.Events = append(m.Events, host.Event{Target: t, What: what})
+	m.Events = append(m.Events, e)
 }
 
 // held says whether a process holds the function open.

@@ -72,6 +72,7 @@ func (m *machine) insert(w *call, mod *Module) syscall.Errno {
 	}
 	for _, d := range mod.Drivers {
 		m.Drivers = append(m.Drivers, d.Name)
+		m.driverEvent(d.Name, "add")
 	}
 	return 0
 }
@@ -125,6 +126,7 @@ func (m *machine) unload(w *call) bool {
 			m.unlock(f, w.Seq)
 		}
 		m.Drivers = slices.DeleteFunc(m.Drivers, func(name string) bool { return name == d.Name })
+		m.driverEvent(d.Name, "remove")
 	}
 	m.Loaded = slices.DeleteFunc(m.Loaded, func(l loaded) bool { return l.Name == w.Module })
 	m.event(drivers.Target("module/"+w.Module), "remove")

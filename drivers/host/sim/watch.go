@@ -23,7 +23,7 @@ func (f *front) Watch(ctx context.Context) (<-chan host.Event, error) {
 			changed = f.store.changed()
 			var news []host.Event
 			if err := f.store.view(func(m *machine) { news, at = m.since(at) }); err != nil {
-				news = []host.Event{{What: "lost"}}
+				news = []host.Event{{What: host.EventLost}}
 			}
 			for _, e := range news {
 				select {
@@ -44,7 +44,7 @@ func (m *machine) since(at uint64) ([]host.Event, uint64) {
 	}
 	n := m.Event - at
 	if at > m.Event || n > uint64(len(m.Events)) {
-		return []host.Event{{What: "lost"}}, m.Event
+		return []host.Event{{What: host.EventLost}}, m.Event
 	}
 	var news []host.Event
 	for _, e := range m.Events[uint64(len(m.Events))-n:] {
