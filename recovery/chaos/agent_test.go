@@ -145,6 +145,7 @@ func (n *node) override(nic NIC, want string) {
 
 // ipLink is what `ip link` says of a NIC on a kernel driver.
 func (n *node) ipLink(nic NIC) (link struct {
+	Index int      `json:"ifindex"`
 	Name  string   `json:"ifname"`
 	MTU   int      `json:"mtu"`
 	Flags []string `json:"flags"`

@@ -36,6 +36,16 @@ func poke(file string, data []byte) error {
 	return nil
 }
 
+// inode prints the inode of a file, links followed.
+func inode(file string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: file, Err: err}
+	}
+	fmt.Println(st.Ino)
+	return nil
+}
+
 // writeFile returns when the content and the name have reached the disk.
 func writeFile(file string, data []byte, perm os.FileMode) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)

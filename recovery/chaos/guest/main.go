@@ -34,6 +34,8 @@ func run(name string, args []string) error {
 		return poke(args[1], []byte(args[2]))
 	case len(args) == 2 && args[0] == "remove":
 		return os.RemoveAll(args[1])
+	case len(args) == 2 && args[0] == "inode":
+		return inode(args[1])
 	case len(args) == 4 && args[0] == "mount":
 		return mountAt(args[1], args[2], args[3], 0, "")
 	case len(args) == 2 && args[0] == "unmount":
@@ -41,5 +43,5 @@ func run(name string, args []string) error {
 	case len(args) == 3 && args[0] == "get":
 		return get(args[1], args[2])
 	}
-	return fmt.Errorf("usage: hold ADDR | write PATH VALUE | remove PATH | mount DEV FS DIR | unmount DIR | get HOST:PORT PATH")
+	return fmt.Errorf("usage: hold ADDR | write PATH VALUE | remove PATH | inode PATH | mount DEV FS DIR | unmount DIR | get HOST:PORT PATH")
 }

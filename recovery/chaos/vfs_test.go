@@ -1,0 +1,122 @@
+//go:build linux
+
+package chaos
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"testing"
+)
+
+// mixed asks for four VFs, three for DPDK and one with a link of its own.
+func mixed(n NIC, count int) string {
+	return fmt.Sprintf("{pci: %q, up: true, vfs: {count: %d, defaults: {driver: vfio-pci}, overrides: [{index: 1, driver: igbvf, mtu: 1400, up: true}]}}", n.Addr, count)
+}
+
+// vfsOf are the VFs of a PF, by index.
+func (n *node) vfsOf(pf NIC) (all []NIC) {
+	n.t.Helper()
+	for i := 0; ; i++ {
+		link, err := n.vm.Readlink(n.ctx(), pf.Sysfs(fmt.Sprintf("virtfn%d", i)))
+		if err != nil {
+			return all
+		}
+		all = append(all, NIC{Addr: path.Base(link)})
+	}
+}
+
+// hasVFs wants that many VFs, as mixed asks, and the kernel's switch as it was.
+func (n *node) hasVFs(pf NIC, count int) []NIC {
+	n.t.Helper()
+	all := n.vfsOf(pf)
+	if len(all) != count {
+		n.t.Fatalf("%d VFs, want %d", len(all), count)
+	}
+	for i, vf := range all {
+		driver := "vfio-pci"
+		if i == 1 {
+			driver = "igbvf"
+			n.linkIs(vf, 1400, true)
+		}
+		n.on(vf, driver)
+	}
+	if probe, err := n.vm.ReadText(n.ctx(), pf.Sysfs("sriov_drivers_autoprobe")); err != nil || probe != "1" {
+		n.t.Errorf("autoprobe is %q (%v)", probe, err)
+	}
+	return all
+}
+
+func (n *node) inodeOf(nic NIC) string {
+	n.t.Helper()
+	return strings.TrimSpace(mustRun(n.t, n.vm, Helper, "inode", nic.Sysfs()))
+}
+
+// TestVFs has VFs made, changed one by one, made more and given back, on the
+// real kernel.
+func TestVFs(t *testing.T) {
+	n := newNode(t)
+	n.ask(mixed(n.a, 4))
+	p := n.run(AgentPath)
+	n.settled(p)
+	vfs := n.hasVFs(n.a, 4)
+
+	// Somebody unbinds one: it is repaired, and its siblings are not touched.
+	index := n.ipLink(vfs[1]).Index
+	var inodes []string
+	for _, vf := range vfs {
+		inodes = append(inodes, n.inodeOf(vf))
+	}
+	mustRun(t, n.vm, Helper, "write", "/sys/bus/pci/drivers/vfio-pci/unbind", vfs[2].Addr)
+	n.on(vfs[2], "vfio-pci")
+	n.settled(p)
+	for i, vf := range n.hasVFs(n.a, 4) {
+		if now := n.inodeOf(vf); now != inodes[i] {
+			t.Errorf("VF %d was made anew: inode %s, then %s", i, inodes[i], now)
+		}
+	}
+	if now := n.ipLink(vfs[1]).Index; now != index {
+		t.Errorf("the sibling's netdev was made anew: index %d, then %d", index, now)
+	}
+
+	n.ask(mixed(n.a, 6))
+	n.said(p, `kind=numvfs`, "attempt=1", "msg=\"step made\"")
+	n.settled(p)
+	n.hasVFs(n.a, 6)
+	n.inventoryIsTrue()
+	n.giveBack(p)
+	if left := n.vfsOf(n.a); len(left) != 0 {
+		t.Errorf("given back, it has %d VFs", len(left))
+	}
+}
+
+// TestVFsHalfWay kills the agent, and cuts the power, while it makes VFs anew.
+func TestVFsHalfWay(t *testing.T) {
+	for _, point := range []string{
+		"autoprobe:before:1", "numvfs:before:1", "numvfs:after:1", "autoprobe:after:1", "override:before:1", "bind:after:2", "mtu:before:1",
+	} {
+		t.Run(point, func(t *testing.T) {
+			n := newNode(t)
+			n.ask(mixed(n.a, 2))
+			n.killed(n.run(crashing, "ENIAGENT_CRASH="+point))
+			n.explains("replay")
+			p := n.run(AgentPath)
+			n.said(p, `msg="operation recovered"`, "decision=replay")
+			n.settled(p)
+			n.hasVFs(n.a, 2)
+			n.giveBack(p)
+		})
+	}
+	t.Run("power cut", func(t *testing.T) {
+		n := newNode(t)
+		n.ask(mixed(n.a, 2))
+		n.killed(n.run(crashing, "ENIAGENT_CRASH=bind:before:1"))
+		must(t, n.vm.PowerCut())
+		must(t, n.vm.Boot(t.Context()))
+		p := n.run(AgentPath)
+		n.said(p, `msg="operation recovered"`, "decision=superseded")
+		n.settled(p)
+		n.hasVFs(n.a, 2)
+		n.giveBack(p)
+	})
+}
