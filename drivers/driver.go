@@ -52,8 +52,13 @@ type Spec struct {
 	// the first touch, it was another hand's doing, and nobody knows what was
 	// before it.
 	Taken func(State) bool
-	// Fresh is the value the kernel gives a netdev that has just come up.
+	// Fresh is the value the kernel gives a netdev that has just come up; Default
+	// where it depends on the device.
 	Fresh State
+	// WhenAsked says that the kind is observed only of a function of which it is
+	// asked for or that has a baseline of it: reading it takes rtnl, which a node
+	// that does not use it shall not pay for.
+	WhenAsked bool
 	// Legal is the allow-list: what may be written, to what, checked when the
 	// write is made and not when the intent was.
 	Legal func(Target, State) error
