@@ -188,8 +188,9 @@ func (v View) recoverEntry(j recovery.Judgement) RecoverEntry {
 func (v View) examine(ctx context.Context, r request) (plan.Draft, plan.Observed, error) {
 	observed := plan.Observed{}
 	for _, s := range v.functionKinds() {
-		k := drivers.Key{Kind: s, Target: r.target}
-		observed[k] = v.observer().Observe(ctx, k)
+		if k := (drivers.Key{Kind: s, Target: r.target}); v.concerns(r, k) {
+			observed[k] = v.observer().Observe(ctx, k)
+		}
 	}
 	baseline := plan.Goal{}
 	for k := range observed {
@@ -212,6 +213,17 @@ func (v View) functionKinds() []drivers.Kind {
 		}
 	}
 	return kinds
+}
+
+// concerns says whether a key is to be observed for a request: a kind that costs
+// something only where it is asked for, or has something to be given back.
+func (v View) concerns(r request, k drivers.Key) bool {
+	spec, _ := v.Drivers.Specs.Find(k.Kind)
+	if _, asked := r.goal[k]; asked || !spec.WhenAsked {
+		return true
+	}
+	_, known := v.baseline(k, r.identity)
+	return known
 }
 
 // firstMissing are the goals that must be reached before the function's own.

@@ -21,6 +21,10 @@ func kinds() []kind {
 		{dpdk.NoIOMMUSpec(), dpdk.NewNoIOMMU},
 		{dpdk.DriverSpec(), dpdk.NewDriver},
 		{link.MTUSpec(), link.NewMTU},
+		{link.AltNamesSpec(), link.NewAltNames},
+		{link.ChannelsSpec(), link.NewChannels},
+		{link.RingsSpec(), link.NewRings},
+		{link.FeaturesSpec(), link.NewFeatures},
 		{link.AdminSpec(), link.NewAdmin},
 	}
 }
