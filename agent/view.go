@@ -293,6 +293,8 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 		e.Condition = Pending
 	case r.released():
 		e.Condition, e.Reason = Released, r.why()
+	case r.later != "":
+		e.Condition, e.Reason = Pending, r.later
 	}
 	return e
 }

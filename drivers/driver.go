@@ -65,6 +65,9 @@ type Spec struct {
 	// Route is the way from one state to another, without from and with to;
 	// each hop is one write. Nil means one hop.
 	Route func(from, to State) []State
+	// Lands says whether a write on the way to a state may leave another one than
+	// it should, because the device rounds. Nil means never.
+	Lands func(from, to, x State) bool
 }
 
 // Hops is the way from one state to another; empty when they are equal.
@@ -81,7 +84,7 @@ func (s Spec) Hops(from, to State) []State {
 // Between says whether x is a state that a write on the way between the two
 // (in either direction) leaves behind.
 func (s Spec) Between(before, after, x State) bool {
-	return slices.Contains(s.Hops(before, after), x) || slices.Contains(s.Hops(after, before), x)
+	return s.Lands != nil && s.Lands(before, after, x) || slices.Contains(s.Hops(before, after), x) || slices.Contains(s.Hops(after, before), x)
 }
 
 // Specs is the ordered list of the kinds there are.

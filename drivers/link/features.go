@@ -180,7 +180,7 @@ type features struct{ netdev }
 // the driver, or a feature that is off, leaves without effect.
 func (f features) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
 	was, _ := parseFeatures(f.Observe(ctx, t).State)
-	if err := f.netdev.Apply(ctx, t, to); err != nil {
+	if err := f.bring(ctx, t, to); err != nil {
 		return err
 	}
 	want, err := parseFeatures(to)

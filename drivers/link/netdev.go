@@ -90,6 +90,11 @@ func (n netdev) Observe(ctx context.Context, t drivers.Target) drivers.Observati
 
 // Apply writes the netdev the function has now, and reads it back.
 func (n netdev) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
+	return n.bring(ctx, t, to)
+}
+
+// bring is Apply, for the kinds that say more of how it ended.
+func (n netdev) bring(ctx context.Context, t drivers.Target, to drivers.State) error {
 	fault := func(do string, err error) error {
 		return &drivers.Error{Key: drivers.Key{Kind: n.kind, Target: t}, Do: do, Err: err}
 	}

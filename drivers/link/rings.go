@@ -19,7 +19,7 @@ const KindRings drivers.Kind = "rings"
 func RingsSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindRings, Class: drivers.Volatile, Netdev: true, Fresh: drivers.Default, WhenAsked: true,
-		Cuts: changes, After: []drivers.Kind{"driver", KindChannels}, Legal: legalRings,
+		Cuts: changes, After: []drivers.Kind{"driver", KindChannels}, Legal: legalRings, Lands: rounded,
 	}
 }
 
@@ -28,6 +28,24 @@ func legalRings(t drivers.Target, to drivers.State) error {
 		return fmt.Errorf("%w: %w", drivers.ErrIllegal, err)
 	}
 	return isPCI(t, KindRings)
+}
+
+// rounded says whether a driver that was asked for the rings to may have made x
+// of it: what is not to change is as it was, and all else is within a factor of
+// two, as of drivers that take powers of two, or enlarged to a small minimum.
+func rounded(from, to, x drivers.State) bool {
+	const smallest = 512 // no driver's minimum is above it
+	was, err1 := host.ParseRings(string(from))
+	want, err2 := host.ParseRings(string(to))
+	is, err3 := host.ParseRings(string(x))
+	if err1 != nil || err2 != nil || err3 != nil {
+		return false
+	}
+	near := func(was, want, is int) bool {
+		return is == was || was != want && 2*is >= want && is <= max(2*want, smallest)
+	}
+	return near(was.RX, want.RX, is.RX) && near(was.Mini, want.Mini, is.Mini) &&
+		near(was.Jumbo, want.Jumbo, is.Jumbo) && near(was.TX, want.TX, is.TX)
 }
 
 // WithRings is the state at with some of its rings changed.
@@ -51,12 +69,17 @@ func NewRings(h host.Host) drivers.Driver {
 
 type rings struct{ netdev }
 
-// Apply says what to do about a driver that takes another size than it is given.
+// Apply says what to do about a driver that makes another size of what it is
+// asked for. It would do so again.
 func (r rings) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
-	err := r.netdev.Apply(ctx, t, to)
+	was := r.Observe(ctx, t)
+	err := r.bring(ctx, t, to)
 	var e *drivers.Error
-	if errors.As(err, &e) && errors.Is(err, drivers.ErrUnverified) {
-		e.Remedy = "drivers round what is asked: ask for what was found"
+	if !errors.As(err, &e) || !errors.Is(err, drivers.ErrUnverified) {
+		return err
+	}
+	if now := r.Observe(ctx, t); now.Presence == drivers.Present && !now.Is(was.State) {
+		e.Err, e.Remedy = fmt.Errorf("%w: %w", e.Err, drivers.ErrUnsupported), "the driver rounds: ask for the size that was found"
 	}
 	return err
 }
