@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -52,6 +53,10 @@ func TestSettingsInNamespace(t *testing.T) {
 		}
 		name.Number = 0
 		wants(0, name)
+		long := host.Call{Op: host.OpAltName, Target: vf0, Index: port, Number: 1, Value: strings.Repeat("x", 128)}
+		if err := linux.Do(context.Background(), long); !errors.Is(err, syscall.ERANGE) || host.Allowed(long) == nil {
+			t.Errorf("a name that is too long: %v, want ERANGE", err)
+		}
 
 		wants(0, host.Call{Op: host.OpChannels, Index: port, Value: "rx=2 tx=2 combined=0"})
 		wants(syscall.EINVAL, host.Call{Op: host.OpChannels, Index: port, Value: "rx=5 tx=2 combined=0"})
