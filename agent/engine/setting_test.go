@@ -27,26 +27,26 @@ func settingScenarios() []scenario {
 	}
 	return []scenario{
 		{
-			name: "settings of a link", foreign: func(w *world) { w.setRings(port, "rx=4096 mini=0 jumbo=0 tx=4096") },
+			name: "settings of a link", foreign: func(w *world) { w.setRings("rx=4096 mini=0 jumbo=0 tx=4096") },
 			draft: func(w *world) plan.Draft { return w.cover(port, asked(w), nil) },
 		},
 		{
-			name: "settings of a link, changed and taken away", foreign: func(w *world) { w.setRings(port, "rx=4096 mini=0 jumbo=0 tx=4096") },
-			setup: func(w *world) { w.setAltName(port, "old0"); w.setRings(port, "rx=512 mini=0 jumbo=0 tx=512") },
+			name: "settings of a link, changed and taken away", foreign: func(w *world) { w.setRings("rx=4096 mini=0 jumbo=0 tx=4096") },
+			setup: func(w *world) { w.setAltName("old0"); w.setRings("rx=512 mini=0 jumbo=0 tx=512") },
 			draft: func(w *world) plan.Draft {
 				return w.cover(port, plan.Goal{keyOf(link.KindAltNames, port): "[lan0]", keyOf(link.KindRings, port): rings}, nil)
 			},
 		},
 		{
 			name: "a bind of a link with settings", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
-			setup: func(w *world) { w.setAltName(port, "lan0"); w.setRings(port, rings) },
+			setup: func(w *world) { w.setAltName("lan0"); w.setRings(rings) },
 			draft: func(w *world) plan.Draft {
 				return w.cover(port, driverGoal(port, "vfio-pci"), plan.Goal{keyOf(link.KindAltNames, port): "[]", keyOf(link.KindRings, port): rings})
 			},
 		},
 		{
 			name: "back to the driver of the kernel, settings asked", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
-			setup: func(w *world) { w.rebind(port, "igb", "vfio-pci") },
+			setup: func(w *world) { w.takeAway(port, "vfio-pci") },
 			draft: func(w *world) plan.Draft {
 				want := plan.Goal{
 					keyOf(dpdk.KindDriver, port): dpdk.Bound("igb"), keyOf(link.KindRings, port): rings,
@@ -56,7 +56,7 @@ func settingScenarios() []scenario {
 			},
 		},
 		{
-			name: "rings that the driver rounds", foreign: func(w *world) { w.setRings(port, "rx=4096 mini=0 jumbo=0 tx=256") },
+			name: "rings that the driver rounds", foreign: func(w *world) { w.setRings("rx=4096 mini=0 jumbo=0 tx=256") },
 			draft: func(w *world) plan.Draft {
 				return w.cover(port, plan.Goal{keyOf(link.KindRings, port): "rx=1001 mini=0 jumbo=0 tx=256"}, nil)
 			},
@@ -71,21 +71,21 @@ func stateOf(w *world, kind drivers.Kind) drivers.State {
 	return w.observe(plan.Goal{k: ""})[k].State
 }
 
-func (w *world) indexOf(t drivers.Target) int {
+// set writes a setting of port as another tool would.
+func (w *world) set(c host.Call) {
 	w.t.Helper()
-	dev, err := host.NetdevOf(context.Background(), w.kernel, string(t))
+	dev, err := host.NetdevOf(context.Background(), w.kernel, string(port))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return dev.Index
+	c.Target, c.Index = port, dev.Index
+	w.foreign(c)
 }
 
-func (w *world) setRings(t drivers.Target, to drivers.State) {
-	w.t.Helper()
-	w.foreign(host.Call{Op: host.OpRings, Target: t, Index: w.indexOf(t), Value: string(to)})
+func (w *world) setRings(to drivers.State) {
+	w.set(host.Call{Op: host.OpRings, Value: string(to)})
 }
 
-func (w *world) setAltName(t drivers.Target, name string) {
-	w.t.Helper()
-	w.foreign(host.Call{Op: host.OpAltName, Target: t, Index: w.indexOf(t), Number: 1, Value: name})
+func (w *world) setAltName(name string) {
+	w.set(host.Call{Op: host.OpAltName, Number: 1, Value: name})
 }

@@ -91,23 +91,16 @@ func (e *eyes) look(ctx context.Context, functions []string) (state, error) {
 			if l.Bus == addr {
 				s.links[addr] = l
 				s.lines["net "+addr] = e.netdev(ctx, addr, l)
-				if which, ok := e.sets[addr]; ok {
-					s.lines["set "+addr] = e.settings(ctx, addr, l.Index, which)
-				}
 			}
 		}
 	}
-	for _, addr := range functions {
-		inode, err := e.Inode(ctx, host.PCIDevices+addr)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	for addr, which := range e.sets {
+		if l, ok := s.links[addr]; ok {
+			s.lines["set "+addr] = e.settings(ctx, addr, l.Index, which)
 		}
-		if err != nil {
-			return state{}, err
-		}
-		s.drivers[addr] = strings.Trim(e.base(ctx, host.Attr(addr, "driver")), "-")
-		s.wanted[addr] = e.override(ctx, addr)
-		s.lines[addr] = fmt.Sprintf("%s no=%d override=%s %s", addr, e.number(addr, inode), short(s.wanted[addr]), e.function(ctx, addr))
+	}
+	if err := e.functions(ctx, s, functions); err != nil {
+		return state{}, err
 	}
 	for _, m := range modules() {
 		dir := host.SysModule + m.Name
@@ -116,6 +109,23 @@ func (e *eyes) look(ctx context.Context, functions []string) (state, error) {
 		}
 	}
 	return s, nil
+}
+
+// functions reads those that are there into the state.
+func (e *eyes) functions(ctx context.Context, s state, functions []string) error {
+	for _, addr := range functions {
+		inode, err := e.Inode(ctx, host.PCIDevices+addr)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.drivers[addr] = strings.Trim(e.base(ctx, host.Attr(addr, "driver")), "-")
+		s.wanted[addr] = e.override(ctx, addr)
+		s.lines[addr] = fmt.Sprintf("%s no=%d override=%s %s", addr, e.number(addr, inode), short(s.wanted[addr]), e.function(ctx, addr))
+	}
+	return nil
 }
 
 // number counts the changes of a number that means nothing by itself.
