@@ -82,29 +82,29 @@ func (n *node) has(name string, words ...string) {
 func TestSettingsOverARebind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
-		index := 4 // of enp2s0
+		index := 5 // of enp3s0
 		if err := n.kernel.Foreign(host.Call{Op: host.OpRings, Index: index, Value: "rx=256 mini=0 jumbo=0 tx=512"}); err != nil {
 			t.Fatal(err)
 		}
 		n.start(nil)
 		defer n.halt()
-		n.want(withSettings(pci(portA, "igb")))
+		n.want(withSettings(pci(portB, "igb")))
 		settled(5 * time.Second)
-		n.expect("pci 0000:02:00.0=right")
-		n.has("enp2s0", `alt="lan0"`, `combined=2"`, `rx=1024 mini=0 jumbo=0 tx=512"`)
-		n.want(pci(portA, "vfio-pci"))
+		n.expect("pci 0000:03:00.0=right")
+		n.has("enp3s0", `alt="lan0"`, `combined=2"`, `rx=1024 mini=0 jumbo=0 tx=512"`)
+		n.want(pci(portB, "vfio-pci"))
 		settled(5 * time.Second)
-		n.expect("pci 0000:02:00.0=right")
-		n.want(withSettings(pci(portA, "igb")))
+		n.expect("pci 0000:03:00.0=right")
+		n.want(withSettings(pci(portB, "igb")))
 		settled(5 * time.Second)
-		n.expect("pci 0000:02:00.0=right")
-		n.has("enp2s0", `alt="lan0"`, `combined=2"`, `rx=1024 mini=0 jumbo=0 tx=512"`)
-		n.want(releasedPCI(portA))
+		n.expect("pci 0000:03:00.0=right")
+		n.has("enp3s0", `alt="lan0"`, `combined=2"`, `rx=1024 mini=0 jumbo=0 tx=512"`)
+		n.want(releasedPCI(portB))
 		settled(5 * time.Second)
-		n.expect("pci 0000:02:00.0=released")
-		n.has("enp2s0", `combined=4"`, `rx=256 mini=0 jumbo=0 tx=512"`)
-		if strings.Contains(n.line("enp2s0"), "alt=") {
-			t.Errorf("a name was left: %s", n.line("enp2s0"))
+		n.expect("pci 0000:03:00.0=released")
+		n.has("enp3s0", `combined=4"`, `rx=256 mini=0 jumbo=0 tx=512"`)
+		if strings.Contains(n.line("enp3s0"), "alt=") {
+			t.Errorf("a name was left: %s", n.line("enp3s0"))
 		}
 	})
 }

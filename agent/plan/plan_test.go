@@ -82,7 +82,8 @@ driver: driver=- override=- > driver=igb override=-
 		{
 			"back, with settings that only the device foresees",
 			plan.Observed{key("driver"): drivers.Seen(vfio), key("rings"): drivers.Seen(drivers.Hidden), key("admin"): drivers.Seen(drivers.Hidden)},
-			plan.Goal{key("driver"): igb, key("rings"): "rx=1024 mini=0 jumbo=0 tx=256", key("admin"): "up"}, `
+			plan.Goal{key("driver"): igb, key("rings"): "rx=1024 mini=0 jumbo=0 tx=256", key("admin"): "up"},
+			`
 driver: driver=vfio-pci override=vfio-pci > driver=vfio-pci override=-
 driver: driver=vfio-pci override=- > driver=- override=-
 driver: driver=- override=- > driver=igb override=-
