@@ -36,6 +36,8 @@ type request struct {
 	makes []drivers.Target
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
+	// later is what is asked once the function has its netdev; "" is nothing.
+	later string
 	// err says why it cannot be acted on now; condition says which way.
 	err       error
 	condition Condition
@@ -178,7 +180,7 @@ func (v View) ask(ctx context.Context, r *request) {
 		r.cannot(Waiting, err)
 		return
 	}
-	r.identity, r.goal = id, plan.Goal{}
+	r.identity, r.goal, r.later = id, plan.Goal{}, ""
 	if r.released() {
 		v.release(ctx, r)
 		return
@@ -192,6 +194,11 @@ func (v View) ask(ctx context.Context, r *request) {
 			state = link.Up
 		}
 		r.goal[drivers.Key{Kind: link.KindAdmin, Target: r.target}] = state
+	}
+	for _, p := range parts(r.asked.Interface) {
+		if !v.askPart(ctx, r, p) {
+			return
+		}
 	}
 	if r.asked.Driver != "" {
 		r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] = dpdk.Bound(r.asked.Driver)

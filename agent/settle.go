@@ -39,6 +39,10 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	}
 	if draft.Empty() && len(a.view.firstMissing(ctx, r)) == 0 {
 		a.drifts.right(r, observed)
+		if r.later != "" {
+			a.report(r, Pending, r.later, seen, 0)
+			return
+		}
 		if !r.released() {
 			a.reportRight(ctx, r, observed)
 			return
@@ -211,15 +215,18 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	case errors.Is(result.Err, drivers.ErrHeld):
 		condition = Held
 	}
-	if condition == Right && r.released() {
-		condition = Released
-	}
 	reason := ""
+	switch {
+	case condition == Right && r.released():
+		condition = Released
+	case condition == Right && r.later != "":
+		condition, reason = Pending, r.later
+	}
 	if result.Err != nil {
 		reason = result.Err.Error()
 	}
 	open := uint64(0)
-	if condition != Right && condition != Released {
+	if condition != Right && condition != Released && result.Outcome != engine.Done {
 		open = result.Operation
 	}
 	a.report(r, condition, reason, a.view.sight(ctx, r.target, observed), open)

@@ -180,15 +180,12 @@ func (r *request) targets() []drivers.Target {
 	return append([]drivers.Target{r.target}, r.makes...)
 }
 
-// keysOf are the keys that are looked at for a request: what its functions have,
-// and the number of VFs only where somebody asks about it, or did.
+// keysOf are the keys that are looked at for a request.
 func (v View) keysOf(r request) plan.Goal {
 	keys := plan.Goal{}
 	for _, t := range r.targets() {
 		for _, kind := range v.functionKinds() {
-			key := drivers.Key{Kind: kind, Target: t}
-			_, touched := v.baseline(key, r.identity)
-			if _, asked := r.goal[key]; kind != sriov.KindNumVFs || asked || t == r.target && touched {
+			if key := (drivers.Key{Kind: kind, Target: t}); v.concerns(r, key) {
 				keys[key] = ""
 			}
 		}

@@ -213,6 +213,17 @@ func (v View) functionKinds() []drivers.Kind {
 	return kinds
 }
 
+// concerns says whether a key is to be observed for a request: a kind that costs
+// something only where it is asked for, or has something to be given back.
+func (v View) concerns(r request, k drivers.Key) bool {
+	spec, _ := v.Drivers.Specs.Find(k.Kind)
+	if _, asked := r.goal[k]; asked || !spec.WhenAsked {
+		return true
+	}
+	_, known := v.baseline(k, r.identity)
+	return known
+}
+
 // firstMissing are the goals that must be reached before the function's own.
 func (v View) firstMissing(ctx context.Context, r request) []journal.Goal {
 	return slices.DeleteFunc(slices.Clone(r.first), func(g journal.Goal) bool {
@@ -280,6 +291,8 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 		e.Condition = Pending
 	case r.released():
 		e.Condition, e.Reason = Released, r.why()
+	case r.later != "":
+		e.Condition, e.Reason = Pending, r.later
 	}
 	return e
 }

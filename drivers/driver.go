@@ -57,14 +57,21 @@ type Spec struct {
 	// before it.
 	Taken func(State) bool
 	// Fresh is the value the kernel gives a netdev that has just come up, or a
-	// target that was just made; "" is any, where it is the device's own.
+	// target that was just made; Default where it depends on the device.
 	Fresh State
+	// WhenAsked says that the kind is observed only of a function of which it is
+	// asked for or that has a baseline of it: reading it takes rtnl, which a node
+	// that does not use it shall not pay for.
+	WhenAsked bool
 	// Legal is the allow-list: what may be written, to what, checked when the
 	// write is made and not when the intent was.
 	Legal func(Target, State) error
 	// Route is the way from one state to another, without from and with to;
 	// each hop is one write. Nil means one hop.
 	Route func(from, to State) []State
+	// Lands says whether a write on the way to a state may leave another one than
+	// it should, because the device rounds. Nil means never.
+	Lands func(from, to, x State) bool
 }
 
 // Hops is the way from one state to another; empty when they are equal.
@@ -81,7 +88,7 @@ func (s Spec) Hops(from, to State) []State {
 // Between says whether x is a state that a write on the way between the two
 // (in either direction) leaves behind.
 func (s Spec) Between(before, after, x State) bool {
-	return slices.Contains(s.Hops(before, after), x) || slices.Contains(s.Hops(after, before), x)
+	return s.Lands != nil && s.Lands(before, after, x) || slices.Contains(s.Hops(before, after), x) || slices.Contains(s.Hops(after, before), x)
 }
 
 // Specs is the ordered list of the kinds there are.

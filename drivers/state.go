@@ -8,6 +8,10 @@ type State string
 // same function hides it: a netdev's MTU while the function sits on vfio-pci.
 const Hidden State = "hidden"
 
+// Default stands for the state of a netdev that has just come up where only its
+// device can say what that is. It is foreseen, and never observed or written.
+const Default State = "default"
+
 // Presence says what an Observation could see.
 type Presence uint8
 

@@ -83,7 +83,8 @@ func checkInterfaces(list []source.Interface) error {
 				selectors++
 			}
 		}
-		asks := i.Driver != "" || i.MTU != 0 || i.Up != nil
+		link := i.MTU != 0 || i.Up != nil || i.AltNames != nil || i.Channels != nil || i.Rings != nil || i.Features != nil
+		asks := i.Driver != "" || link
 		switch {
 		case selectors != 1 || seen[i.Selector]:
 			return fmt.Errorf("%+v selects nothing, several, or what another entry does", i)
@@ -95,10 +96,49 @@ func checkInterfaces(list []source.Interface) error {
 			return fmt.Errorf("%+v asks for nothing, or of what is given back", i)
 		case i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535):
 			return fmt.Errorf("MTU %d", i.MTU)
-		case drivers.Userspace(i.Driver) && (i.MTU != 0 || i.Up != nil):
+		case drivers.Userspace(i.Driver) && link:
 			return fmt.Errorf("%+v asks a link of a function that will have none", i)
 		}
 		seen[i.Selector] = true
+		if err := checkSettings(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSettings: what is asked beside one value is bounded, and no part of it is
+// nothing.
+func checkSettings(i source.Interface) error {
+	if len(i.AltNames) > 16 || len(i.Features) > 64 {
+		return fmt.Errorf("%d names and %d features", len(i.AltNames), len(i.Features))
+	}
+	for _, name := range i.AltNames {
+		if name == "" || len(name) > 127 || strings.ContainsAny(name, "/:% \n\x00\x1b") {
+			return fmt.Errorf("%q as an alternative name", name)
+		}
+	}
+	for name := range i.Features {
+		if name == "" || len(name) > 31 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return fmt.Errorf("%q as a feature", name)
+		}
+	}
+	var numbers []*int
+	if c := i.Channels; c != nil {
+		numbers = append(numbers, c.RX, c.TX, c.Combined)
+	}
+	if r := i.Rings; r != nil {
+		numbers = append(numbers, r.RX, r.TX, r.Mini, r.Jumbo)
+	}
+	asked := numbers == nil
+	for _, n := range numbers {
+		asked = asked || n != nil
+		if n != nil && (*n < 0 || *n > 1<<20) {
+			return fmt.Errorf("%d as a number of channels or descriptors", *n)
+		}
+	}
+	if !asked {
+		return fmt.Errorf("%+v asks for channels or rings, and for no number of them", i)
 	}
 	return nil
 }
@@ -121,6 +161,17 @@ func render(list []source.Interface) string {
 		add("driver", i.Driver)
 		add("state", string(i.State))
 		add("allowManagementPath", i.AllowManagementPath)
+		// JSON is YAML.
+		addJSON := func(name string, there bool, value any) {
+			if there {
+				text, _ := json.Marshal(value)
+				fields = append(fields, name+": "+string(text))
+			}
+		}
+		addJSON("altNames", i.AltNames != nil, i.AltNames)
+		addJSON("channels", i.Channels != nil, i.Channels)
+		addJSON("rings", i.Rings != nil, i.Rings)
+		addJSON("features", i.Features != nil, i.Features)
 		if i.MTU != 0 {
 			fields = append(fields, fmt.Sprintf("mtu: %d", i.MTU))
 		}
@@ -168,6 +219,9 @@ func desiredSeeds(t testing.TB) [][]byte {
 		"name: a/b, up: true", "name: .., up: true", "name: \"a\\u0007\", up: true", "name: aaaaaaaaaaaaaaaa, up: true", "nme: a, up: true", "name: a, name: b, up: true",
 		"name: a, up: true, allowManagementPath: ' why '", "name: a, up: true, allowManagementPath: ' '", "name: a, up: !!str true", "name: !!binary YQ==, up: true",
 		"<<: *x, name: a", "name: a, driver: \"\\e[31m\"", "[x]: a, up: true", "name: {a: b}, up: true", "name: a, driver: ''", "name: a, allowManagementPath: \"a\\nb\", mtu: 1500", "pci: 0000:3b:00.9, up: true",
+		"name: a, altNames: [eni0, 'b c', 5, '5', eni0]", "name: a, altNames: []", "name: a, altNames: [x, y]", "name: a, altNames: *x", "name: a, altNames: {x: y}",
+		"name: a, channels: {combined: 4}", "name: a, channels: {rx: 0, tx: -1, combind: 2}", "name: a, channels: 4", "name: a, rings: {rx: 1024, tx: 1024}", "name: a, rings: {rx: 0x400}",
+		"name: a, rings: {}", "name: a, features: {tx-tcp-segmentation: false, rx-gro: true}", "name: a, features: {tso: on, <<: *x}", "name: a, features: {[x]: true}", "name: a, state: released, rings: {rx: 64}",
 	} {
 		seeds = append(seeds, []byte(head+"- {"+entry+"}\n"))
 	}

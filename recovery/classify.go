@@ -54,7 +54,7 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 		return Before
 	case remakes && otherNetdev(op, c.Key.Target, o):
 		return Fresh
-	case made && !spec.Netdev && (spec.Fresh == "" || spec.Fresh == o.State):
+	case made && !spec.Netdev && (spec.Fresh == drivers.Default || spec.Fresh == o.State):
 		return Fresh
 	case made && (spec.Between(spec.Fresh, c.After, o.State) || spec.Between(spec.Fresh, c.Before, o.State)):
 		return Between

@@ -108,6 +108,59 @@ func TestClassifyAndWhole(t *testing.T) {
 	}
 }
 
+// TestClassifyFreshSettings: what a netdev that was made anew has is the
+// device's own, whatever that is; on the one that there was it is a foreign hand's.
+func TestClassifyFreshSettings(t *testing.T) {
+	const (
+		fewer   drivers.State = "rx=0 tx=0 combined=2"
+		small   drivers.State = "rx=256 mini=0 jumbo=0 tx=256"
+		large   drivers.State = "rx=1024 mini=0 jumbo=0 tx=1024"
+		theirs  drivers.State = "rx=4096 mini=0 jumbo=0 tx=4096"
+		unnamed drivers.State = "[]"
+	)
+	change := func(k drivers.Kind, before, after drivers.State) journal.Change {
+		return journal.Change{Key: key(k), Class: drivers.Volatile, Before: before, After: after}
+	}
+	back := unbind() // found on vfio-pci
+	back.Changes = append(back.Changes, change("rings", drivers.Hidden, large), change("channels", drivers.Hidden, fewer), change("altnames", drivers.Hidden, "[lan0]"))
+	away := bind() // its netdev had index 5
+	away.Changes = append(away.Changes, change("rings", large, drivers.Hidden))
+	set := mtuOnly()
+	set.Changes = []journal.Change{change("rings", small, large), change("altnames", unnamed, "[lan0 lan1]")}
+	for _, tc := range []struct {
+		name string
+		op   *journal.Operation
+		kind drivers.Kind
+		o    drivers.Observation
+		want Class
+	}{
+		{"back, fresh rings", back, "rings", seen(small, 9), Fresh},
+		{"back, fresh rings of any size", back, "rings", seen(theirs, 9), Fresh},
+		{"back, rings set", back, "rings", seen(large, 9), After},
+		{"back, fresh channels", back, "channels", seen("rx=0 tx=0 combined=64", 9), Fresh},
+		{"back, a name of udev's", back, "altnames", seen("[enp2s0]", 9), Fresh},
+		{"back, no netdev yet", back, "rings", seen(drivers.Hidden, 0), Hidden},
+		{"away, as they were", away, "rings", seen(large, 5), Before},
+		{"away, changed by another hand", away, "rings", seen(theirs, 5), Foreign},
+		{"away and reverted, fresh", away, "rings", seen(small, 9), Fresh},
+		{"set, as they were", set, "rings", seen(small, 5), Before},
+		{"set, rounded", set, "rings", seen("rx=1024 mini=0 jumbo=0 tx=1032", 5), Between},
+		{"set by another hand", set, "rings", seen(theirs, 5), Foreign},
+		{"one name of two", set, "altnames", seen("[lan0]", 5), Between},
+		{"a name of another hand's", set, "altnames", seen("[lan0 theirs]", 5), Foreign},
+		{"another netdev", set, "rings", seen(small, 9), Gone},
+	} {
+		for _, c := range tc.op.Changes {
+			if c.Key.Kind != tc.kind {
+				continue
+			}
+			if got := Classify(all.Specs(), tc.op, c, tc.o); got != tc.want {
+				t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
+			}
+		}
+	}
+}
+
 func TestClassifyNetdevThatIsNotTheOperations(t *testing.T) {
 	tests := []struct {
 		name string

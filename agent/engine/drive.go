@@ -21,7 +21,7 @@ import (
 // stop ends it between two steps only: what a step has done is still observed.
 func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Goal) error {
 	ctx, checked := context.WithoutCancel(stop), false
-	for range 16 + 8*len(op.Changes) {
+	for n, most := 0, 16+8*len(op.Changes); n < most; n++ {
 		observed, err := e.observe(ctx, op)
 		if err != nil {
 			return err
@@ -37,6 +37,7 @@ func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Go
 			return fmt.Errorf("%w: %w", errInterrupted, context.Cause(stop))
 		}
 		if !checked {
+			most += 2 * len(steps) // a list may have many hops
 			if err := e.mayDrive(ctx, op, observed, goal); err != nil {
 				return err
 			}

@@ -327,6 +327,8 @@ func (w *world) at(goal plan.Goal) bool {
 func (w *world) cover(t drivers.Target, want, baseline plan.Goal) plan.Draft {
 	w.t.Helper()
 	keys := plan.Goal{keyOf("driver", t): "", keyOf("mtu", t): "", keyOf("admin", t): ""}
+	maps.Copy(keys, want)
+	maps.Copy(keys, baseline)
 	d, err := plan.Cover(all.Specs(), plan.Function{Target: t, Want: want, Observed: w.observe(keys), Baseline: baseline})
 	if err != nil {
 		w.t.Fatal(err)
@@ -373,7 +375,7 @@ func (w *world) rebind(t drivers.Target, from, to string) {
 // scenarios is each kind of operation there is.
 func scenarios() []scenario {
 	restored := plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"}
-	return append(append(entryScenarios(), vfScenarios()...), []scenario{
+	return slices.Concat(entryScenarios(), settingScenarios(), vfScenarios(), []scenario{
 		{
 			name: "bind", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },
@@ -434,7 +436,7 @@ func scenarios() []scenario {
 			draft: func(w *world) plan.Draft { return w.cover(port, restored, nil) },
 			fails: true,
 		},
-	}...)
+	})
 }
 
 func (w *world) setLink(t drivers.Target, mtu int, up bool) {

@@ -42,7 +42,12 @@ func vfScenarios() []scenario {
 		},
 		{
 			name: "fewer VFs, and the rest as it was", foreign: foreign,
-			setup: func(w *world) { w.setVFs(0); w.setVFs(3); w.rebind(vf, "igbvf", "vfio-pci"); w.setLink("0000:01:10.2", 1400, true) },
+			setup: func(w *world) {
+				w.setVFs(0)
+				w.setVFs(3)
+				w.rebind(vf, "igbvf", "vfio-pci")
+				w.setLink("0000:01:10.2", 1400, true)
+			},
 			draft: func(w *world) plan.Draft { return w.coverVFs(w.vfGoal(2)) },
 		},
 		{

@@ -11,6 +11,7 @@
 // # Caveats
 //
 // Steps foresee what the kernel gives a netdev that comes back (Spec.Fresh).
-// Whoever applies them observes again after each one and plans anew, so a
+// Of some kinds only the device knows it (drivers.Default), and a step is foreseen
+// whether or not it will be needed. Whoever applies them observes again after each one and plans anew, so a
 // device with other defaults costs a step more or less and nothing else.
 package plan

@@ -80,6 +80,18 @@ driver: driver=vfio-pci override=- > driver=- override=-
 driver: driver=- override=- > driver=igb override=-
 `,
 		},
+		{
+			"back, with settings that only the device foresees",
+			plan.Observed{key("driver"): drivers.Seen(vfio), key("rings"): drivers.Seen(drivers.Hidden), key("admin"): drivers.Seen(drivers.Hidden)},
+			plan.Goal{key("driver"): igb, key("rings"): "rx=1024 mini=0 jumbo=0 tx=256", key("admin"): "up"},
+			`
+driver: driver=vfio-pci override=vfio-pci > driver=vfio-pci override=-
+driver: driver=vfio-pci override=- > driver=- override=-
+driver: driver=- override=- > driver=igb override=-
+rings: default > rx=1024 mini=0 jumbo=0 tx=256
+admin: down > up
+`,
+		},
 		{"MTU before up", observed(igb, "1500", "down"), goal(igb, "9000", "up"), "\nmtu: 1500 > 9000\nadmin: down > up\n"},
 		{
 			"from one userspace driver to another", observed(uio, drivers.Hidden, drivers.Hidden), goal(vfio, drivers.Hidden, drivers.Hidden), `

@@ -41,9 +41,15 @@ type Interface struct {
 	Selector Selector    `json:"selector"`
 	State    Disposition `json:"state"`
 	Up       *bool       `json:"up,omitempty"`
-	MTU      int         `json:"mtu,omitempty"`    // bytes; 0 asks for nothing
-	Driver   string      `json:"driver,omitempty"` // the driver's name as in /sys/bus/pci/drivers
-	VFs      *VFs        `json:"vfs,omitempty"`    // nil leaves their number as it is
+	MTU      int         `json:"mtu,omitempty"` // bytes; 0 asks for nothing
+	// AltNames are names that the interface shall have too. Those that others gave
+	// it stay.
+	AltNames []string        `json:"alt_names,omitempty"`
+	Channels *Channels       `json:"channels,omitempty"`
+	Rings    *Rings          `json:"rings,omitempty"`
+	Features map[string]bool `json:"features,omitempty"` // by the kernel's names, "tx-tcp-segmentation"
+	Driver   string          `json:"driver,omitempty"`   // the driver's name as in /sys/bus/pci/drivers
+	VFs      *VFs            `json:"vfs,omitempty"`      // nil leaves their number as it is
 	// AllowManagementPath is the reason for touching the function although it is
 	// on the node's management path; "" forbids it.
 	AllowManagementPath string `json:"allow_management_path,omitempty"`
@@ -94,6 +100,21 @@ func (v VFs) Of(index int) VF {
 		}
 	}
 	return vf
+}
+
+// Channels are the queues asked for, each of which may be nil: as it is.
+type Channels struct {
+	RX       *int `json:"rx,omitempty"`
+	TX       *int `json:"tx,omitempty"`
+	Combined *int `json:"combined,omitempty"`
+}
+
+// Rings are the sizes asked for in descriptors, each of which may be nil: as it is.
+type Rings struct {
+	RX    *int `json:"rx,omitempty"`
+	Mini  *int `json:"mini,omitempty"`
+	Jumbo *int `json:"jumbo,omitempty"`
+	TX    *int `json:"tx,omitempty"`
 }
 
 // Desired is everything one source asks, valid as a whole.

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"eniagent/agent"
 	"eniagent/agent/source"
 	"eniagent/agent/source/file"
+	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/journal"
 )
@@ -115,7 +118,7 @@ func planTable(w io.Writer, p agent.PlanReport) {
 			rows = append(rows, []string{e.Entry, string(e.Target), string(e.Condition), e.Reason})
 		}
 		for i, s := range e.Steps {
-			row := []string{e.Entry, string(s.Target), string(s.Kind), string(s.From) + "  ->  " + string(s.To)}
+			row := []string{e.Entry, string(s.Target), string(s.Kind), wayText(s.From, s.To)}
 			if i > 0 {
 				row[0] = " "
 			}
@@ -130,6 +133,23 @@ func planTable(w io.Writer, p agent.PlanReport) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s would be made.\n", count(p.Changes(), "write", "writes"))
+}
+
+// shortList is how many words a state may have that is printed as a whole.
+const shortList = 5
+
+// wayText is a step from one state to the next. Of long lists, such as those of
+// features, it has only what changes.
+func wayText(from, to drivers.State) string {
+	was, is := strings.Fields(string(from)), strings.Fields(string(to))
+	if len(was) > shortList && len(is) > shortList {
+		was, is = without(was, is), without(is, was)
+	}
+	return strings.Join(was, " ") + "  ->  " + strings.Join(is, " ")
+}
+
+func without(words, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return slices.Contains(others, w) })
 }
 
 func sourceLine(w io.Writer, s agent.SourceReport) {

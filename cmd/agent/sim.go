@@ -1,16 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
 )
@@ -49,7 +52,7 @@ func (c *cli) simCommand() *cobra.Command {
 		&cobra.Command{Use: "thaw", Short: "Let hung writes go on", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error { return f.Thaw() })},
 		&cobra.Command{Use: "unplug ADDRESS", Short: "Pull a function out", Args: oneArg("a PCI address"), RunE: on(func(f *sim.File, a []string) error { return f.Unplug(a[0]) })},
 		&cobra.Command{Use: "hold ADDRESS", Short: "Hold a function's vfio group as a DPDK program would, until interrupted", Args: oneArg("a PCI address"), RunE: on(c.simHold)},
-		c.simFileCommand(on), c.simFaultCommand(on), c.simWriteCommand(on), c.simAilCommand(on), c.simCarrierCommand(on),
+		c.simFileCommand(on), c.simFaultCommand(on), c.simWriteCommand(on), c.simSetCommand(on), c.simAilCommand(on), c.simCarrierCommand(on),
 	)
 	return group(cmd)
 }
@@ -133,6 +136,37 @@ func (c *cli) simWriteCommand(on func(func(*sim.File, []string) error) func(*cob
 		},
 		RunE: on(func(f *sim.File, args []string) error {
 			return f.Foreign(host.Call{Op: host.OpSysfs, Path: args[0], Value: args[1]})
+		}),
+	}
+}
+
+// simSetCommand sets what is no attribute in sysfs as some other tool would.
+func (c *cli) simSetCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: "set mtu|altname|channels|rings|feature ADDRESS VALUE", Short: "Set the netdev of a function as another tool would; name=on and name=off for a feature or a name",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 3 {
+				return usage(errors.New("agent sim set wants what to set, a PCI address and a value"))
+			}
+			return nil
+		},
+		RunE: on(func(f *sim.File, args []string) error {
+			dev, err := host.NetdevOf(context.Background(), f, args[1])
+			if err != nil {
+				return err
+			}
+			call := host.Call{Op: host.Op(args[0]), Target: drivers.Target(args[1]), Index: dev.Index, Value: args[2]}
+			switch call.Op {
+			case host.OpMTU:
+				call.Number, err = strconv.Atoi(args[2])
+			case host.OpAltName, host.OpFeature:
+				name, value, _ := strings.Cut(args[2], "=")
+				call.Value, call.Number = name, map[string]int{"on": 1}[value]
+			}
+			if err != nil {
+				return usage(err)
+			}
+			return f.Foreign(call)
 		}),
 	}
 }

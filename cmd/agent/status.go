@@ -14,6 +14,7 @@ import (
 
 	"eniagent/agent"
 	"eniagent/drivers"
+	"eniagent/drivers/all"
 	"eniagent/journal"
 )
 
@@ -117,16 +118,25 @@ func statusTable(w io.Writer, s agent.Status) {
 		fmt.Fprintln(w, "TAINTED by", s.Tainted)
 	}
 	sourceLine(w, s.Source)
-	rows := [][]string{{"INTERFACE", "TARGET", "CONDITION", "SINCE", "STATE", "FOR", "DRIVER", "MTU", "ADMIN", "REASON"}}
+	head := []string{"INTERFACE", "TARGET", "CONDITION", "SINCE", "STATE", "FOR", "DRIVER", "MTU", "ADMIN"}
+	more := slices.ContainsFunc(s.Interfaces, func(i agent.InterfaceReport) bool { return settingsCell(i) != "" })
+	if more {
+		head = append(head, "MORE")
+	}
+	rows := [][]string{append(head, "REASON")}
 	for _, i := range s.Interfaces {
 		reason := i.Reason
 		if i.Kept {
 			reason = strings.TrimSpace("no longer in the file, kept: to give it back set state: released. " + reason)
 		}
-		rows = append(rows, []string{
+		row := []string{
 			i.Entry, string(i.Target), string(i.Condition), age(i.Since), string(i.State), age(i.StateSince),
-			driverCell(i.Observed["driver"]), i.Observed["mtu"], i.Observed["admin"], reason,
-		})
+			driverCell(i.Observed["driver"]), i.Observed["mtu"], i.Observed["admin"],
+		}
+		if more {
+			row = append(row, settingsCell(i))
+		}
+		rows = append(rows, append(row, reason))
 	}
 	columns(w, rows)
 	if len(s.Operations) > 0 {
@@ -137,6 +147,27 @@ func statusTable(w io.Writer, s agent.Status) {
 		}
 		operationTable(w, operations)
 	}
+}
+
+// settingsCell is what is observed of the kinds that are only looked at where they
+// are asked for; of a long list what is not as asked.
+func settingsCell(i agent.InterfaceReport) string {
+	var cells []string
+	for _, s := range all.Specs() {
+		want, asked := i.Want[string(s.Kind)]
+		if !s.WhenAsked || !asked {
+			continue
+		}
+		is := i.Observed[string(s.Kind)]
+		switch words := strings.Fields(is); {
+		case is == want && len(words) > shortList:
+			is = "as asked"
+		case len(words) > shortList:
+			is = strings.Join(without(words, strings.Fields(want)), " ")
+		}
+		cells = append(cells, string(s.Kind)+" "+is)
+	}
+	return strings.Join(cells, ", ")
 }
 
 // driverCell shortens the common cases of a driver state.

@@ -23,6 +23,10 @@ func kinds() []kind {
 		{sriov.NumVFsSpec(), sriov.NewNumVFs},
 		{dpdk.DriverSpec(), dpdk.NewDriver},
 		{link.MTUSpec(), link.NewMTU},
+		{link.AltNamesSpec(), link.NewAltNames},
+		{link.ChannelsSpec(), link.NewChannels},
+		{link.RingsSpec(), link.NewRings},
+		{link.FeaturesSpec(), link.NewFeatures},
 		{link.AdminSpec(), link.NewAdmin},
 	}
 }

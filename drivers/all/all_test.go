@@ -17,8 +17,9 @@ import (
 const (
 	pf = drivers.Target("0000:02:00.0") // a port without VFs
 	vf = drivers.Target("0000:01:10.0")
-
-	maker = drivers.Target("0000:01:00.0") // a port with two VFs
+	// maker is a port with two VFs, and mgmt has an alternative name.
+	maker = drivers.Target("0000:01:00.0")
+	mgmt  = drivers.Target("0000:00:05.0")
 )
 
 // withVFIO loads what vfio-pci needs.
@@ -55,6 +56,29 @@ func overridden(t testing.TB, k *sim.Kernel) {
 	drivertest.MustApply(t, all.New(k), dpdk.KindDriver, vf, "driver=- override=uio_pci_generic")
 }
 
+func up(t testing.TB, k *sim.Kernel) {
+	drivertest.MustApply(t, all.New(k), link.KindAdmin, pf, link.Up)
+}
+
+func named(t testing.TB, k *sim.Kernel) {
+	drivertest.MustApply(t, all.New(k), link.KindAltNames, pf, "[lan0 lan1]")
+}
+
+func withoutHash(t testing.TB, k *sim.Kernel) {
+	drivertest.MustApply(t, all.New(k), link.KindFeatures, pf, features(map[string]bool{"rx-hashing": false}))
+}
+
+// features are those of a simulated Intel NIC, all on but for some.
+func features(but map[string]bool) drivers.State {
+	wanted := map[string]bool{}
+	for _, f := range sim.IGB().Features {
+		if !f.Fixed {
+			wanted[f.Name] = f.Wanted
+		}
+	}
+	return link.WithFeatures(link.Features(wanted), but)
+}
+
 // samples are what each kind is tried with. A kind that is not here fails.
 func samples() map[drivers.Kind][]drivertest.Sample {
 	remade := []string{"index", "mac"} // of the netdev that a driver makes anew
@@ -87,6 +111,25 @@ func samples() map[drivers.Kind][]drivertest.Sample {
 			{Name: "down to the minimum", Target: pf, Prepare: wideLink, Before: "9000", After: "1280"},
 			{Name: "VF", Target: vf, Before: "1500", After: "1400"},
 			{Name: "virtio", Config: withVirtio, Target: virtio, Before: "1500", After: "4000"},
+		},
+		link.KindAltNames: {
+			{Name: "a second one", Target: mgmt, Before: "[enp0s5]", After: "[eni0 enp0s5]"},
+			{Name: "two for one", Target: mgmt, Before: "[enp0s5]", After: `["a b" eni0]`},
+			{Name: "VF", Target: vf, Before: "[]", After: "[data0]"},
+			{Name: "away", Target: pf, Prepare: named, Before: "[lan0 lan1]", After: "[]"},
+		},
+		link.KindChannels: {
+			{Name: "fewer", Target: pf, Before: "rx=0 tx=0 combined=4", After: "rx=0 tx=0 combined=1"},
+			{Name: "all", Target: pf, Prepare: up, Before: "rx=0 tx=0 combined=4", After: "rx=0 tx=0 combined=8"},
+		},
+		link.KindRings: {
+			{Name: "PF", Target: pf, Prepare: up, Before: "rx=256 mini=0 jumbo=0 tx=256", After: "rx=1024 mini=0 jumbo=0 tx=4096"},
+			{Name: "VF", Target: vf, Before: "rx=256 mini=0 jumbo=0 tx=256", After: "rx=64 mini=0 jumbo=0 tx=256"},
+		},
+		link.KindFeatures: {
+			{Name: "off", Target: pf, Before: features(nil), After: features(map[string]bool{"tx-tcp-segmentation": false})},
+			{Name: "on and off", Target: pf, Prepare: withoutHash, Before: features(map[string]bool{"rx-hashing": false}), After: features(map[string]bool{"rx-gro": false, "rx-vlan-hw-parse": false})},
+			{Name: "what others need", Target: vf, Before: features(nil), After: features(map[string]bool{"tx-checksum-ip-generic": false, "tx-scatter-gather": false})},
 		},
 		link.KindAdmin: {
 			{Name: "PF", Target: pf, Before: link.Down, After: link.Up},
@@ -167,6 +210,26 @@ func TestSpecsLegal(t *testing.T) {
 		{drivers.Key{Kind: "mtu", Target: "module/vfio"}, "9000", false},
 		{drivers.Key{Kind: "admin", Target: pf}, "up", true},
 		{drivers.Key{Kind: "admin", Target: pf}, "1", false},
+		{drivers.Key{Kind: "altnames", Target: pf}, `["a b" eni0]`, true},
+		{drivers.Key{Kind: "altnames", Target: pf}, "[]", true},
+		{drivers.Key{Kind: "altnames", Target: pf}, "[b a]", false},
+		{drivers.Key{Kind: "altnames", Target: pf}, "[a a]", false},
+		{drivers.Key{Kind: "altnames", Target: pf}, `["a"]`, false},
+		{drivers.Key{Kind: "altnames", Target: pf}, "[a", false},
+		{drivers.Key{Kind: "altnames", Target: pf}, drivers.Default, false},
+		{drivers.Key{Kind: "altnames", Target: "module/vfio"}, "[a]", false},
+		{drivers.Key{Kind: "channels", Target: pf}, "rx=0 tx=0 combined=4", true},
+		{drivers.Key{Kind: "channels", Target: pf}, "rx=0 tx=0 combined=0", false},
+		{drivers.Key{Kind: "channels", Target: pf}, "-", false},
+		{drivers.Key{Kind: "channels", Target: "module/vfio"}, "rx=0 tx=0 combined=4", false},
+		{drivers.Key{Kind: "rings", Target: pf}, "rx=256 mini=0 jumbo=0 tx=256", true},
+		{drivers.Key{Kind: "rings", Target: pf}, "rx=256 tx=256", false},
+		{drivers.Key{Kind: "rings", Target: "module/vfio"}, "rx=256 mini=0 jumbo=0 tx=256", false},
+		{drivers.Key{Kind: "features", Target: pf}, "rx-gro=off tx-nocache-copy=on", true},
+		{drivers.Key{Kind: "features", Target: pf}, "rx-gro=off rx-gro=on", false},
+		{drivers.Key{Kind: "features", Target: pf}, "rx-gro=maybe", false},
+		{drivers.Key{Kind: "features", Target: pf}, "-", false},
+		{drivers.Key{Kind: "features", Target: "module/vfio"}, "rx-gro=off", false},
 		{drivers.Key{Kind: "driver", Target: pf}, dpdk.Bound("vfio-pci"), true},
 		{drivers.Key{Kind: "driver", Target: pf}, drivers.Hidden, false},
 		{drivers.Key{Kind: "driver", Target: pf}, "driver=../../x override=-", false},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"eniagent/drivers"
 )
@@ -51,6 +52,8 @@ func allowed(c Call) error {
 		if _, ok := c.Target.PCIAddress(); !ok || c.Index <= 0 || c.Number < 0 || c.Number > 1 {
 			return errors.New("want a PCI target, an ifindex and 0 or 1")
 		}
+	case OpAltName, OpChannels, OpRings, OpFeature:
+		return allowedSetting(c)
 	case OpLoad:
 		name, ok := c.Target.ModuleName()
 		file := moduleFile.FindStringSubmatch(c.Path)
@@ -66,6 +69,37 @@ func allowed(c Call) error {
 		return errors.New("no such operation")
 	}
 	return nil
+}
+
+// featureIs is the name of a feature: ETH_GSTRING_LEN with its NUL is 32.
+var featureIs = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// maxAltName is ALTIFNAMSIZ without its NUL.
+const maxAltName = 127
+
+func allowedSetting(c Call) error {
+	_, ok := c.Target.PCIAddress()
+	onOrOff := c.Number == 0 || c.Number == 1
+	var err error
+	switch {
+	case !ok || c.Index <= 0 || !onOrOff:
+		return errors.New("want a PCI target, an ifindex, and 0 or 1")
+	case c.Op == OpChannels:
+		_, err = ParseChannels(c.Value)
+	case c.Op == OpRings:
+		_, err = ParseRings(c.Value)
+	case c.Op == OpFeature && !featureIs.MatchString(c.Value):
+		err = errors.New("want a feature's name")
+	case c.Op == OpAltName && !AltName(c.Value):
+		err = errors.New("want an alternative name")
+	}
+	return err
+}
+
+// AltName says whether a netdev can have the alternative name: the kernel takes
+// any text that fits. What is not UTF-8 does not cross the pipe as it is.
+func AltName(name string) bool {
+	return name != "" && len(name) <= maxAltName && utf8.ValidString(name) && !strings.Contains(name, "\x00")
 }
 
 func allowedSysfs(c Call) error {

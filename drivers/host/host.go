@@ -23,6 +23,9 @@ type Reader interface {
 	Inode(ctx context.Context, path string) (uint64, error)
 	// Links are the network devices of the host's namespace.
 	Links(ctx context.Context) ([]Link, error)
+	// Settings is one group of the settings of netdev index. EOPNOTSUPP is that
+	// its driver has none of them, ENODEV that there is no such netdev.
+	Settings(ctx context.Context, index int, which Setting) (Settings, error)
 	// Network is the links and how the host reaches the world; to are addresses
 	// whose way is asked for.
 	Network(ctx context.Context, to []string) (Network, error)
@@ -89,11 +92,15 @@ type Op string
 // The operations on a host. There are no others: a writer child refuses what
 // it does not know.
 const (
-	OpSysfs  Op = "sysfs"  // write Value to the sysfs attribute Path, in one write(2)
-	OpMTU    Op = "mtu"    // set the MTU of netdev Index to Number bytes
-	OpAdmin  Op = "admin"  // set netdev Index administratively up (Number 1) or down (0)
-	OpLoad   Op = "load"   // load the module file Path with the parameters Value
-	OpUnload Op = "unload" // unload the module Value, never waiting for its users
+	OpSysfs    Op = "sysfs"    // write Value to the sysfs attribute Path, in one write(2)
+	OpMTU      Op = "mtu"      // set the MTU of netdev Index to Number bytes
+	OpAdmin    Op = "admin"    // set netdev Index administratively up (Number 1) or down (0)
+	OpAltName  Op = "altname"  // give netdev Index the alternative name Value (Number 1) or take it away (0)
+	OpChannels Op = "channels" // set the channels of netdev Index to Value, as Channels prints them
+	OpRings    Op = "rings"    // set the rings of netdev Index to Value, as Rings prints them
+	OpFeature  Op = "feature"  // want feature Value of netdev Index on (Number 1) or off (0)
+	OpLoad     Op = "load"     // load the module file Path with the parameters Value
+	OpUnload   Op = "unload"   // unload the module Value, never waiting for its users
 )
 
 // Call is one write of the host. Target is whose fence it takes.
@@ -106,8 +113,9 @@ type Call struct {
 	Number int            `json:"number,omitempty"`
 }
 
-// Label names the call for faults, crash points and metrics: "autoprobe", "numvfs", "override",
-// "unbind", "bind", "probe", "param", "mtu", "admin", "load", "unload".
+// Label names the call for faults, crash points and metrics: "autoprobe",
+// "numvfs", "override", "unbind", "bind", "probe", "param", "mtu", "altname",
+// "channels", "rings", "feature", "admin", "load", "unload".
 func (c Call) Label() string {
 	if c.Op != OpSysfs {
 		return string(c.Op)
@@ -133,7 +141,10 @@ func (c Call) Label() string {
 
 // Labels are all the labels there are, in the order in which a bind meets them.
 func Labels() []string {
-	return []string{"load", "param", "autoprobe", "numvfs", "override", "unbind", "bind", "probe", "mtu", "admin", "unload"}
+	return []string{
+		"load", "param", "autoprobe", "numvfs", "override", "unbind", "bind", "probe",
+		"mtu", "altname", "channels", "rings", "feature", "admin", "unload",
+	}
 }
 
 // String is the call as a shell line would be, for logs and plans.
@@ -145,6 +156,14 @@ func (c Call) String() string {
 		return fmt.Sprintf("ip link set index %d mtu %d", c.Index, c.Number)
 	case OpAdmin:
 		return fmt.Sprintf("ip link set index %d %s", c.Index, map[int]string{0: "down", 1: "up"}[c.Number])
+	case OpAltName:
+		return fmt.Sprintf("ip link property %s index %d altname %q", map[int]string{0: "del", 1: "add"}[c.Number], c.Index, c.Value)
+	case OpChannels:
+		return fmt.Sprintf("ethtool -L index %d %s", c.Index, c.Value)
+	case OpRings:
+		return fmt.Sprintf("ethtool -G index %d %s", c.Index, c.Value)
+	case OpFeature:
+		return fmt.Sprintf("ethtool -K index %d %s %s", c.Index, c.Value, onOff(c.Number == 1))
 	case OpLoad:
 		return strings.TrimSpace(fmt.Sprintf("insmod %s %s", c.Path, c.Value))
 	default:

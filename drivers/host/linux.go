@@ -197,6 +197,13 @@ func (l Linux) Do(_ context.Context, c Call) error {
 			return netlink.LinkSetUp(byIndex(c.Index))
 		}
 		return netlink.LinkSetDown(byIndex(c.Index))
+	case OpAltName:
+		if c.Number == 1 {
+			return netlink.LinkAddAltName(byIndex(c.Index), c.Value)
+		}
+		return netlink.LinkDelAltName(byIndex(c.Index), c.Value)
+	case OpChannels, OpRings, OpFeature:
+		return onNetdev(c.Index, func(eth *ethtool.Ethtool, name string) error { return set(eth, name, c) })
 	case OpLoad:
 		return loadModule(l.path(c.Path), c.Value)
 	case OpUnload:

@@ -142,6 +142,12 @@ func (p *Pool) Links(ctx context.Context) ([]Link, error) {
 	return r.Links, err
 }
 
+// Settings asks in a child: ethtool's ioctls take rtnl, and may ask the device.
+func (p *Pool) Settings(ctx context.Context, index int, which Setting) (Settings, error) {
+	r, err := p.ask(ctx, netns, string(which), request{Settings: which, Index: index}, p.opts.ReadTimeout)
+	return r.Set, err
+}
+
 // Network dumps the network in a child, for the same reason.
 func (p *Pool) Network(ctx context.Context, to []string) (Network, error) {
 	r, err := p.ask(ctx, netns, "network", request{Network: true, To: to}, p.opts.ReadTimeout)

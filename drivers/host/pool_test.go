@@ -125,6 +125,13 @@ func TestPoolKeepsChild(t *testing.T) {
 	if err != nil || len(links) != 1 || links[0].Index != first {
 		t.Errorf("links of %v, %v, want of child %d", links, err, first)
 	}
+	set, err := r.Settings(context.Background(), 7, host.SettingRings)
+	if want := (host.Rings{RX: 7, TX: first}); err != nil || set.Rings != want || set.AltNames[0] != "rings" {
+		t.Errorf("settings of %+v, %v, want %v", set, err, want)
+	}
+	if _, err := r.Settings(context.Background(), 0, host.SettingRings); !errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Errorf("settings that there are none of: %v", err)
+	}
 	if _, err := r.Read(context.Background(), "/nothing/here"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a read in this process: %v", err)
 	}

@@ -225,6 +225,14 @@ func namedErrors() map[string]error {
 	}
 }
 
+// Settings say which child was asked.
+func (k fakeKernel) Settings(_ context.Context, index int, which host.Setting) (host.Settings, error) {
+	if index == 0 {
+		return host.Settings{}, unix.EOPNOTSUPP
+	}
+	return host.Settings{AltNames: []string{string(which)}, Rings: host.Rings{RX: index, TX: os.Getpid()}}, nil
+}
+
 // Read of driver_override is made by a child, and says which one.
 func (k fakeKernel) Read(_ context.Context, path string) (string, error) {
 	if strings.HasPrefix(path, host.PCIDevices) {

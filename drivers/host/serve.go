@@ -40,6 +40,8 @@ func serve(r request, k Kernel, fences Fences, owner string) response {
 		err = write(ctx, *r.Call, k, fences, owner)
 	case r.Network:
 		answer.Net, err = k.Network(ctx, r.To)
+	case r.Settings != "":
+		answer.Set, err = k.Settings(ctx, r.Index, r.Settings)
 	case r.Links:
 		answer.Links, err = k.Links(ctx)
 	default:

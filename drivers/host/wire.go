@@ -13,6 +13,9 @@ type request struct {
 	Call  *Call  `json:"call,omitempty"`
 	Read  string `json:"read,omitempty"`
 	Links bool   `json:"links,omitempty"`
+	// Settings asks for that group of the settings of netdev Index.
+	Settings Setting `json:"settings,omitempty"`
+	Index    int     `json:"index,omitempty"`
 	// Network asks for the network and the ways to To.
 	Network bool     `json:"network,omitempty"`
 	To      []string `json:"to,omitempty"`
@@ -22,6 +25,7 @@ type request struct {
 type response struct {
 	Text  string     `json:"text,omitempty"`
 	Links []Link     `json:"links,omitempty"`
+	Set   Settings   `json:"set,omitzero"`
 	Net   Network    `json:"net,omitzero"`
 	Error *wireError `json:"error,omitempty"`
 }

@@ -19,13 +19,13 @@ const (
 
 const iffUp = 1 // linux/if.h
 
-// AdminSpec is the kind admin on any machine. It comes after mtu, because many
-// drivers reset a link that is up to change its MTU.
+// AdminSpec is the kind admin on any machine. It comes after mtu, channels
+// and rings, because many drivers reset a link that is up to change them.
 func AdminSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindAdmin, Class: drivers.Volatile, Netdev: true, Fresh: Down,
 		Cuts:  func(_, to drivers.State) bool { return to == Down },
-		After: []drivers.Kind{"driver", KindMTU}, Legal: legalAdmin,
+		After: []drivers.Kind{"driver", KindMTU, KindChannels, KindRings, KindFeatures}, Legal: legalAdmin,
 	}
 }
 
@@ -39,8 +39,8 @@ func legalAdmin(t drivers.Target, to drivers.State) error {
 // NewAdmin is the kind admin on this machine.
 func NewAdmin(h host.Host) drivers.Driver {
 	return netdev{
-		host: h, kind: KindAdmin, attr: "flags", legal: legalAdmin,
-		state: func(text string) (drivers.State, error) {
+		host: h, kind: KindAdmin, legal: legalAdmin,
+		read: attribute("flags", func(text string) (drivers.State, error) {
 			flags, err := strconv.ParseUint(text, 0, 32)
 			if err != nil {
 				return "", err
@@ -49,8 +49,8 @@ func NewAdmin(h host.Host) drivers.Driver {
 				return Up, nil
 			}
 			return Down, nil
-		},
-		call: func(c host.Call, to drivers.State) (host.Call, error) {
+		}),
+		call: func(c host.Call, _, to drivers.State) (host.Call, error) {
 			c.Op = host.OpAdmin
 			if to == Up {
 				c.Number = 1

@@ -55,12 +55,12 @@ func legalMTU(t drivers.Target, to drivers.State) error {
 // NewMTU is the kind mtu on this machine.
 func NewMTU(h host.Host) drivers.Driver {
 	return mtu{netdev{
-		host: h, kind: KindMTU, attr: "mtu", legal: legalMTU,
-		state: func(text string) (drivers.State, error) {
+		host: h, kind: KindMTU, legal: legalMTU,
+		read: attribute("mtu", func(text string) (drivers.State, error) {
 			n, err := strconv.Atoi(text)
 			return MTU(n), err
-		},
-		call: func(c host.Call, to drivers.State) (host.Call, error) {
+		}),
+		call: func(c host.Call, _, to drivers.State) (host.Call, error) {
 			n, err := parseMTU(to)
 			c.Op, c.Number = host.OpMTU, n
 			return c, err
@@ -86,10 +86,7 @@ func (m mtu) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State
 		return err
 	}
 	refuse := func(remedy, why string, args ...any) error {
-		return &drivers.Error{
-			Key: drivers.Key{Kind: KindMTU, Target: t}, Do: "precheck " + string(to),
-			Err: fmt.Errorf("%w: %s", drivers.ErrRefused, fmt.Sprintf(why, args...)), Remedy: remedy,
-		}
+		return m.refuse(t, to, drivers.ErrRefused, remedy, why, args...)
 	}
 	if pf, ok := m.physical(ctx, t, links); ok && want > pf.MTU {
 		return refuse("raise the MTU of the physical function first", "its physical function %s has %d", pf.Name, pf.MTU)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -14,13 +15,45 @@ import (
 type netdev struct {
 	host host.Host
 	kind drivers.Kind
-	attr string // in sysfs
+	// read is the state of the netdev; fs.ErrNotExist is that it went meanwhile.
+	read func(context.Context, host.Reader, host.Netdev) (drivers.State, error)
 	// legal is the kind's allow-list.
 	legal func(drivers.Target, drivers.State) error
-	// state reads the attribute's text.
-	state func(text string) (drivers.State, error)
-	// call is the write that brings the netdev to the state.
-	call func(c host.Call, to drivers.State) (host.Call, error)
+	// hops are the states on the way, each one write further; nil is one hop.
+	hops func(from, to drivers.State) []drivers.State
+	// call is the write that brings the netdev from one state to the next.
+	call func(c host.Call, from, to drivers.State) (host.Call, error)
+}
+
+// attribute reads a state from the text of an attribute in sysfs.
+func attribute(name string, state func(text string) (drivers.State, error)) func(context.Context, host.Reader, host.Netdev) (drivers.State, error) {
+	return func(ctx context.Context, r host.Reader, dev host.Netdev) (drivers.State, error) {
+		text, err := dev.Attr(ctx, r, name)
+		if err != nil {
+			return "", err
+		}
+		return state(text)
+	}
+}
+
+// none is the state where the netdev's driver has nothing of the kind to set. It
+// is never written.
+const none drivers.State = "-"
+
+// setting reads a state from a group of the netdev's settings.
+func setting(which host.Setting, state func(host.Settings) drivers.State) func(context.Context, host.Reader, host.Netdev) (drivers.State, error) {
+	return func(ctx context.Context, r host.Reader, dev host.Netdev) (drivers.State, error) {
+		s, err := r.Settings(ctx, dev.Index, which)
+		switch {
+		case errors.Is(err, syscall.EOPNOTSUPP):
+			return none, nil
+		case errors.Is(err, syscall.ENODEV):
+			return "", fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+		case err != nil:
+			return "", err
+		}
+		return state(s), nil
+	}
 }
 
 // Observe reads the attribute of the function's netdev. It is Concealed while
@@ -43,16 +76,12 @@ func (n netdev) Observe(ctx context.Context, t drivers.Target) drivers.Observati
 		}
 		return drivers.Seen(drivers.Hidden)
 	}
-	text, err := dev.Attr(ctx, n.host, n.attr)
+	state, err := n.read(ctx, n.host, dev)
 	if errors.Is(err, fs.ErrNotExist) {
 		return drivers.Seen(drivers.Hidden) // it went between the two reads
 	}
 	if err != nil {
-		return unseen(fmt.Errorf("read %s of %s: %w", n.attr, dev.Name, err))
-	}
-	state, err := n.state(text)
-	if err != nil {
-		return unseen(fmt.Errorf("read %s of %s: %w", n.attr, dev.Name, err))
+		return unseen(fmt.Errorf("read %s of %s: %w", n.kind, dev.Name, err))
 	}
 	o := drivers.Seen(state)
 	o.Netdev = dev.Index
@@ -61,6 +90,11 @@ func (n netdev) Observe(ctx context.Context, t drivers.Target) drivers.Observati
 
 // Apply writes the netdev the function has now, and reads it back.
 func (n netdev) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
+	return n.bring(ctx, t, to)
+}
+
+// bring is Apply, for the kinds that say more of how it ended.
+func (n netdev) bring(ctx context.Context, t drivers.Target, to drivers.State) error {
 	fault := func(do string, err error) error {
 		return &drivers.Error{Key: drivers.Key{Kind: n.kind, Target: t}, Do: do, Err: err}
 	}
@@ -78,15 +112,56 @@ func (n netdev) Apply(ctx context.Context, t drivers.Target, to drivers.State) e
 	case o.Presence == drivers.Unobservable:
 		return fault("find netdev", o.Err)
 	}
-	call, err := n.call(host.Call{Target: t, Index: o.Netdev}, to)
+	hops := []drivers.State{to}
+	if n.hops != nil {
+		hops = n.hops(o.State, to)
+	}
+	call := host.Call{Target: t, Index: o.Netdev}
+	for from := o.State; len(hops) > 0; from, hops = hops[0], hops[1:] {
+		c, err := n.call(call, from, hops[0])
+		if err != nil {
+			return fault("read the state asked for", err)
+		}
+		err = n.host.Do(ctx, c)
+		o := n.Observe(ctx, t)
+		// Another hand was quicker where there is such a thing already, or no longer.
+		quicker := errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)
+		switch {
+		case err != nil && !(quicker && o.Is(hops[0])):
+			return fault("set", err)
+		case !o.Is(hops[0]):
+			return fault("read back", fmt.Errorf("want %s, found %s: %w", hops[0], o, drivers.ErrUnverified))
+		}
+	}
+	return nil
+}
+
+// refuse is a refusal of a state before anything is written.
+func (n netdev) refuse(t drivers.Target, to drivers.State, cause error, remedy, why string, args ...any) error {
+	return &drivers.Error{
+		Key: drivers.Key{Kind: n.kind, Target: t}, Do: "precheck " + string(to),
+		Err: fmt.Errorf("%w: %s", cause, fmt.Sprintf(why, args...)), Remedy: remedy,
+	}
+}
+
+// current is the netdev of a function and one group of its settings; the name is
+// "" while it has none.
+func (n netdev) current(ctx context.Context, t drivers.Target, which host.Setting) (host.Netdev, host.Settings, error) {
+	dev, err := host.NetdevOf(ctx, n.host, string(t))
+	if err != nil || dev.Name == "" {
+		return host.Netdev{}, host.Settings{}, err
+	}
+	s, err := n.host.Settings(ctx, dev.Index, which)
 	if err != nil {
-		return fault("read the state asked for", err)
+		return dev, s, fmt.Errorf("read %s of %s: %w", which, dev.Name, err)
 	}
-	if err := n.host.Do(ctx, call); err != nil {
-		return fault("set", err)
-	}
-	if o = n.Observe(ctx, t); !o.Is(to) {
-		return fault("read back", fmt.Errorf("want %s, found %s: %w", to, o, drivers.ErrUnverified))
+	return dev, s, nil
+}
+
+// isPCI is the target that all kinds of this package have.
+func isPCI(t drivers.Target, kind drivers.Kind) error {
+	if _, ok := t.PCIAddress(); !ok {
+		return fmt.Errorf("target %q of %s: %w", t, kind, drivers.ErrIllegal)
 	}
 	return nil
 }

@@ -50,6 +50,11 @@ func (fakeReader) List(context.Context, string) ([]string, error)   { return nil
 func (fakeReader) Network(context.Context, []string) (host.Network, error) {
 	return host.Network{}, nil
 }
+
+func (fakeReader) Settings(context.Context, int, host.Setting) (host.Settings, error) {
+	return host.Settings{}, syscall.EOPNOTSUPP
+}
+
 func (fakeReader) Links(context.Context) ([]host.Link, error)       { return nil, nil }
 func (fakeReader) Do(context.Context, host.Call) error              { return syscall.ENOSYS }
 func (fakeReader) Watch(context.Context) (<-chan host.Event, error) { return nil, nil }

@@ -19,7 +19,7 @@ const KindNumVFs drivers.Kind = "numvfs"
 // NumVFsSpec is the kind numvfs on any machine.
 func NumVFsSpec() drivers.Spec {
 	return drivers.Spec{
-		Kind: KindNumVFs, Class: drivers.Volatile, Makes: made, Cuts: cuts, Legal: legal, Route: route,
+		Kind: KindNumVFs, Class: drivers.Volatile, WhenAsked: true, Makes: made, Cuts: cuts, Legal: legal, Route: route,
 	}
 }
 

@@ -3,6 +3,7 @@ package file
 import (
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -74,7 +75,7 @@ func (p *parser) entry(n *yaml.Node, path string) (source.Interface, bool) {
 	}
 	before := len(p.problems)
 	all := append(selectors(), attributes()...)
-	fields, _ := p.fields(n, path, append(names(all), "vfs"))
+	fields, _ := p.fields(n, path, append(append(names(all), settingNames()...), "vfs"))
 	for _, a := range all {
 		f, ok := fields[a.name]
 		if !ok {
@@ -82,6 +83,11 @@ func (p *parser) entry(n *yaml.Node, path string) (source.Interface, bool) {
 		}
 		if v, ok := scalar(f.value); !ok || !a.set(&e, v) {
 			p.problems.add(f.line, join(path, a.name), f.value, a.want)
+		}
+	}
+	for _, s := range settings() {
+		if f, ok := fields[s.name]; ok {
+			s.read(p, &e, f, join(path, s.name))
 		}
 	}
 	if f, ok := fields["vfs"]; ok {
@@ -112,8 +118,8 @@ func (p *parser) selected(n *yaml.Node, path string, fields map[string]field) bo
 
 // sensible finds fields that are each legal but not together.
 func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields map[string]field) {
-	asked := present(fields, []string{"driver", "up", "mtu", "vfs"})
-	link := present(fields, []string{"up", "mtu"})
+	link := present(fields, append([]string{"up", "mtu"}, settingNames()...))
+	asked := slices.Concat(present(fields, []string{"driver"}), link, present(fields, []string{"vfs"}))
 	switch {
 	case e.State == source.Released && len(asked) > 0:
 		p.problems.add(fields["state"].line, join(path, "state"), fields["state"].value,
@@ -199,12 +205,17 @@ func setUp(e *source.Interface, n *yaml.Node) bool {
 	return n.ShortTag() == "!!bool"
 }
 
-// setMTU takes plain decimals only: 0700, 0x700 and 1_500 are numbers to YAML,
-// and not the ones a reader sees.
 func setMTU(e *source.Interface, n *yaml.Node) bool {
-	mtu, err := strconv.Atoi(n.Value)
+	mtu, ok := number(n, minMTU, maxMTU)
 	e.MTU = mtu
-	return err == nil && n.ShortTag() == "!!int" && strconv.Itoa(mtu) == n.Value && mtu >= minMTU && mtu <= maxMTU
+	return ok
+}
+
+// number takes plain decimals only: 0700, 0x700 and 1_500 are numbers to YAML,
+// and not the ones a reader sees.
+func number(n *yaml.Node, least, most int) (int, bool) {
+	i, err := strconv.Atoi(n.Value)
+	return i, err == nil && n.ShortTag() == "!!int" && strconv.Itoa(i) == n.Value && i >= least && i <= most
 }
 
 func setState(e *source.Interface, n *yaml.Node) bool {

@@ -36,6 +36,11 @@ func TestExample(t *testing.T) {
 			{Selector: source.Selector{MAC: "52:54:00:00:00:01"}, State: source.Configured, Up: ptr(true), MTU: 9000},
 			{Selector: source.Selector{Name: "eth1"}, State: source.Configured, Driver: "ena", Up: ptr(false)},
 			{Selector: source.Selector{Name: "eth2"}, State: source.Released},
+			{
+				Selector: source.Selector{Name: "eth4"}, State: source.Configured, AltNames: []string{"storage0"},
+				Channels: &source.Channels{Combined: ptr(4)}, Rings: &source.Rings{RX: ptr(1024), TX: ptr(1024)},
+				Features: map[string]bool{"tx-tcp-segmentation": false},
+			},
 			{Selector: source.Selector{Name: "eth3"}, State: source.Configured, MTU: 9000, AllowManagementPath: "the whole rack goes to jumbo frames tonight"},
 		},
 	}
@@ -86,7 +91,8 @@ func TestParseRefuses(t *testing.T) {
 		mtu   = `want a number of bytes from 68 to 65535, without quotes, such as 9000`
 		upOr  = `want true or false`
 		top   = `want a mapping with apiVersion and interfaces`
-		field = `want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, vfs`
+		alt   = `want a name of 1 to 127 characters, no '/', ':', '%' or spaces, not only digits, in quotes if it looks like something else`
+		field = `want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, altNames, channels, rings, features, vfs`
 	)
 	tests := []struct{ name, text, want string }{
 		{"empty file", "", `f: empty; ` + gone},
@@ -125,7 +131,7 @@ func TestParseRefuses(t *testing.T) {
 		{"misspelt field", head + "- {name: a, mut: 9000}\n", `f: line 3: interfaces[0]: mut: unknown field; did you mean mtu?`},
 		{"misspelt selector", head + "- {nam: a, up: true}\n", `f: line 3: interfaces[0]: nam: unknown field; did you mean name?`},
 		{"unknown field", head + "- {name: a, vlan: 1}\n", `f: line 3: interfaces[0]: vlan: unknown field; ` + field},
-		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, vfs`},
+		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, altNames, channels, rings, features, vfs`},
 		{"duplicate key", head + "- name: a\n  mtu: 1500\n  mtu: 9000\n", `f: line 5: interfaces[0].mtu: given twice, first on line 4; remove one`},
 
 		{"no selector", head + "- {up: true}\n", `f: line 3: interfaces[0]: no interface is selected; add one of pci, mac, name`},
@@ -165,6 +171,28 @@ func TestParseRefuses(t *testing.T) {
 		{"driver by its module", head + "- {name: a, driver: vfio_pci}\n", `f: line 3: interfaces[0].driver: vfio_pci: that is a module's name; the driver is vfio-pci`},
 		{"userspace driver and mtu", head + "- name: a\n  driver: vfio-pci\n  mtu: 9000\n", `f: line 4: interfaces[0].driver: vfio-pci: this driver leaves no network interface to configure; remove mtu`},
 		{"userspace driver, mtu and up", head + "- name: a\n  up: false\n  driver: igb_uio\n  mtu: 9000\n", `f: line 5: interfaces[0].driver: igb_uio: this driver leaves no network interface to configure; remove up, mtu`},
+		{"altNames no list", head + "- {name: a, altNames: b}\n", `f: line 3: interfaces[0].altNames: b: want a list of names, such as [eni0, storage]; without any, remove the field`},
+		{"altNames empty", head + "- {name: a, altNames: []}\n", `f: line 3: interfaces[0].altNames: a list: want a list of names, such as [eni0, storage]; without any, remove the field`},
+		{"altNames of an alias", head + "- {name: a, altNames: &n [b]}\n- {name: c, altNames: *n}\n", `f: line 4: interfaces[1].altNames: *n: want a list of names, such as [eni0, storage]; without any, remove the field`},
+		{"altName with slash", head + "- name: a\n  altNames:\n  - b\n  - c/d\n", `f: line 6: interfaces[0].altNames[1]: c/d: ` + alt},
+		{"altName a number", head + "- {name: a, altNames: [5]}\n", `f: line 3: interfaces[0].altNames[0]: 5: ` + alt},
+		{"altName of digits", head + "- {name: a, altNames: ['5']}\n", `f: line 3: interfaces[0].altNames[0]: "5": ` + alt},
+		{"altName twice", head + "- {name: a, altNames: [b, b]}\n", `f: line 3: interfaces[0].altNames[1]: b: given twice; remove one`},
+		{"altNames too many", head + "- {name: a, altNames: [" + strings.Repeat("b, ", 17) + "]}\n", `f: line 3: interfaces[0].altNames: 17 names; want at most 16`},
+		{"channels a number", head + "- {name: a, channels: 4}\n", `f: line 3: interfaces[0].channels: 4: want a mapping, such as {combined: 4}; to ask for nothing, remove the field`},
+		{"channels empty", head + "- {name: a, channels: {}}\n", `f: line 3: interfaces[0].channels: a mapping: want a mapping, such as {combined: 4}; to ask for nothing, remove the field`},
+		{"channels below zero", head + "- {name: a, channels: {combined: -1}}\n", `f: line 3: interfaces[0].channels.combined: -1: want a number from 0 to 1048576, without quotes`},
+		{"channels misspelt", head + "- {name: a, channels: {combind: 1}}\n", `f: line 3: interfaces[0].channels: combind: unknown field; did you mean combined?`},
+		{"rings of zero", head + "- {name: a, rings: {rx: 0}}\n", `f: line 3: interfaces[0].rings.rx: 0: want a number from 1 to 1048576, without quotes`},
+		{"rings in quotes", head + "- {name: a, rings: {tx: '512'}}\n", `f: line 3: interfaces[0].rings.tx: "512": want a number from 1 to 1048576, without quotes`},
+		{"rings twice", head + "- {name: a, rings: {tx: 512, tx: 512}}\n", `f: line 3: interfaces[0].rings.tx: given twice, first on line 3; remove one`},
+		{"features a list", head + "- {name: a, features: [rx-gro]}\n", `f: line 3: interfaces[0].features: a list: want a mapping, such as {tx-tcp-segmentation: false}; to ask for nothing, remove the field`},
+		{"feature on", head + "- {name: a, features: {rx-gro: on}}\n", `f: line 3: interfaces[0].features.rx-gro: on: want true or false`},
+		{"feature twice", head + "- {name: a, features: {rx-gro: true, rx-gro: true}}\n", `f: line 3: interfaces[0].features.rx-gro: given twice; remove one`},
+		{"feature of ethtool's", head + "- {name: a, features: {tso: true}}\n", `f: line 3: interfaces[0].features.tso: that is ethtool's word for it; the kernel's is tx-tcp-segmentation, with tx-tcp6-segmentation and others beside it`},
+		{"feature with a space", head + "- {name: a, features: {rx gro: true}}\n", `f: line 3: interfaces[0].features: rx gro: as a feature's name; want one that ethtool -k lists, such as tx-tcp-segmentation`},
+		{"userspace driver and rings", head + "- {name: a, driver: vfio-pci, rings: {rx: 64}}\n", `f: line 3: interfaces[0].driver: vfio-pci: this driver leaves no network interface to configure; remove rings`},
+		{"released with names", head + "- {name: a, state: released, altNames: [b]}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove altNames`},
 		{"bad state", head + "- {name: a, state: absent}\n", `f: line 3: interfaces[0].state: absent: want configured or released`},
 		{"released with more", head + "- {name: a, state: released, driver: ena, mtu: 1500}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove driver, mtu`},
 		{"asks for nothing", head + "- name: a\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu or vfs, or "state: released"`},

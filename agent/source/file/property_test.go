@@ -71,9 +71,30 @@ func interfaces() *rapid.Generator[source.Interface] {
 			if up := rapid.Bool().Draw(t, "up"); i.Driver == "" && i.MTU == 0 || rapid.Bool().Draw(t, "has up") {
 				i.Up = &up
 			}
+			ask(t, &i)
 		}
 		return i
 	})
+}
+
+// ask asks for some of the settings that are lists and mappings.
+func ask(t *rapid.T, i *source.Interface) {
+	number := func(label string) *int {
+		n := rapid.IntRange(1, maxSetting).Draw(t, label)
+		return &n
+	}
+	if rapid.Bool().Draw(t, "names") {
+		i.AltNames = rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z"'#,{}\[\]&*!|>._-]{0,30}[a-z]`), 1, 4, rapid.ID[string]).Draw(t, "altNames")
+	}
+	if rapid.Bool().Draw(t, "channels") {
+		i.Channels = &source.Channels{Combined: number("combined")}
+	}
+	if rapid.Bool().Draw(t, "rings") {
+		i.Rings = &source.Rings{RX: number("rx"), TX: number("tx")}
+	}
+	if rapid.Bool().Draw(t, "features") {
+		i.Features = rapid.MapOfN(rapid.StringMatching(`q[a-z0-9-]{0,30}`), rapid.Bool(), 1, 4).Draw(t, "by name")
+	}
 }
 
 func selector(t *rapid.T) source.Selector {
@@ -133,6 +154,26 @@ func rendered(t *rapid.T, i source.Interface) []string {
 	}
 	if i.Up != nil {
 		fields = append(fields, fmt.Sprintf("up: %t", *i.Up))
+	}
+	if i.AltNames != nil {
+		var names []string
+		for _, n := range i.AltNames {
+			names = append(names, fmt.Sprintf("%q", n))
+		}
+		fields = append(fields, "altNames: ["+strings.Join(names, ", ")+"]")
+	}
+	if i.Channels != nil {
+		fields = append(fields, fmt.Sprintf("channels: {combined: %d}", *i.Channels.Combined))
+	}
+	if i.Rings != nil {
+		fields = append(fields, fmt.Sprintf("rings: {rx: %d, tx: %d}", *i.Rings.RX, *i.Rings.TX))
+	}
+	if i.Features != nil {
+		var features []string
+		for name, on := range i.Features {
+			features = append(features, fmt.Sprintf("%s: %t", name, on))
+		}
+		fields = append(fields, "features: {"+strings.Join(features, ", ")+"}")
 	}
 	if i.State == source.Released || rapid.Bool().Draw(t, "state") {
 		fields = append(fields, "state: "+string(i.State))

@@ -120,6 +120,7 @@ func (m *machine) dropVFs(pf *function, seq uint64) bool {
 		}
 	}
 	pf.VFs = 0
+	m.requeue(pf)
 	m.dirty = true
 	return true
 }
@@ -130,6 +131,7 @@ func (m *machine) createVFs(pf *function, n int) {
 	addrs := m.vfs(pf.Address)
 	addrs = addrs[:min(n, len(addrs))]
 	pf.VFs = len(addrs)
+	m.requeue(pf)
 	m.dirty = true
 	for _, addr := range addrs {
 		m.attach(m.addFunction(m.devices[addr]))

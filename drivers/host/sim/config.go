@@ -65,7 +65,21 @@ type Netdev struct {
 	// and Addresses the addresses it has then. Both go with the netdev.
 	Defaults  []host.Default `json:"defaults,omitempty"`
 	Addresses []string       `json:"addresses,omitempty"`
-	Nest      string         `json:"nest,omitempty"` // "virtio0": the child of the function that has the netdev
+	// Set is what its driver gives it and lets be set, each group with its maximum;
+	// a group without one is EOPNOTSUPP.
+	Set  *Settings `json:"set,omitempty"`
+	Nest string    `json:"nest,omitempty"` // "virtio0": the child of the function that has the netdev
+}
+
+// Settings are the settings that a netdev comes up with, and their limits.
+type Settings struct {
+	host.Settings
+	// MaxWithVFs bounds the combined channels while the function has VFs.
+	MaxWithVFs int `json:"max_with_vfs,omitempty"`
+	// MinRing is what a ring is enlarged to, RingStep what its size is rounded up
+	// to a multiple of; 0 is any.
+	MinRing  int `json:"min_ring,omitempty"`
+	RingStep int `json:"ring_step,omitempty"`
 }
 
 // Module is a kernel module, or a built-in.

@@ -59,6 +59,14 @@ func callOf(label string) (prepare []host.Call, c host.Call) {
 		return []host.Call{unbind("igbvf", vf0)}, probe(vf0)
 	case "mtu":
 		return nil, host.Call{Op: host.OpMTU, Index: 2, Number: 1400}
+	case "altname":
+		return nil, host.Call{Op: host.OpAltName, Index: 2, Value: "lan", Number: 1}
+	case "channels":
+		return nil, host.Call{Op: host.OpChannels, Index: 4, Value: "rx=0 tx=0 combined=1"}
+	case "rings":
+		return nil, host.Call{Op: host.OpRings, Index: 4, Value: "rx=512 mini=0 jumbo=0 tx=512"}
+	case "feature":
+		return nil, host.Call{Op: host.OpFeature, Index: 4, Value: "rx-gro"}
 	default:
 		return nil, host.Call{Op: host.OpAdmin, Index: 2, Number: 0}
 	}

@@ -106,6 +106,15 @@ func (f *front) Links(ctx context.Context) (links []host.Link, err error) {
 	return links, err
 }
 
+// Settings is host.Reader.
+func (f *front) Settings(ctx context.Context, index int, which host.Setting) (s host.Settings, err error) {
+	err = f.look(ctx, "ethtool", string(which), func(m *machine) (errno syscall.Errno, over bool) {
+		s, errno = m.settings(index, which)
+		return errno, true
+	})
+	return s, err
+}
+
 // look makes one read, with its faults, and waits while it says that it is not
 // over.
 func (f *front) look(ctx context.Context, op, path string, read func(*machine) (syscall.Errno, bool)) error {
@@ -307,6 +316,8 @@ func callError(c host.Call, errno syscall.Errno) error {
 		return pathError("finit_module", c.Path, errno)
 	case host.OpUnload:
 		return os.NewSyscallError("delete_module", errno)
+	case host.OpChannels, host.OpRings, host.OpFeature:
+		return os.NewSyscallError("ethtool "+string(c.Op), errno)
 	default:
 		return os.NewSyscallError("netlink "+string(c.Op), errno)
 	}

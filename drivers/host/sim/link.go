@@ -33,6 +33,7 @@ func (m *machine) addFunctionNetdev(f *function, driver *Driver) {
 	m.addNetdev(n, f.Address, name)
 	dev := &m.Netdevs[len(m.Netdevs)-1]
 	dev.Dark = f.Dark
+	m.requeue(f)
 	if dev.Random && driver.RandomIsPermanent {
 		dev.PermMAC = dev.MAC
 	}
@@ -44,7 +45,11 @@ func (m *machine) addNetdev(n *Netdev, addr, name string) {
 		name = "eth" + strconv.Itoa(k)
 	}
 	m.Index++
-	dev := netdev{Dark: n.NoCarrier, Nest: n.Nest, Link: host.Link{
+	var set Settings
+	if n.Set != nil {
+		set = *n.Set
+	}
+	dev := netdev{Set: set, Dark: n.NoCarrier, Nest: n.Nest, Link: host.Link{
 		Index: m.Index, Name: name, AltNames: n.AltNames, Kind: n.Kind, MAC: n.MAC, PermMAC: n.PermMAC,
 		MTU: cmp.Or(n.MTU, defaultMTU), MinMTU: cmp.Or(n.MinMTU, minMTU), MaxMTU: cmp.Or(n.MaxMTU, maxMTU),
 		Lower: m.indexOf(n.Lower), Bus: addr, IPv6: !n.NoIPv6,

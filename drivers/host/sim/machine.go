@@ -78,9 +78,11 @@ type loaded struct {
 // netdev is a network device. Link.Bus is the function it belongs to.
 type netdev struct {
 	host.Link
-	Dark      bool           `json:"dark,omitempty"`
-	Random    bool           `json:"random,omitempty"` // its MAC is made up
-	Nest      string         `json:"nest,omitempty"`
+	Dark   bool   `json:"dark,omitempty"`
+	Random bool   `json:"random,omitempty"` // its MAC is made up
+	Nest   string `json:"nest,omitempty"`
+	// Set is never changed in place: clones share it. AltNames are the Link's.
+	Set       Settings       `json:"set,omitzero"`
 	Defaults  []host.Default `json:"defaults,omitempty"`
 	Addresses []string       `json:"addresses,omitempty"`
 }

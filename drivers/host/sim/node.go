@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+	"strings"
 	"syscall"
 
 	"eniagent/drivers/host"
@@ -53,7 +55,7 @@ func DefaultNode() Config {
 		c.Devices = append(c.Devices, Device{
 			Address: vf.address, Vendor: "0x8086", Device: "0x10ca", SubsystemVendor: "0x8086", SubsystemDevice: "0xa03c",
 			Class: "0x020000", Bridge: "0000:00:1c.0", PF: "0000:01:00.0", IOMMUGroup: vf.group,
-			Net: &Netdev{Name: vf.name, MTU: 1500, MinMTU: 68, MaxMTU: 9216},
+			Net: &Netdev{Name: vf.name, MTU: 1500, MinMTU: 68, MaxMTU: 9216, Set: IGBVF()},
 		})
 	}
 	return c
@@ -63,8 +65,35 @@ func igb(address, group, name, mac string) Device {
 	return Device{
 		Address: address, Vendor: "0x8086", Device: "0x10c9", SubsystemVendor: "0x8086", SubsystemDevice: "0xa03c",
 		Class: "0x020000", IOMMUGroup: group, TotalVFs: 7, BareVFs: 8,
-		Net: &Netdev{Name: name, MAC: mac, PermMAC: mac, MTU: 1500, MinMTU: 68, MaxMTU: 9216},
+		Net: &Netdev{Name: name, MAC: mac, PermMAC: mac, MTU: 1500, MinMTU: 68, MaxMTU: 9216, Set: IGB()},
 	}
+}
+
+// IGB is what igb lets be set of an 82576 on a machine with four processors:
+// its rings from 64 to 4096 in steps of 8, combined channels only, of which two
+// are left while it has VFs (igb_get_max_rss_queues).
+func IGB() *Settings {
+	s := intelRings()
+	s.Channels, s.MaxChannels, s.MaxWithVFs = host.Channels{Combined: 4}, host.Channels{Combined: 8}, 2
+	return s
+}
+
+// IGBVF is the same of igbvf, which has one queue and no ethtool operation for
+// channels.
+func IGBVF() *Settings { return intelRings() }
+
+func intelRings() *Settings {
+	s := &Settings{MinRing: 64, RingStep: 8}
+	s.Rings, s.MaxRings = host.Rings{RX: 256, TX: 256}, host.Rings{RX: 4096, TX: 4096}
+	for _, name := range []string{
+		"rx-checksum", featureGRO, "rx-hashing", "rx-vlan-hw-parse", featureCsum, featureGSO, featureSG, featureTSO, "tx-vlan-hw-insert",
+	} {
+		s.Features = append(s.Features, host.Feature{Name: name, Wanted: true, Active: true})
+	}
+	s.Features = append(s.Features,
+		host.Feature{Name: "highdma", Wanted: true, Active: true, Fixed: true}, host.Feature{Name: "loopback", Fixed: true})
+	slices.SortFunc(s.Features, func(a, b host.Feature) int { return strings.Compare(a.Name, b.Name) })
+	return s
 }
 
 func modules() []Module {

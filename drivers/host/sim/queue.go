@@ -24,6 +24,10 @@ const (
 	actRescan    act = "rescan"
 	actMTU       act = "mtu"
 	actAdmin     act = "admin"
+	actAltName   act = "altname"
+	actChannels  act = "channels"
+	actRings     act = "rings"
+	actFeature   act = "feature"
 	actLoad      act = "load"
 	actUnload    act = "unload"
 )
@@ -195,6 +199,8 @@ func (m *machine) advance(w *call, now time.Time) (errno syscall.Errno, over boo
 		return m.setMTU(w.Call.Index, w.Call.Number), true
 	case actAdmin:
 		return m.setAdmin(w.Call.Index, w.Call.Number != 0), true
+	case actAltName, actChannels, actRings, actFeature:
+		return m.setSetting(w.Call), true
 	case actParam:
 		return m.setParam(w.Module, w.Param, w.Call.Value), true
 	case actRescan:

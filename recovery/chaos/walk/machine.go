@@ -84,12 +84,12 @@ func (m Machine) Simulated() sim.Config {
 			sim.Device{
 				Address: p.Address, Vendor: "0x8086", Device: "0x10c9", Class: "0x020000", Bridge: p.Bridge, IOMMUGroup: next(),
 				TotalVFs: maxVFs, BareVFs: maxVFs + 1,
-				Net: &sim.Netdev{Name: fmt.Sprintf("pf%d", i), MAC: p.MAC, PermMAC: p.MAC},
+				Net: &sim.Netdev{Name: fmt.Sprintf("pf%d", i), MAC: p.MAC, PermMAC: p.MAC, Set: sim.IGB()},
 			})
 		for n := range maxVFs {
 			c.Devices = append(c.Devices, sim.Device{
 				Address: p.vf(n), Vendor: "0x8086", Device: "0x10ca", Class: "0x020000", Bridge: p.Bridge, PF: p.Address, IOMMUGroup: next(),
-				Net: &sim.Netdev{Name: fmt.Sprintf("pf%dvf%d", i, n)},
+				Net: &sim.Netdev{Name: fmt.Sprintf("pf%dvf%d", i, n), Set: sim.IGBVF()},
 			})
 		}
 	}

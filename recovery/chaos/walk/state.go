@@ -69,8 +69,9 @@ func (s state) ready() bool {
 // eyes look at a machine and know how often a number of each thing has changed.
 type eyes struct {
 	host.Host
-	seen    map[string][]uint64 // numbers by thing, in the order of their coming
-	careful bool                // a function may be fenced, and reading its override would hang
+	seen    map[string][]uint64     // numbers by thing, in the order of their coming
+	sets    map[string]host.Setting // by function: the settings that are looked at, those that were written
+	careful bool                    // a function may be fenced, and reading its override would hang
 }
 
 // look reads all of the functions, and of the modules.
@@ -93,17 +94,13 @@ func (e *eyes) look(ctx context.Context, functions []string) (state, error) {
 			}
 		}
 	}
-	for _, addr := range functions {
-		inode, err := e.Inode(ctx, host.PCIDevices+addr)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	for addr, which := range e.sets {
+		if l, ok := s.links[addr]; ok {
+			s.lines["set "+addr] = e.settings(ctx, addr, l.Index, which)
 		}
-		if err != nil {
-			return state{}, err
-		}
-		s.drivers[addr] = strings.Trim(e.base(ctx, host.Attr(addr, "driver")), "-")
-		s.wanted[addr] = e.override(ctx, addr)
-		s.lines[addr] = fmt.Sprintf("%s no=%d override=%s %s", addr, e.number(addr, inode), short(s.wanted[addr]), e.function(ctx, addr))
+	}
+	if err := e.functions(ctx, s, functions); err != nil {
+		return state{}, err
 	}
 	for _, m := range modules() {
 		dir := host.SysModule + m.Name
@@ -112,6 +109,23 @@ func (e *eyes) look(ctx context.Context, functions []string) (state, error) {
 		}
 	}
 	return s, nil
+}
+
+// functions reads those that are there into the state.
+func (e *eyes) functions(ctx context.Context, s state, functions []string) error {
+	for _, addr := range functions {
+		inode, err := e.Inode(ctx, host.PCIDevices+addr)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.drivers[addr] = strings.Trim(e.base(ctx, host.Attr(addr, "driver")), "-")
+		s.wanted[addr] = e.override(ctx, addr)
+		s.lines[addr] = fmt.Sprintf("%s no=%d override=%s %s", addr, e.number(addr, inode), short(s.wanted[addr]), e.function(ctx, addr))
+	}
+	return nil
 }
 
 // number counts the changes of a number that means nothing by itself.
@@ -141,6 +155,24 @@ func (e *eyes) netdev(ctx context.Context, addr string, l host.Link) string {
 		addr, e.number("net "+addr, uint64(l.Index)), l.Up, l.MTU, l.MinMTU, l.MaxMTU, mac, perm,
 		e.text(ctx, host.SysNet+l.Name+"/addr_assign_type"))
 }
+
+// settings are one group of a netdev's. Of the features it has one only: which
+// there are differs from kernel to kernel.
+func (e *eyes) settings(ctx context.Context, addr string, index int, which host.Setting) string {
+	set, err := e.Settings(ctx, index, which)
+	if err != nil {
+		return fmt.Sprintf("set %s %s %s", addr, which, outcome(err))
+	}
+	for _, f := range set.Features {
+		if f.Name == knownFeature {
+			return fmt.Sprintf("set %s %s=%t active=%t fixed=%t", addr, f.Name, f.Wanted, f.Active, f.Fixed)
+		}
+	}
+	return fmt.Sprintf("set %s names=%q channels=%v of %v rings=%v of %v", addr, set.AltNames, set.Channels, set.MaxChannels, set.Rings, set.MaxRings)
+}
+
+// knownFeature is one that every driver of a Machine lets be changed.
+const knownFeature = "tx-tcp-segmentation"
 
 // function is all that sysfs tells of one.
 func (e *eyes) function(ctx context.Context, addr string) string {

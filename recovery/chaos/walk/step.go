@@ -23,6 +23,10 @@ const (
 	rescan       verb = "rescan"
 	setMTU       verb = "mtu"
 	setAdmin     verb = "admin"
+	setAltName   verb = "altname" // number: 1 gives it, 0 takes it away
+	setChannels  verb = "channels"
+	setRings     verb = "rings"
+	setFeature   verb = "feature"
 	load         verb = "load"
 	unload       verb = "unload"
 	hold         verb = "hold"    // a program opens the vfio function
@@ -37,6 +41,21 @@ type Step struct {
 	driver string // of bind and unbind; "" is the one that may be bound, or is
 	value  string // of a sysfs attribute
 	number int    // of mtu and admin
+}
+
+// setting is the group of settings that the step writes; "" when it writes none.
+func (s Step) setting() host.Setting {
+	switch s.verb {
+	case setAltName:
+		return host.SettingAltNames
+	case setChannels:
+		return host.SettingChannels
+	case setRings:
+		return host.SettingRings
+	case setFeature:
+		return host.SettingFeatures
+	}
+	return ""
 }
 
 // nowhere is an ifindex that no netdev has, and noDriver a driver that is not.
@@ -71,6 +90,8 @@ func (s Step) call(release string, now state) host.Call {
 		c.Path, c.Value = host.PCIDrivers+driver+"/"+string(s.verb), s.on
 	case setMTU, setAdmin:
 		c = host.Call{Op: host.Op(s.verb), Target: c.Target, Index: now.indexOf(s.on), Number: s.number}
+	case setAltName, setChannels, setRings, setFeature:
+		c = host.Call{Op: host.Op(s.verb), Target: c.Target, Index: now.indexOf(s.on), Value: s.value, Number: s.number}
 	case load:
 		c = host.Call{Op: host.OpLoad, Target: drivers.Target("module/" + s.on), Path: "/lib/modules/" + release + "/" + moduleFile(s.on)}
 	case unload:
@@ -89,6 +110,8 @@ func (s Step) told(c host.Call) string {
 	switch s.verb {
 	case setMTU, setAdmin:
 		return fmt.Sprintf("%s %s %d", s.verb, s.on, s.number)
+	case setAltName, setChannels, setRings, setFeature:
+		return fmt.Sprintf("%s %s %q %d", s.verb, s.on, s.value, s.number)
 	case load, unload, remove, probe, hold, release:
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", s.verb, s.on, s.value))
 	}

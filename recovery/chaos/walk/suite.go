@@ -13,7 +13,7 @@ type Scenario struct {
 
 // Suite are the scenarios that hold the contract of each write.
 func (m Machine) Suite() []Scenario {
-	return slices.Concat(m.binding(), m.counting(), m.linksAndModules())
+	return slices.Concat(m.binding(), m.counting(), m.linksAndModules(), m.settings())
 }
 
 func override(on, value string) Step    { return Step{verb: setOverride, on: on, value: value} }
@@ -24,7 +24,15 @@ func vfs(on, value string) Step         { return Step{verb: setVFs, on: on, valu
 func autoprobe(on, value string) Step   { return Step{verb: setAutoprobe, on: on, value: value} }
 func mtu(on string, n int) Step         { return Step{verb: setMTU, on: on, number: n} }
 func admin(on string, n int) Step       { return Step{verb: setAdmin, on: on, number: n} }
-func module(v verb, name string) Step   { return Step{verb: v, on: name} }
+func altName(on, name string, n int) Step {
+	return Step{verb: setAltName, on: on, value: name, number: n}
+}
+func channels(on, value string) Step { return Step{verb: setChannels, on: on, value: value} }
+func rings(on, value string) Step    { return Step{verb: setRings, on: on, value: value} }
+func feature(on string, n int) Step {
+	return Step{verb: setFeature, on: on, value: knownFeature, number: n}
+}
+func module(v verb, name string) Step { return Step{verb: v, on: name} }
 
 // absent is a function that is not there.
 const absent = "0000:7f:00.0"
@@ -133,5 +141,35 @@ func (m Machine) linksAndModules() []Scenario {
 			{verb: rescan, value: "1"},
 			vfs(a.Address, "1"),
 		}},
+	}
+}
+
+// settings is what ethtool sets, and alternative names. A walk leaves behind what
+// no reset undoes, so that each ends with what it began with, or with a netdev
+// that its driver makes anew. How many channels there are at first depends on
+// the processors: they are looked at once they have been set.
+func (m Machine) settings() []Scenario {
+	a, b := m.PFs[0], m.PFs[1]
+	vf0 := a.vf(0)
+	anew := []Step{unbindFrom(pfDriver, b.Address), bindTo(pfDriver, b.Address)}
+	return []Scenario{
+		{"alternative names", slices.Concat([]Step{
+			altName(b.Address, "lan0", 1), altName(b.Address, "lan0", 1), altName(vf0, "lan0", 1), altName(vf0, "lan0", 0), altName(b.Address, "lan1", 0),
+			altName(b.Address, "a name of/text", 1), altName(b.Address, strings.Repeat("x", 127), 1), altName(b.Address, strings.Repeat("x", 128), 1),
+			altName(absent, "lan2", 1), altName(b.Address, "lan0", 0), altName(b.Address, "lan0", 0), altName(b.Address, "lan2", 1),
+		}, anew, []Step{altName(vf0, "lan2", 1), altName(vf0, "lan2", 0)})},
+		{"rings", slices.Concat([]Step{
+			rings(b.Address, "rx=512 mini=0 jumbo=0 tx=512"), rings(b.Address, "rx=1001 mini=0 jumbo=0 tx=1"), rings(b.Address, "rx=4096 mini=0 jumbo=0 tx=4096"),
+			rings(b.Address, "rx=4097 mini=0 jumbo=0 tx=256"), rings(b.Address, "rx=256 mini=1 jumbo=0 tx=256"), rings(absent, "rx=256 mini=0 jumbo=0 tx=256"),
+			admin(b.Address, 1), rings(b.Address, "rx=1024 mini=0 jumbo=0 tx=256"), rings(vf0, "rx=512 mini=0 jumbo=0 tx=64"), rings(vf0, "rx=256 mini=0 jumbo=0 tx=256"),
+		}, anew)},
+		{"channels", slices.Concat([]Step{
+			channels(b.Address, "rx=0 tx=0 combined=1"), channels(b.Address, "rx=0 tx=0 combined=8"), channels(b.Address, "rx=0 tx=0 combined=9"),
+			channels(b.Address, "rx=1 tx=1 combined=0"), channels(vf0, "rx=0 tx=0 combined=1"), admin(b.Address, 1), channels(b.Address, "rx=0 tx=0 combined=2"),
+			channels(a.Address, "rx=0 tx=0 combined=1"), channels(a.Address, "rx=0 tx=0 combined=3"), channels(a.Address, "rx=0 tx=0 combined=2"),
+		}, []Step{unbindFrom(pfDriver, b.Address)})},
+		{"features", slices.Concat([]Step{
+			feature(b.Address, 0), feature(b.Address, 0), feature(b.Address, 1), feature(absent, 0), feature(vf0, 0), feature(vf0, 1), feature(b.Address, 0),
+		}, anew)},
 	}
 }

@@ -40,7 +40,7 @@ type Walker struct {
 // Walk resets the machine and takes the steps. It ends early only when the
 // machine cannot be looked at.
 func (w *Walker) Walk(ctx context.Context, name string, steps []Step) error {
-	w.eyes, w.held = eyes{Host: w.Host, seen: map[string][]uint64{}}, map[string]func() error{}
+	w.eyes, w.held = eyes{Host: w.Host, seen: map[string][]uint64{}, sets: map[string]host.Setting{}}, map[string]func() error{}
 	if err := w.Reset(ctx); err != nil {
 		return fmt.Errorf("reset before %s: %w", name, err)
 	}
@@ -79,6 +79,8 @@ func (w *Walker) take(ctx context.Context, s Step, c host.Call) error {
 			fenced, err := w.Host.Fenced(c.Target)
 			return err == nil && !fenced
 		})
+	case s.setting() != "":
+		w.eyes.sets[s.on] = s.setting()
 	case s.verb == unbind && end != nil && w.last.drivers[s.on] != "":
 		return w.leave(ctx, c)
 	}

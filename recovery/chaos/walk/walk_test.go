@@ -196,6 +196,13 @@ func TestTheSimulatorIsTheRecordedKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	recorded := byWalk(r.Lines)
+	for name := range byWalk(simulated) {
+		if recorded[name] == nil {
+			t.Logf("*** NOT COMPARED: %q is newer than the record ***", name)
+		}
+	}
+	simulated = slices.DeleteFunc(simulated, func(l Line) bool { return recorded[l.Walk] == nil })
 	steps, found := Compare(r.Lines, simulated)
 	for _, d := range found {
 		t.Errorf("the simulated kernel differs from the recorded one: %s", d)

@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"eniagent/agent/source"
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+	"eniagent/drivers/link"
+	"eniagent/journal"
+)
+
+// part is a kind of which an entry names only a part: with is a state in which
+// that part is as asked, and all else as it is.
+type part struct {
+	kind drivers.Kind
+	with func(at drivers.State) drivers.State
+}
+
+// parts are those of an entry.
+func parts(i source.Interface) []part {
+	var ps []part
+	if len(i.AltNames) > 0 {
+		ps = append(ps, part{link.KindAltNames, func(at drivers.State) drivers.State { return link.WithAltNames(at, i.AltNames...) }})
+	}
+	if c := i.Channels; c != nil {
+		ps = append(ps, part{link.KindChannels, func(at drivers.State) drivers.State {
+			return link.WithChannels(at, func(n *host.Channels) { put(&n.RX, c.RX, &n.TX, c.TX, &n.Combined, c.Combined) })
+		}})
+	}
+	if r := i.Rings; r != nil {
+		ps = append(ps, part{link.KindRings, func(at drivers.State) drivers.State {
+			return link.WithRings(at, func(n *host.Rings) {
+				put(&n.RX, r.RX, &n.Mini, r.Mini, &n.Jumbo, r.Jumbo, &n.TX, r.TX)
+			})
+		}})
+	}
+	if len(i.Features) > 0 {
+		ps = append(ps, part{link.KindFeatures, func(at drivers.State) drivers.State { return link.WithFeatures(at, i.Features) }})
+	}
+	return ps
+}
+
+// put sets each first of two to the second, where there is one.
+func put(pairs ...*int) {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != nil {
+			*pairs[i] = *pairs[i+1]
+		}
+	}
+}
+
+// askPart asks for a part of a kind; false when it cannot be said what that is.
+//
+// While an operation on it is under way, its goal is the state after: what is
+// observed half-way may lead elsewhere, and a goal that is another one would
+// have the operation withdrawn. While the function has no netdev, the goal is
+// what was before, and without such a thing what the netdev will have: that is
+// seen only when it is there.
+func (v View) askPart(ctx context.Context, r *request, p part) bool {
+	key := drivers.Key{Kind: p.kind, Target: r.target}
+	if after, ok := v.underWay(key); ok && p.with(after) == after {
+		r.goal[key] = after
+		return true
+	}
+	switch o := v.observer().Observe(ctx, key); o.Presence {
+	case drivers.Present:
+		r.goal[key] = p.with(o.State)
+	case drivers.Concealed:
+		b, known := v.baseline(key, r.identity)
+		switch {
+		case known && !b.Unknown:
+			r.goal[key] = p.with(b.State)
+		case r.asked.Driver == "":
+			r.cannot(Refused, fmt.Errorf("%s: the function has no netdev: %w: ask for a driver of the kernel too", p.kind, drivers.ErrHidden))
+			return false
+		default:
+			r.later = fmt.Sprintf("%s is set once its netdev is there", p.kind)
+		}
+	default:
+		err := o.Err
+		if err == nil {
+			err = drivers.ErrGone
+		}
+		r.cannot(conditionOf(err), fmt.Errorf("%s: %w", key, err))
+		return false
+	}
+	return true
+}
+
+// underWay is the state after of the operation on a key that is not closed.
+func (v View) underWay(k drivers.Key) (drivers.State, bool) {
+	_, id := v.claimed(k.Target)
+	op, ok := v.Records.Get(id)
+	after, covered := op.After()[k]
+	return after, ok && op.State == journal.Intent && covered && after != drivers.Hidden
+}

@@ -1,0 +1,201 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// The features that others need (netdev_fix_features).
+const (
+	featureCsum = "tx-checksum-ip-generic"
+	featureSG   = "tx-scatter-gather"
+	featureTSO  = "tx-tcp-segmentation"
+	featureGSO  = "tx-generic-segmentation"
+	featureGRO  = "rx-gro"
+)
+
+// needs are the features without which one is not active.
+func needs(feature string) []string {
+	switch feature {
+	case featureSG:
+		return []string{featureCsum}
+	case featureTSO, featureGSO:
+		return []string{featureCsum, featureSG}
+	}
+	return nil
+}
+
+// settings is one group of a netdev's settings.
+func (m *machine) settings(index int, which host.Setting) (s host.Settings, errno syscall.Errno) {
+	n := m.netdev(index)
+	if n == nil {
+		return s, syscall.ENODEV
+	}
+	switch which {
+	case host.SettingAltNames:
+		return host.Settings{AltNames: slices.Clone(n.AltNames)}, 0
+	case host.SettingChannels:
+		if n.Set.MaxChannels == (host.Channels{}) {
+			return s, syscall.EOPNOTSUPP
+		}
+		return host.Settings{Channels: n.Set.Channels, MaxChannels: m.maxChannels(n)}, 0
+	case host.SettingRings:
+		if n.Set.MaxRings == (host.Rings{}) {
+			return s, syscall.EOPNOTSUPP
+		}
+		return host.Settings{Rings: n.Set.Rings, MaxRings: n.Set.MaxRings}, 0
+	case host.SettingFeatures:
+		return host.Settings{Features: slices.Clone(n.Set.Features)}, 0
+	}
+	return s, syscall.EOPNOTSUPP
+}
+
+// maxChannels is what the driver says now.
+func (m *machine) maxChannels(n *netdev) host.Channels {
+	limit := n.Set.MaxChannels
+	if f := m.find(n.Bus); f != nil && f.VFs > 0 && n.Set.MaxWithVFs > 0 {
+		limit.Combined = n.Set.MaxWithVFs
+	}
+	return limit
+}
+
+// requeue is what igb does when it makes or takes away VFs: it counts its
+// queues anew (igb_init_queue_configuration).
+func (m *machine) requeue(f *function) {
+	n, d := m.netdevOf(f.Address), m.devices[f.Address]
+	if n == nil || d.Net == nil || d.Net.Set == nil || n.Set.MaxWithVFs == 0 {
+		return
+	}
+	n.Set.Channels = d.Net.Set.Channels
+	n.Set.Channels.Combined = min(n.Set.Channels.Combined, m.maxChannels(n).Combined)
+}
+
+// setSetting is a write of one setting.
+func (m *machine) setSetting(c host.Call) syscall.Errno {
+	n := m.netdev(c.Index)
+	if n == nil {
+		return syscall.ENODEV
+	}
+	before := n.settingsText()
+	var errno syscall.Errno
+	switch c.Op {
+	case host.OpAltName:
+		errno = m.setAltName(n, c.Value, c.Number == 1)
+	case host.OpChannels:
+		errno = m.setChannels(n, c.Value)
+	case host.OpRings:
+		errno = n.setRings(c.Value)
+	default:
+		errno = n.setFeature(c.Value, c.Number == 1)
+	}
+	if n.settingsText() != before {
+		m.event(drivers.Target(n.Bus), "link")
+	}
+	return errno
+}
+
+// setAltName is rtnl_alt_ifname.
+func (m *machine) setAltName(n *netdev, name string, add bool) syscall.Errno {
+	other := m.named(name)
+	switch {
+	case len(name) == 0 || len(name) > 127:
+		return syscall.ERANGE // ifla_policy
+	case add && other != nil:
+		return syscall.EEXIST
+	case add:
+		n.AltNames = append(slices.Clone(n.AltNames), name)
+	case other == nil:
+		return syscall.ENOENT
+	case other.Index != n.Index || n.Name == name:
+		return syscall.EINVAL
+	default:
+		n.AltNames = slices.DeleteFunc(slices.Clone(n.AltNames), func(s string) bool { return s == name })
+	}
+	return 0
+}
+
+// setChannels is ethtool_set_channels, and igb_set_channels behind it.
+func (m *machine) setChannels(n *netdev, value string) syscall.Errno {
+	if n.Set.MaxChannels == (host.Channels{}) {
+		return syscall.EOPNOTSUPP
+	}
+	want, err := host.ParseChannels(value)
+	limit := m.maxChannels(n)
+	if err != nil || want.RX > limit.RX || want.TX > limit.TX || want.Combined > limit.Combined {
+		return syscall.EINVAL
+	}
+	n.Set.Channels = want
+	return 0
+}
+
+// setRings is ethtool_set_ringparam. A driver enlarges and rounds what it takes,
+// and says nothing of it.
+func (n *netdev) setRings(value string) syscall.Errno {
+	if n.Set.MaxRings == (host.Rings{}) {
+		return syscall.EOPNOTSUPP
+	}
+	want, err := host.ParseRings(value)
+	limit := n.Set.MaxRings
+	if err != nil || want.RX > limit.RX || want.Mini > limit.Mini || want.Jumbo > limit.Jumbo || want.TX > limit.TX {
+		return syscall.EINVAL
+	}
+	n.Set.Rings = host.Rings{RX: n.Set.ring(want.RX), Mini: want.Mini, Jumbo: want.Jumbo, TX: n.Set.ring(want.TX)}
+	return 0
+}
+
+func (s Settings) ring(size int) int {
+	step := cmp.Or(s.RingStep, 1)
+	return (max(size, s.MinRing) + step - 1) / step * step
+}
+
+// setFeature is ethtool_set_features: what is fixed stays, and that is no error.
+func (n *netdev) setFeature(name string, on bool) syscall.Errno {
+	at := slices.IndexFunc(n.Set.Features, func(f host.Feature) bool { return f.Name == name })
+	if at < 0 {
+		return syscall.EOPNOTSUPP
+	}
+	if n.Set.Features[at].Fixed {
+		return 0
+	}
+	n.Set.Features = slices.Clone(n.Set.Features)
+	n.Set.Features[at].Wanted = on
+	wanted := map[string]bool{}
+	for _, f := range n.Set.Features {
+		wanted[f.Name] = f.Wanted
+	}
+	for i := range n.Set.Features {
+		f := &n.Set.Features[i]
+		f.Active = f.Wanted && !slices.ContainsFunc(needs(f.Name), func(other string) bool { return !wanted[other] })
+	}
+	return 0
+}
+
+// settingsText is the settings for the machine's text.
+func (n *netdev) settingsText() string {
+	var words strings.Builder
+	for _, name := range slices.Sorted(slices.Values(n.AltNames)) {
+		fmt.Fprintf(&words, " alt=%q", name)
+	}
+	if n.Set.MaxChannels != (host.Channels{}) {
+		fmt.Fprintf(&words, " channels=%q", n.Set.Channels)
+	}
+	if n.Set.MaxRings != (host.Rings{}) {
+		fmt.Fprintf(&words, " rings=%q", n.Set.Rings)
+	}
+	var off []string
+	for _, f := range n.Set.Features {
+		if !f.Fixed && !f.Wanted {
+			off = append(off, f.Name)
+		}
+	}
+	if len(off) > 0 {
+		fmt.Fprintf(&words, " off=%s", strings.Join(off, ","))
+	}
+	return words.String()
+}

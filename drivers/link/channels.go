@@ -1,0 +1,101 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// KindChannels is the number of queues of a netdev (ethtool -l).
+const KindChannels drivers.Kind = "channels"
+
+// ChannelsSpec is the kind channels on any machine. How many a fresh netdev has
+// depends on its driver and on the processors. Most drivers close and open the
+// netdev to change them.
+func ChannelsSpec() drivers.Spec {
+	return drivers.Spec{
+		Kind: KindChannels, Class: drivers.Volatile, Netdev: true, Fresh: drivers.Default, WhenAsked: true,
+		Cuts: changes, After: []drivers.Kind{"driver"}, Legal: legalChannels,
+	}
+}
+
+// changes says whether a netdev that is there is written: most drivers reset it.
+func changes(from, to drivers.State) bool { return from != drivers.Hidden && from != to }
+
+func legalChannels(t drivers.Target, to drivers.State) error {
+	if _, err := host.ParseChannels(string(to)); err != nil {
+		return fmt.Errorf("%w: %w", drivers.ErrIllegal, err)
+	}
+	return isPCI(t, KindChannels)
+}
+
+// WithChannels is the state at with some of its channels changed.
+func WithChannels(at drivers.State, change func(*host.Channels)) drivers.State {
+	c, _ := host.ParseChannels(string(at)) // none: what is asked alone is the goal, and refused with its reason
+	change(&c)
+	return drivers.State(c.String())
+}
+
+// NewChannels is the kind channels on this machine.
+func NewChannels(h host.Host) drivers.Driver {
+	return channels{netdev{
+		host: h, kind: KindChannels, legal: legalChannels,
+		read: setting(host.SettingChannels, func(s host.Settings) drivers.State { return drivers.State(s.Channels.String()) }),
+		call: func(c host.Call, _, to drivers.State) (host.Call, error) {
+			c.Op, c.Value = host.OpChannels, string(to)
+			return c, nil
+		},
+	}}
+}
+
+type channels struct{ netdev }
+
+// Precheck refuses channels that the device does not have.
+func (c channels) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State) error {
+	want, err := host.ParseChannels(string(to))
+	if err != nil {
+		return c.refuse(t, to, drivers.ErrRefused, "ask for at least one combined channel, or one of rx and of tx", "%s", err.Error())
+	}
+	dev, s, err := c.current(ctx, t, host.SettingChannels)
+	switch {
+	case errors.Is(err, syscall.EOPNOTSUPP):
+		return c.unsupported(t, to, dev)
+	case err != nil:
+		return err
+	}
+	return c.within(t, to, dev, []limit{
+		{"rx channels", want.RX, s.MaxChannels.RX},
+		{"tx channels", want.TX, s.MaxChannels.TX},
+		{"combined channels", want.Combined, s.MaxChannels.Combined},
+	})
+}
+
+// limit is a number that is asked for, and the highest that there is.
+type limit struct {
+	what          string
+	want, highest int
+}
+
+// within refuses what is above a maximum. A function without a netdev says its
+// own limits when it is back.
+func (n netdev) within(t drivers.Target, to drivers.State, dev host.Netdev, limits []limit) error {
+	if dev.Name == "" {
+		return nil
+	}
+	for _, l := range limits {
+		if l.want > l.highest {
+			return n.refuse(t, to, drivers.ErrRefused, fmt.Sprintf("ask for at most %d", l.highest),
+				"%s has at most %d %s, not %d", dev.Name, l.highest, l.what, l.want)
+		}
+	}
+	return nil
+}
+
+func (n netdev) unsupported(t drivers.Target, to drivers.State, dev host.Netdev) error {
+	return n.refuse(t, to, drivers.ErrUnsupported, fmt.Sprintf("take %s off its entry", n.kind),
+		"the driver of %s lets no %s be set", dev.Name, n.kind)
+}
