@@ -52,8 +52,8 @@ func (e entry) Apply(_ context.Context, t drivers.Target, to drivers.State) erro
 }
 
 const (
-	poolA drivers.Target = "file//etc/pools#a"
-	poolB drivers.Target = "file//etc/pools#b"
+	poolA drivers.Target = "file//etc/pools#a/a"
+	poolB drivers.Target = "file//etc/pools#a/b"
 )
 
 // entryScenarios are operations with persistent keys: alone, several, and in

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path"
 	"strings"
@@ -15,6 +17,9 @@ type Reader interface {
 	// Read is the content of a small file, without its trailing newline. Of a
 	// PCI function's "config" it is the first four bytes, in hexadecimal.
 	Read(ctx context.Context, path string) (string, error)
+	// File is the content of a regular file, byte for byte, of MaxFile bytes at
+	// most. A symbolic link is not followed: that is ELOOP.
+	File(ctx context.Context, path string) (string, error)
 	// Readlink is the text of a symbolic link.
 	Readlink(ctx context.Context, path string) (string, error)
 	// List is the sorted names in a directory.
@@ -86,7 +91,21 @@ const (
 	OpAdmin  Op = "admin"  // set netdev Index administratively up (Number 1) or down (0)
 	OpLoad   Op = "load"   // load the module file Path with the parameters Value
 	OpUnload Op = "unload" // unload the module Value, never waiting for its users
+	// OpReplace gives the file Path the content Value, as a whole or not at all,
+	// if its content still has the Digest Was ("" is that there is no such file).
+	// It is not durable before OpSync.
+	OpReplace Op = "replace"
+	OpSync    Op = "sync" // make the file Path, and that it is there or not, durable
 )
+
+// MaxFile bounds a file that is read byte for byte, and one that is written.
+const MaxFile = 1 << 20
+
+// Digest tells one content of a file from another.
+func Digest(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
+}
 
 // Call is one write of the host. Target is whose fence it takes.
 type Call struct {
@@ -94,12 +113,14 @@ type Call struct {
 	Target drivers.Target `json:"target"`
 	Path   string         `json:"path,omitempty"`
 	Value  string         `json:"value,omitempty"`
+	Was    string         `json:"was,omitempty"`
 	Index  int            `json:"index,omitempty"`
 	Number int            `json:"number,omitempty"`
 }
 
 // Label names the call for faults, crash points and metrics: "override",
-// "unbind", "bind", "probe", "param", "mtu", "admin", "load", "unload".
+// "unbind", "bind", "probe", "param", "mtu", "admin", "load", "unload",
+// "replace", "sync".
 func (c Call) Label() string {
 	if c.Op != OpSysfs {
 		return string(c.Op)
@@ -121,7 +142,7 @@ func (c Call) Label() string {
 
 // Labels are all the labels there are, in the order in which a bind meets them.
 func Labels() []string {
-	return []string{"load", "param", "override", "unbind", "bind", "probe", "mtu", "admin", "unload"}
+	return []string{"load", "param", "override", "unbind", "bind", "probe", "mtu", "admin", "unload", "replace", "sync"}
 }
 
 // String is the call as a shell line would be, for logs and plans.
@@ -135,6 +156,10 @@ func (c Call) String() string {
 		return fmt.Sprintf("ip link set index %d %s", c.Index, map[int]string{0: "down", 1: "up"}[c.Number])
 	case OpLoad:
 		return strings.TrimSpace(fmt.Sprintf("insmod %s %s", c.Path, c.Value))
+	case OpReplace:
+		return fmt.Sprintf("replace %s with %d bytes", c.Path, len(c.Value))
+	case OpSync:
+		return "sync " + c.Path
 	default:
 		return fmt.Sprintf("%s %s", c.Op, c.Value)
 	}

@@ -55,6 +55,10 @@ func callOf(label string) (prepare []host.Call, c host.Call) {
 		return []host.Call{unbind("igbvf", vf0)}, probe(vf0)
 	case "mtu":
 		return nil, host.Call{Op: host.OpMTU, Index: 2, Number: 1400}
+	case "replace":
+		return nil, replace(pools, "{}", "")
+	case "sync":
+		return []host.Call{replace(pools, "{}", "")}, host.Call{Op: host.OpSync, Path: pools}
 	default:
 		return nil, host.Call{Op: host.OpAdmin, Index: 2, Number: 0}
 	}
