@@ -59,10 +59,8 @@ type trial struct {
 }
 
 func (t trial) env() recovery.Env {
-	// No kind that there is now survives a reboot, so one is made up.
-	pool := drivers.Spec{Kind: "pool", Class: drivers.Persistent}
 	return recovery.Env{
-		Specs: append(all.Specs(), pool), BootID: thisBoot, MachineID: thisMachine, MaxAttempts: 3,
+		Specs: all.Specs(), BootID: thisBoot, MachineID: thisMachine, MaxAttempts: 3,
 		Wanted: func(*journal.Operation) recovery.Wanted { return t.wanted },
 		Paused: func(*journal.Operation) string { return t.paused },
 	}

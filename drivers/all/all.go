@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
@@ -22,6 +23,7 @@ func kinds() []kind {
 		{dpdk.DriverSpec(), dpdk.NewDriver},
 		{link.MTUSpec(), link.NewMTU},
 		{link.AdminSpec(), link.NewAdmin},
+		{deviceplugin.Spec(), deviceplugin.New},
 	}
 }
 
