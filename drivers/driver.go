@@ -18,7 +18,7 @@ import (
 // one call is one write of the host. There is no undo and no verify: they are
 // Apply with the state before, and Observe.
 //
-// A driver may also implement Prechecker.
+// A driver may also implement Prechecker and Syncer.
 type Driver interface {
 	Observe(ctx context.Context, t Target) Observation
 	Apply(ctx context.Context, t Target, to State) error
@@ -28,6 +28,14 @@ type Driver interface {
 // The error says why and what to do.
 type Prechecker interface {
 	Precheck(ctx context.Context, t Target, from, to State) error
+}
+
+// Syncer is a Driver of what is in files. Sync makes what is there durable,
+// whoever wrote it and whenever; until then a power cut may bring back what was
+// there before. The engine syncs the keys of an operation before it closes it
+// as done or reverted.
+type Syncer interface {
+	Sync(ctx context.Context, t Target) error
 }
 
 // Spec is what is true of a kind on every machine, so that a journal can be

@@ -28,6 +28,9 @@ var (
 	// ErrUnverified is returned when a write succeeded and the host shows
 	// something else.
 	ErrUnverified = errors.New("write succeeded but the host shows something else")
+	// ErrChanged is returned when what a write was computed from is not what is
+	// there any more; nothing was written, and the next try looks anew.
+	ErrChanged = errors.New("changed by another hand meanwhile")
 	// ErrIllegal is returned when a key or value is off the allow-list.
 	ErrIllegal = errors.New("not on the allow-list")
 	// ErrUnknown is returned when something cannot be observed from here, such

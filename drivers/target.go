@@ -2,14 +2,16 @@ package drivers
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 )
 
 // Target is the stable identity of one host thing. A PCI function is its
 // address ("0000:3b:00.1"); everything else carries a prefix: "module/vfio-pci",
-// "param/vfio/enable_unsafe_noiommu_mode". Never a netdev name: those vanish
-// when a function is bound to vfio-pci, and move when udev renames them.
+// "param/vfio/enable_unsafe_noiommu_mode",
+// "file//etc/pcidp/config.json#intel.com/sriov". Never a netdev name: those
+// vanish when a function is bound to vfio-pci, and move when udev renames them.
 type Target string
 
 const (
@@ -21,7 +23,14 @@ const (
 var (
 	pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	moduleName = regexp.MustCompile(`^[a-z0-9A-Z][a-z0-9A-Z_-]{0,54}$`)
+	filePath   = regexp.MustCompile(`^/[^#\x00-\x1f\x7f]{1,1000}$`)
+	// An entry is a resource's name as Kubernetes has it: a DNS subdomain and a
+	// name.
+	fileEntry = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/[a-zA-Z0-9_-]{1,63}$`)
 )
+
+// maxPrefix is the length of the longest DNS subdomain.
+const maxPrefix = 253
 
 // PCI is the Target of a PCI function. The address is taken in any case and
 // may lack its domain ("3b:00.1"); anything else is an error that says what an
@@ -56,6 +65,25 @@ func Param(module, name string) (Target, error) {
 	return Target(paramPrefix + strings.ReplaceAll(module, "-", "_") + "/" + name), nil
 }
 
+// FileEntry is the Target of an entry of a file, such as a pool in the
+// configuration of the SR-IOV device plugin. The path is absolute and clean, the
+// entry "prefix/name".
+func FileEntry(file, entry string) (Target, error) {
+	if !isFile(file) {
+		return "", fmt.Errorf("%q is not a path of a file: want an absolute one without '.', '..' and '#', such as /etc/pcidp/config.json", file)
+	}
+	if !isEntry(entry) {
+		return "", fmt.Errorf("%q is not a resource's name: want prefix/name, a DNS subdomain and letters, digits, '-' and '_', such as intel.com/sriov", entry)
+	}
+	return Target(filePrefix + file + "#" + entry), nil
+}
+
+func isFile(file string) bool { return filePath.MatchString(file) && path.Clean(file) == file }
+
+func isEntry(entry string) bool {
+	return fileEntry.MatchString(entry) && strings.IndexByte(entry, '/') <= maxPrefix
+}
+
 // PCIAddress is the address of a PCI function, and whether t is one.
 func (t Target) PCIAddress() (string, bool) {
 	return string(t), pciAddress.MatchString(string(t))
@@ -78,13 +106,13 @@ func (t Target) ParamName() (module, name string, ok bool) {
 }
 
 // FileEntry is the file and the entry in it that t names, and whether t is one.
-func (t Target) FileEntry() (path, entry string, ok bool) {
+func (t Target) FileEntry() (file, entry string, ok bool) {
 	rest, ok := strings.CutPrefix(string(t), filePrefix)
 	if !ok {
 		return "", "", false
 	}
-	path, entry, ok = strings.Cut(rest, "#")
-	return path, entry, ok && strings.HasPrefix(path, "/") && entry != ""
+	file, entry, ok = strings.Cut(rest, "#")
+	return file, entry, ok && isFile(file) && isEntry(entry)
 }
 
 // Valid says whether t has one of the forms above; a record read back from a

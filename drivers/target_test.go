@@ -62,7 +62,8 @@ func TestModuleAndParam(t *testing.T) {
 // TestTargetForms: a target has one form at most.
 func TestTargetForms(t *testing.T) {
 	for target, want := range map[drivers.Target]string{
-		"0000:3b:00.1": "pci", "module/vfio": "module", "param/vfio/x": "param", "file//etc/a#b": "file", "file//etc/a#b/c#d": "file",
+		"0000:3b:00.1": "pci", "module/vfio": "module", "param/vfio/x": "param", "file//etc/a#b.c/d": "file", "file//etc/a#b": "", "file//etc/a#b/c#d": "",
+		"file//etc/../a#b/c": "", "file//etc//a#b/c": "", "file//#b/c": "", "file//a\n#b/c": "", "file//etc/a#B/c": "", "file//etc/a#b/": "", "file//etc/a#b/c.d": "",
 		"": "", "module/": "", "module/a/b": "", "module/../x": "", "param/a": "", "param/a/b/c": "", "file/etc/a#b": "", "file//etc/a": "",
 		"file//etc/a#": "", "0000:3b:00.1\n": "", "0000:3B:00.1": "",
 	} {
@@ -81,6 +82,32 @@ func TestTargetForms(t *testing.T) {
 		}
 		if got := strings.Join(forms, " "); got != want || target.Valid() != (want != "") {
 			t.Errorf("%q is %q, valid %t, want %q", target, got, target.Valid(), want)
+		}
+	}
+}
+
+// TestFileEntry: what makes a target is what it reads as, and a refusal says
+// what was wanted.
+func TestFileEntry(t *testing.T) {
+	long := strings.Repeat("a.", 126) + "a"
+	for _, entry := range []string{"intel.com/sriov", "a/B_-9", "k8s.example-1.org/x", long + "/x", "a/" + strings.Repeat("x", 63)} {
+		target, err := drivers.FileEntry("/etc/pcidp/config.json", entry)
+		file, got, ok := target.FileEntry()
+		if err != nil || !ok || file != "/etc/pcidp/config.json" || got != entry || !target.Valid() {
+			t.Errorf("%q is %q: %q %q %t (%v)", entry, target, file, got, ok, err)
+		}
+	}
+	for _, entry := range []string{
+		"", "sriov", "/sriov", "intel.com/", "Intel.com/x", "-a/x", "a-/x", "a..b/x", ".a/x", "a/x y", "a/x\n", "a/\u00e9", "a/b/c",
+		long + "a/x", "a/" + strings.Repeat("x", 64),
+	} {
+		if target, err := drivers.FileEntry("/etc/pcidp/config.json", entry); err == nil || !strings.Contains(err.Error(), "prefix/name") {
+			t.Errorf("%q is %q (%v)", entry, target, err)
+		}
+	}
+	for _, file := range []string{"", "etc/x", "/etc/../x", "/etc//x", "/etc/x/", "/etc/a#b", "/etc/\x00", "/"} {
+		if target, err := drivers.FileEntry(file, "a/b"); err == nil || !strings.Contains(err.Error(), "absolute") {
+			t.Errorf("%q is %q (%v)", file, target, err)
 		}
 	}
 }

@@ -24,7 +24,7 @@ const (
 func forgedTargets() []drivers.Target {
 	return []drivers.Target{
 		port, vf, pf, mgmt, bridge, absent,
-		"module/vfio_pci", "module/igb_uio", "module/igb", "module/ena", "module/nosuch", noIOMMU, "param/kvm/x", "file//etc/passwd#root",
+		"module/vfio_pci", "module/igb_uio", "module/igb", "module/ena", "module/nosuch", noIOMMU, "param/kvm/x", "file//etc/passwd#ro/ot",
 	}
 }
 

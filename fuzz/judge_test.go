@@ -59,10 +59,8 @@ type trial struct {
 }
 
 func (t trial) env() recovery.Env {
-	// No kind that there is now survives a reboot, so one is made up.
-	pool := drivers.Spec{Kind: "pool", Class: drivers.Persistent}
 	return recovery.Env{
-		Specs: append(all.Specs(), pool), BootID: thisBoot, MachineID: thisMachine, MaxAttempts: 3,
+		Specs: all.Specs(), BootID: thisBoot, MachineID: thisMachine, MaxAttempts: 3,
 		Wanted: func(*journal.Operation) recovery.Wanted { return t.wanted },
 		Paused: func(*journal.Operation) string { return t.paused },
 	}
@@ -270,7 +268,7 @@ func brokenLaw(j judge, b []byte) string {
 // judgeSeeds are one operation of each kind, in each standing, seen in each way.
 func judgeSeeds() (seeds [][]byte) {
 	const igb, vfio = drivers.State("driver=igb override=-"), drivers.State("driver=vfio-pci override=vfio-pci")
-	persistent := change("pool", "file//etc/passwd#root", "absent", "on")
+	persistent := change("pool", "file//etc/passwd#ro/ot", "absent", "on")
 	persistent.Class = drivers.Persistent
 	unknown := change("rm", port, "on", "off")
 	unknown.Class = drivers.Persistent
@@ -283,7 +281,7 @@ func judgeSeeds() (seeds [][]byte) {
 		{change("module", "module/igb_uio", "absent", "loaded")},
 		{unknown},
 		{persistent},
-		{change("pool", "file//etc/passwd#root", "on", "off"), change("admin", port, "down", "up")},
+		{change("pool", "file//etc/passwd#ro/ot", "on", "off"), change("admin", port, "down", "up")},
 		{persistent, change("admin", port, "down", "up")},
 		{change("admin", port, "up", "up"), change("driver", port, drivers.Hidden, drivers.Hidden)},
 	}

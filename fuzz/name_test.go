@@ -135,8 +135,8 @@ func TestBrokenDifferencesAreCaught(t *testing.T) {
 func FuzzName(f *testing.F) {
 	for _, s := range []string{
 		"0000:3b:00.1", "3b:00.1", " 3B:1F.7\n", "10000:01:00.0", "0000:3b:20.0", "0000:3b:00.8", "../../etc", "vfio-pci", "vfio_pci", "8021q", "", "-x", "a/b", "..", "a\n",
-		"mtu@0000:3b:00.1", "pool@file//etc/x#a@b", "module@module/vfio", "@", "a@b", "mtu@param/a/b", "\x00@module/x", "mtu@0000:3B:00.1", "K@module/\u212a", "0000:3b:00.1\u0000",
-		"mtu@module/a/b", "noiommu@param/vfio/enable_unsafe_noiommu_mode", "\u017fa", "x@file//a#", "x@file/a#b",
+		"mtu@0000:3b:00.1", "pool@file//etc/x#a/b", "pool@file//etc/../x#a/b", "module@module/vfio", "@", "a@b", "mtu@param/a/b", "\x00@module/x", "mtu@0000:3B:00.1", "K@module/\u212a", "0000:3b:00.1\u0000",
+		"mtu@module/a/b", "noiommu@param/vfio/enable_unsafe_noiommu_mode", "\u017fa", "x@file//a#", "x@file/a#b/c", "x@file//a#b/c", "x@file//a@b#c/d",
 	} {
 		f.Add(s)
 	}
@@ -230,8 +230,10 @@ func FuzzAllowed(f *testing.F) {
 		"//sys/bus/pci/drivers_probe", "/sys/bus/pci/./drivers_probe", "/sys/bus/pci/drivers_probe/", "/sys/class/net/eth0/device/driver_override", "sys/bus/pci/drivers_probe",
 		"/lib/modules/../x.ko", "/lib/modules/6.1/../../../tmp/x.ko", "/lib/modules/6.1/.x/x.ko", "/lib/modules/6.1/x.ko/..", "/lib/modules/6.1/x.ko\n", "/tmp/x.ko",
 	}
-	for _, op := range []host.Op{host.OpSysfs, host.OpMTU, host.OpAdmin, host.OpLoad, host.OpUnload, "rm"} {
-		for _, p := range paths {
+	for _, op := range []host.Op{host.OpSysfs, host.OpMTU, host.OpAdmin, host.OpLoad, host.OpUnload, host.OpReplace, host.OpSync, "rm"} {
+		for _, p := range append(paths, "/etc/pcidp/config.json", "/etc/passwd", "/etc/pcidp/../x.json") {
+			f.Add(string(op), "file/"+p+"#a/b", p, "{}", 0, 0)
+			f.Add(string(op), "file/"+p+"#a/b", p, "", 0, 0)
 			f.Add(string(op), address, p, address, 3, 1500)
 			f.Add(string(op), address, p, "vfio-pci\n", 3, 1)
 			f.Add(string(op), "module/x", p, "", 0, 0)
@@ -280,6 +282,10 @@ func checkAllowed(allowed func(host.Call) error, c host.Call) error {
 	case host.OpLoad:
 		m := moduleFile.FindStringSubmatch(c.Path)
 		ok = module && m != nil && strings.ReplaceAll(m[2], "-", "_") == strings.ReplaceAll(name, "-", "_") && c.Value == ""
+	case host.OpReplace, host.OpSync:
+		file, _, entry := c.Target.FileEntry()
+		ok = entry && file == c.Path && c.Path == "/etc/pcidp/config.json" &&
+			(c.Op == host.OpSync) == (c.Value == "") && (c.Value == "" || json.Valid([]byte(strings.TrimPrefix(c.Value, "\ufeff"))))
 	case host.OpUnload:
 		ok = module && c.Value == name && inside("/sys/module", name)
 	}
@@ -309,6 +315,10 @@ func TestBrokenAllowListsAreCaught(t *testing.T) {
 				return host.Allowed(c)
 			},
 			host.Call{Op: host.OpSysfs, Target: vf, Path: host.Attr(string(pf), "driver_override"), Value: "x"},
+		},
+		"the file is the target's": {
+			func(c host.Call) error { c.Path, _, _ = c.Target.FileEntry(); return host.Allowed(c) },
+			host.Call{Op: host.OpSync, Target: "file//etc/pcidp/config.json#a/b", Path: "/etc/passwd"},
 		},
 		"parameters of modules": {
 			func(c host.Call) error { c.Value = ""; return host.Allowed(c) },

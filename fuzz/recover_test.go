@@ -349,7 +349,7 @@ func recoverySeeds() (seeds [][]byte) {
 		{change("driver", port, igb, "driver=.. override=..")},
 		{change("mtu", port, "1500", "65536")},
 		{change("mtu", port, "1500", "67")},
-		{change("pool", "file//etc/passwd#root", "absent", "loaded"), change("driver", port, igb, vfio)},
+		{change("pool", "file//etc/passwd#ro/ot", "absent", "loaded"), change("driver", port, igb, vfio)},
 		{change("driver", port, igb, vfio), change("driver", vf, "driver=igbvf override=-", vfio)},
 		{change("mtu", "module/igb", "1500", "9000")},
 		{change("module", port, "absent", "loaded")},

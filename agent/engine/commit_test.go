@@ -157,7 +157,7 @@ func (c *campaign) recovered(w *world, s scenario, f fate, draft plan.Draft, lab
 	if f.reboot {
 		w.reboot()
 	}
-	w.written = w.kernel.Writes()
+	w.written = w.writes()
 	w.recover(wanted)
 	x.asWritten(w, labels...)
 	if open, quarantined := w.operations(); len(open)+len(quarantined) > 0 {

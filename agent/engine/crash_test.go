@@ -235,6 +235,7 @@ func (x *crashed) first(s shot) {
 	open, _ := w.operations()
 	if x.fate.reboot {
 		w.reboot()
+		x.durable(w, s.label)
 	}
 	if x.fate.foreign {
 		x.scenario.foreign(w)
@@ -255,13 +256,30 @@ func (x *crashed) first(s shot) {
 	x.converges(w, s.label)
 }
 
+// durable: where an operation is closed, the files are as it says, whatever a
+// power cut took.
+func (x *crashed) durable(w *world, label string) {
+	for _, op := range w.closed() {
+		goal := plan.Goal(nil)
+		switch op.State {
+		case journal.Done:
+			goal = op.After()
+		case journal.Reverted:
+			goal = op.Before()
+		}
+		if !w.at(persistent(goal)) {
+			x.violated("I17", x.path(label), "operation %d is %s, and after a power cut the files are not: %v", op.ID, op.State, w.observe(persistent(goal)))
+		}
+	}
+}
+
 // second recovers a world that crashed while it was recovered: it ends as if
 // it had not.
 func (x *crashed) second(s shot, first, end string) {
 	x.points[1]++
 	w := s.world
 	w.breaks(x.breaks)
-	w.written = w.kernel.Writes()
+	w.written = w.writes()
 	var third []shot
 	if x.rng.IntN(x.thirds) == 0 {
 		third = shots(w, func() { w.recover(x.wanted) })
@@ -277,7 +295,7 @@ func (x *crashed) second(s shot, first, end string) {
 		x.points[2]++
 		w := again.world
 		w.breaks(x.breaks)
-		w.written = w.kernel.Writes()
+		w.written = w.writes()
 		w.recover(x.wanted)
 		x.explained(w, first, s.label, again.label)
 		x.sameEnd(w, end, first, s.label, again.label)
@@ -317,7 +335,7 @@ func (x *crashed) explained(w *world, labels ...string) {
 	}
 	before, after := x.draft.Before, x.draft.After
 	if x.fate.reboot && labels[0] != "no crash" {
-		if n := w.kernel.Writes(); n != w.written {
+		if n := w.writes(); n != w.written {
 			x.violated("I5", path, "recovery wrote to a new kernel %d times\n%s", n-w.written, &w.log)
 		}
 		before, after = persistent(before), persistent(after)

@@ -434,6 +434,33 @@ func TestOneOperationATarget(t *testing.T) {
 	j.Abandon()
 }
 
+// TestWhatIsNotSyncedStaysOpen: an operation whose file cannot be made durable
+// is not done, and is when it can be.
+func TestWhatIsNotSyncedStaysOpen(t *testing.T) {
+	w := newWorld(t)
+	w.inject(sim.Fault{Label: "sync", Errno: syscall.EIO, Times: 2})
+	draft := plan.Draft{Before: plan.Goal{poolKey("ours"): "absent"}, After: plan.Goal{poolKey("ours"): poolOf(t, string(vf))}}
+	j, e := w.open()
+	defer j.Abandon()
+	r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+	if op, _ := j.Get(r.Operation); r.Outcome != engine.Kept || !errors.Is(r.Err, syscall.EIO) || op.State != journal.Intent {
+		t.Fatalf("ended %s (%v), the operation is %s", r.Outcome, r.Err, op.State)
+	}
+	for _, want := range []engine.Outcome{engine.Kept, engine.Done} {
+		judged, again := e.Resume(context.Background(), w.env(draft.After), r.Operation)
+		if again.Outcome != want || judged.Decision != recovery.Done {
+			t.Errorf("resumed: %s (%v), decided %s, want %s", again.Outcome, again.Err, judged.Decision, want)
+		}
+	}
+	if n := w.kernel.Writes(); n != 4 {
+		t.Errorf("%d writes, want one replacement and three syncs", n)
+	}
+	w.kernel.Reboot()
+	if !w.at(draft.After) {
+		t.Error("what is done did not survive a power cut")
+	}
+}
+
 // TestForgedRecordWritesNothingElsewhere: a record with a valid checksum is
 // still only believed as far as the allow-list goes.
 func TestForgedRecordWritesNothingElsewhere(t *testing.T) {
@@ -444,6 +471,8 @@ func TestForgedRecordWritesNothingElsewhere(t *testing.T) {
 		{Key: keyOf("driver", port), Class: drivers.Volatile, Before: "driver=igb override=-", After: "driver=../../evil override=../../evil"},
 		{Key: keyOf("mtu", port), Class: drivers.Volatile, Before: "1500", After: "9000; rm -rf /"},
 		{Key: keyOf("noiommu", "param/kernel/panic"), Class: drivers.Volatile, Before: "off", After: "on"},
+		{Key: keyOf("pool", "file//etc/passwd#a/b"), Class: drivers.Persistent, Before: "absent", After: "{}"},
+		{Key: poolKey("ours"), Class: drivers.Persistent, Before: "absent", After: `{},{"resourceName":"evil"}`},
 		{Key: keyOf("firmware", port), Class: drivers.Volatile, Before: "a", After: "b"},
 	} {
 		op, err := j.Begin(context.Background(), journal.Operation{Changes: []journal.Change{c}, Reason: journal.Reason{Source: "forged"}}, nil)
@@ -451,7 +480,7 @@ func TestForgedRecordWritesNothingElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.Resume(context.Background(), w.env(nil), op.ID)
-		if n := w.kernel.Writes(); n != 0 {
+		if _, err := w.kernel.File(context.Background(), poolFile); w.writes() != 0 || !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s to %q was written", c.Key, c.After)
 		}
 		if op, _ = j.Get(op.ID); op.State.Open() {
@@ -487,7 +516,7 @@ func callsOf(file *ast.File, fset *token.FileSet, method string) []string {
 func TestOnlyTheEngineWritesTheHost(t *testing.T) {
 	allowed := map[string][]string{
 		"Apply": {"agent/engine"},
-		"Do":    {"drivers/dpdk", "drivers/link", "drivers/module", "drivers/host", "drivers/host/sim", "cmd/agent"},
+		"Do":    {"drivers/deviceplugin", "drivers/dpdk", "drivers/link", "drivers/module", "drivers/host", "drivers/host/sim", "cmd/agent"},
 	}
 	seen := map[string]int{}
 	eachFile(t, func(dir string, fset *token.FileSet, file *ast.File) {

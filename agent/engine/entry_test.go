@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"syscall"
+	"testing"
 
 	"eniagent/agent/plan"
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
 )
 
 // kindEntry is an entry of a file on the world's disk: the persistent kind of
@@ -52,8 +56,8 @@ func (e entry) Apply(_ context.Context, t drivers.Target, to drivers.State) erro
 }
 
 const (
-	poolA drivers.Target = "file//etc/pools#a"
-	poolB drivers.Target = "file//etc/pools#b"
+	poolA drivers.Target = "file//etc/pools#a/a"
+	poolB drivers.Target = "file//etc/pools#a/b"
 )
 
 // entryScenarios are operations with persistent keys: alone, several, and in
@@ -82,6 +86,86 @@ func entryScenarios() []scenario {
 				return d
 			},
 		},
+	}
+}
+
+// poolFile is the device plugin's configuration, with a pool of somebody else.
+const (
+	poolFile  = "/etc/pcidp/config.json"
+	theirPool = `{ "resourceList": [
+	{ "resourceName": "theirs", "selectors": { "vendors": ["8086"] } }
+] }
+`
+)
+
+func poolTarget(name string) drivers.Target {
+	return drivers.Target("file/" + poolFile + "#intel.com/" + name)
+}
+
+func poolKey(name string) drivers.Key { return keyOf(deviceplugin.Kind, poolTarget(name)) }
+
+func poolOf(t testing.TB, addresses ...string) drivers.State {
+	t.Helper()
+	state, err := deviceplugin.Pool{Addresses: addresses, Driver: "vfio-pci"}.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+// writePools is another program that writes the file: theirs, and the pool
+// "ours" with these functions.
+func (w *world) writePools(addresses ...string) {
+	w.t.Helper()
+	d, err := deviceplugin.Parse(theirPool)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	to := deviceplugin.Absent
+	if len(addresses) > 0 {
+		to = poolOf(w.t, addresses...)
+	}
+	text, err := d.With("intel.com/ours", to)
+	if err == nil {
+		err = w.kernel.WriteFile(poolFile, text)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// poolScenarios are operations on the device plugin's configuration.
+func poolScenarios() []scenario {
+	foreign := func(w *world) { w.writePools("0000:00:1f.6") }
+	publish := func(w *world) plan.Draft {
+		return plan.Draft{Before: plan.Goal{poolKey("ours"): "absent"}, After: plan.Goal{poolKey("ours"): poolOf(w.t, string(vf))}}
+	}
+	full := func(w *world) {
+		w.writePools()
+		w.inject(sim.Fault{Label: "replace", Errno: syscall.ENOSPC, Times: -1})
+	}
+	return []scenario{
+		{name: "a pool", foreign: foreign, setup: func(w *world) { w.writePools() }, draft: publish},
+		{name: "a pool in a file that is not there", foreign: foreign, draft: publish},
+		{
+			name: "two pools, one of them withdrawn", foreign: foreign,
+			setup: func(w *world) { w.writePools(string(port)) },
+			draft: func(w *world) plan.Draft {
+				return plan.Draft{
+					Before: plan.Goal{poolKey("ours"): poolOf(w.t, string(port)), poolKey("more"): "absent"},
+					After:  plan.Goal{poolKey("ours"): "absent", poolKey("more"): poolOf(w.t, string(vf))},
+				}
+			},
+		},
+		{
+			name: "a function and the pool that publishes it", foreign: foreign, setup: func(w *world) { w.writePools() },
+			draft: func(w *world) plan.Draft {
+				d := w.cover(port, driverGoal(port, "vfio-pci"), nil)
+				d.Before[poolKey("ours")], d.After[poolKey("ours")] = "absent", poolOf(w.t, string(port))
+				return d
+			},
+		},
+		{name: "a pool for which there is no room", foreign: foreign, setup: full, draft: publish, fails: true},
 	}
 }
 

@@ -63,9 +63,10 @@ type world struct {
 	wrong func(*engine.Options)
 	// broken are violations of the write-ahead rule, found while writing.
 	broken []string
-	// written is how many writes the kernel had seen when it was booted.
-	written int
-	log     bytes.Buffer
+	// written is how many writes the kernel had seen when it was booted, and
+	// filed how many of all that it ever saw were of files, which survive it.
+	written, filed int
+	log            bytes.Buffer
 }
 
 func newWorld(t testing.TB) *world {
@@ -98,7 +99,7 @@ func (w *world) load(module string) {
 func (w *world) copyAt() *world {
 	c := &world{
 		t: w.t, kernel: w.kernel.Clone(), store: w.store.Clone(), earlier: w.earlier,
-		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone),
+		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed,
 	}
 	if w.dir != "" {
 		c.dir = w.copyFile()
@@ -148,8 +149,11 @@ func (w *world) breaks(variant func(*world)) {
 func (w *world) reboot() {
 	w.kernel.Reboot()
 	w.boot()
-	w.written = w.kernel.Writes()
+	w.written = w.writes()
 }
+
+// writes are the kernel's writes but for those of files.
+func (w *world) writes() int { return w.kernel.Writes() - w.filed }
 
 // boot loads the modules of the userspace drivers.
 func (w *world) boot() {
@@ -181,6 +185,9 @@ func (w *world) open() (*journal.Journal, *engine.Engine) {
 	w.journal = j
 	w.kernel.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
+			if p.Call.Op == host.OpReplace || p.Call.Op == host.OpSync {
+				w.filed++
+			}
 			w.checkIntent(p.String(), p.Call.Target)
 		}
 		w.pass("host " + p.String())
@@ -309,6 +316,27 @@ func (w *world) operations() (open, quarantined []journal.Operation) {
 	return j.Operations(), j.Quarantined()
 }
 
+// closed are the operations that the store has as closed.
+func (w *world) closed() []journal.Operation {
+	w.t.Helper()
+	if w.dir != "" {
+		s, err := journal.OpenReadOnly(filepath.Join(w.dir, journal.FileName))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return s.History(0)
+	}
+	j, err := journal.OpenMemory(context.Background(), w.store.Clone(), journal.Options{BootID: "x", FlushAfter: time.Hour})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer j.Abandon()
+	return j.History(0)
+}
+
 func (w *world) observe(keys plan.Goal) plan.Observed {
 	return engine.Observer{Drivers: w.drivers(), Host: w.kernel}.All(context.Background(), keys)
 }
@@ -375,7 +403,7 @@ func (w *world) rebind(t drivers.Target, from, to string) {
 // scenarios is each kind of operation there is.
 func scenarios() []scenario {
 	restored := plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"}
-	return slices.Concat(entryScenarios(), settingScenarios(), vfScenarios(), []scenario{
+	return slices.Concat(entryScenarios(), poolScenarios(), settingScenarios(), vfScenarios(), []scenario{
 		{
 			name: "bind", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },

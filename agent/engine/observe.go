@@ -17,6 +17,7 @@ import (
 var (
 	errUnobservable = errors.New("the host cannot be observed there")
 	errGuarded      = errors.New("held back")
+	errUnsynced     = errors.New("what is there is not durable yet")
 )
 
 func permanentErrors() []error {

@@ -139,7 +139,7 @@ func (e *Engine) forward(ctx context.Context, op *journal.Operation) Result {
 		err := e.drive(ctx, op, op.After())
 		switch {
 		case err == nil:
-			return e.finish(op, journal.Done, "the host was observed at the state after", nil)
+			return e.conclude(ctx, op, journal.Done, "the host was observed at the state after", nil)
 		case keeps(err), isGone(err), errors.Is(err, errForeign):
 			return e.settle(ctx, op, err)
 		case permanent(err) || op.Tries() >= e.MaxAttempts:
@@ -168,7 +168,7 @@ func (e *Engine) backward(ctx context.Context, op *journal.Operation, cause erro
 		err := e.drive(ctx, op, op.Before())
 		switch {
 		case err == nil:
-			return e.finish(op, journal.Reverted, "the host was observed at the state before", cause)
+			return e.conclude(ctx, op, journal.Reverted, "the host was observed at the state before", cause)
 		case keeps(err), isGone(err), errors.Is(err, errForeign):
 			return e.settle(ctx, op, err)
 		case op.Tries() >= e.MaxAttempts:
@@ -260,6 +260,35 @@ func (e *Engine) poisonedUntil(op *journal.Operation) time.Time {
 	return e.Now().Add(min(10*time.Minute<<min(f.Panics+1-MaxPanics, 10), 24*time.Hour))
 }
 
+// conclude closes an operation whose goal was observed, once what is in files
+// is as durable as the record that says so. What was observed may be the work
+// of an agent that was killed before it synced, so it is synced here whoever
+// wrote it. Where that fails the operation stays open, and is concluded later.
+func (e *Engine) conclude(ctx context.Context, op *journal.Operation, state journal.OperationState, why string, cause error) Result {
+	if err := e.sync(ctx, op); err != nil {
+		return e.settle(ctx, op, fmt.Errorf("%w: %w", errUnsynced, err))
+	}
+	return e.finish(op, state, why, cause)
+}
+
+// sync makes durable what the operation's keys show now.
+func (e *Engine) sync(ctx context.Context, op *journal.Operation) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.StepTimeout)
+	defer cancel()
+	for _, c := range op.Changes {
+		d, err := e.Drivers.Driver(c.Key.Kind)
+		if err != nil {
+			return err
+		}
+		if s, ok := d.(drivers.Syncer); ok {
+			if err := s.Sync(ctx, c.Key.Target); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // finish closes an operation. Its durability may lag: until then a crash finds
 // it open, observes it at its goal, and closes it again.
 func (e *Engine) finish(op *journal.Operation, state journal.OperationState, why string, cause error) Result {
@@ -342,10 +371,10 @@ func (e *Engine) news(j recovery.Judgement) bool {
 func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.Operation) Result {
 	switch j.Decision {
 	case recovery.Done:
-		return e.finish(op, journal.Done, j.Why, nil)
+		return e.conclude(ctx, op, journal.Done, j.Why, nil)
 	case recovery.Reverted:
 		op.Withdrawn = op.Withdrawn || op.State == journal.Intent && j.Wanted == recovery.Withdrawn
-		return e.finish(op, journal.Reverted, j.Why, nil)
+		return e.conclude(ctx, op, journal.Reverted, j.Why, nil)
 	case recovery.Supersede:
 		return e.supersede(op, j)
 	case recovery.Quarantine:

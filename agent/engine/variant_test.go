@@ -38,6 +38,11 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 		{"a revert goes forward again", "a bind that the driver refuses", fate{}, "I9", func(w *world) {
 			w.forward()
 		}},
+		{"done before it is durable", "a pool", fate{reboot: true}, "I17", func(w *world) {
+			w.wrong = func(o *engine.Options) {
+				o.Drivers.Drivers["pool"] = struct{ drivers.Driver }{o.Drivers.Drivers["pool"]} // which syncs nothing
+			}
+		}},
 		{"what another tool made is taken for half-way", "bind", fate{foreign: true}, "I4", explainsAll},
 	} {
 		t.Run(v.name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 func (c *cli) writerCommand() *cobra.Command {
 	var fenceDir string
 	cmd := &cobra.Command{
-		Use: "writer OWNER", Hidden: true, Args: oneArg("the owner of the fences"),
+		Use: "writer OWNER [FILE...]", Hidden: true, Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			fences, err := host.OpenFences(fenceDir)
 			if err != nil {
@@ -23,7 +23,7 @@ func (c *cli) writerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := host.Serve(c.in, c.out, kernel, fences, args[0]); err != nil {
+			if err := host.Serve(c.in, c.out, kernel, fences, args[0], args[1:]...); err != nil {
 				return err
 			}
 			return closeKernel()

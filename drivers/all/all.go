@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
@@ -28,6 +29,7 @@ func kinds() []kind {
 		{link.RingsSpec(), link.NewRings},
 		{link.FeaturesSpec(), link.NewFeatures},
 		{link.AdminSpec(), link.NewAdmin},
+		{deviceplugin.Spec(), deviceplugin.New},
 	}
 }
 

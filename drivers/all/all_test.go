@@ -5,6 +5,7 @@ import (
 
 	"eniagent/drivers"
 	"eniagent/drivers/all"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/drivertest"
 	"eniagent/drivers/host"
@@ -82,6 +83,7 @@ func features(but map[string]bool) drivers.State {
 // samples are what each kind is tried with. A kind that is not here fails.
 func samples() map[drivers.Kind][]drivertest.Sample {
 	remade := []string{"index", "mac"} // of the netdev that a driver makes anew
+	durable := []string{"durable"}     // a file is not, before it is synced
 	return map[drivers.Kind][]drivertest.Sample{
 		module.Kind: {
 			{Name: "alone", Target: "module/uio", Before: module.Absent, After: module.Loaded},
@@ -136,6 +138,12 @@ func samples() map[drivers.Kind][]drivertest.Sample {
 			{Name: "of an MTU", Target: pf, Prepare: wideLink, Before: link.Down, After: link.Up},
 			{Name: "virtio", Config: withVirtio, Target: virtio, Before: link.Down, After: link.Up},
 		},
+		deviceplugin.Kind: {
+			{Name: "the first of a file", Target: pool, Prepare: emptyList, Before: deviceplugin.Absent, After: poolOf(vf), Renewed: durable},
+			{Name: "beside others", Config: withPools, Target: pool, Before: deviceplugin.Absent, After: poolOf(vf), Renewed: durable},
+			{Name: "changed", Config: withPools, Target: pool, Prepare: published, Before: poolOf(vf), After: poolOf(vf, pf), Renewed: durable},
+			{Name: "withdrawn", Config: withPools, Target: pool, Prepare: published, Before: poolOf(vf), After: deviceplugin.Absent, Renewed: durable},
+		},
 	}
 }
 
@@ -158,6 +166,47 @@ func vfs(n int) drivers.State {
 		v.Addresses = append(v.Addresses, t)
 	}
 	return v.State()
+}
+
+const (
+	poolFile = "/etc/pcidp/config.json"
+	pool     = drivers.Target("file/" + poolFile + "#intel.com/sriov")
+)
+
+func poolOf(functions ...drivers.Target) drivers.State {
+	p := deviceplugin.Pool{Driver: "vfio-pci"}
+	for _, f := range functions {
+		p.Addresses = append(p.Addresses, string(f))
+	}
+	state, err := p.State()
+	if err != nil {
+		panic(err)
+	}
+	return state
+}
+
+// withPools is a node whose device plugin has pools of others.
+func withPools() sim.Config {
+	c := sim.DefaultNode()
+	c.Files = map[string]string{poolFile: `{
+    "resourceList": [{
+            "resourceName": "theirs",
+            "selectors": {"pfNames": ["ens6#0-3"]}
+        }
+    ],
+    "more": true
+}`}
+	return c
+}
+
+func emptyList(t testing.TB, k *sim.Kernel) {
+	if err := k.WriteFile(poolFile, "{\r\n\t\"resourceList\": []\r\n}\r\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func published(t testing.TB, k *sim.Kernel) {
+	drivertest.MustApply(t, all.New(k), deviceplugin.Kind, pool, poolOf(vf))
 }
 
 const virtio = drivers.Target("0000:00:06.0")
@@ -240,6 +289,16 @@ func TestSpecsLegal(t *testing.T) {
 		{drivers.Key{Kind: "module", Target: "module/../vfio"}, "loaded", false},
 		{drivers.Key{Kind: "noiommu", Target: dpdk.NoIOMMUTarget}, "on", true},
 		{drivers.Key{Kind: "noiommu", Target: "param/vfio/other"}, "on", false},
+		{drivers.Key{Kind: "pool", Target: pool}, "absent", true},
+		{drivers.Key{Kind: "pool", Target: pool}, poolOf(vf), true},
+		{drivers.Key{Kind: "pool", Target: pool}, poolOf(vf) + " ", false},
+		{drivers.Key{Kind: "pool", Target: pool}, `{"resourceName":"x"}`, false},
+		{drivers.Key{Kind: "pool", Target: pool}, `{"Selectors":[]}`, false},
+		{drivers.Key{Kind: "pool", Target: pool}, "null", false},
+		{drivers.Key{Kind: "pool", Target: pool}, drivers.Hidden, false},
+		{drivers.Key{Kind: "pool", Target: pf}, poolOf(vf), false},
+		{drivers.Key{Kind: "pool", Target: "file//etc/passwd#intel.com/sriov"}, poolOf(vf), false},
+		{drivers.Key{Kind: "pool", Target: "file//etc/../x.json#intel.com/sriov"}, poolOf(vf), false},
 		{drivers.Key{Kind: "rm", Target: pf}, "-rf", false},
 		{drivers.Key{Kind: "mtu", Target: "junk"}, drivers.Hidden, false},
 	} {

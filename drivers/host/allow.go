@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -17,6 +18,8 @@ var (
 	driverFile = regexp.MustCompile(`^/sys/bus/pci/drivers/[A-Za-z0-9_.-]{1,64}/(bind|unbind)$`)
 	// No part of the path begins with a dot. The last one is the module.
 	moduleFile = regexp.MustCompile(`^/lib/modules/[A-Za-z0-9_+~-][A-Za-z0-9_.+~-]{0,127}(?:/[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,63})*/([A-Za-z0-9_-]{1,64})\.ko(?:\.(?:xz|zst|gz))?$`)
+	fileIs     = regexp.MustCompile(`^(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)+\.json$`)
+	digestIs   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	overrideIs = regexp.MustCompile(`^([A-Za-z0-9_.-]{1,64}\n?|\n)$`)
 )
 
@@ -30,18 +33,37 @@ func writableParams() map[string][]string {
 	}
 }
 
+// Rules are what of the allow-list a machine's options say.
+type Rules struct {
+	// Files are the files that may be written, by their paths; DefaultFiles when
+	// empty.
+	Files []string
+}
+
+// DefaultFiles are the files that may be written where nobody says otherwise:
+// the configuration of the SR-IOV device plugin.
+func DefaultFiles() []string { return []string{"/etc/pcidp/config.json"} }
+
+// Allowed is Rules.Allowed of no options.
+func Allowed(c Call) error { return Rules{}.Allowed(c) }
+
 // Allowed is the allow-list of writes, checked where the write is made: the
 // child refuses what is not on it, whatever a journal record said. The
 // function that a sysfs write names must be the call's target.
-func Allowed(c Call) error {
-	if err := allowed(c); err != nil {
+func (r Rules) Allowed(c Call) error {
+	if err := r.allowed(c); err != nil {
 		return fmt.Errorf("%s on %s: %w: %w", c, c.Target, drivers.ErrIllegal, err)
 	}
 	return nil
 }
 
-func allowed(c Call) error {
+func (r Rules) allowed(c Call) error {
+	if c.Was != "" && c.Op != OpReplace {
+		return errors.New("only a file was something before")
+	}
 	switch c.Op {
+	case OpReplace, OpSync:
+		return r.allowedFile(c)
 	case OpSysfs:
 		return allowedSysfs(c)
 	case OpMTU:
@@ -100,6 +122,29 @@ func allowedSetting(c Call) error {
 // any text that fits. What is not UTF-8 does not cross the pipe as it is.
 func AltName(name string) bool {
 	return name != "" && len(name) <= maxAltName && utf8.ValidString(name) && !strings.Contains(name, "\x00")
+}
+
+// allowedFile lets only files be written that the options name, as their entry's
+// target does, and only with what is JSON: nothing else ever makes sense there.
+func (r Rules) allowedFile(c Call) error {
+	files := r.Files
+	if len(files) == 0 {
+		files = DefaultFiles()
+	}
+	file, _, ok := c.Target.FileEntry()
+	switch {
+	case !ok || file != c.Path:
+		return errors.New("want an entry of that file as target")
+	case !fileIs.MatchString(c.Path) || !slices.Contains(files, c.Path):
+		return fmt.Errorf("the file is none of %q", files)
+	case c.Op == OpSync && c.Value == "":
+		return nil
+	case c.Op == OpSync || len(c.Value) > MaxFile || !json.Valid([]byte(strings.TrimPrefix(c.Value, "\ufeff"))):
+		return fmt.Errorf("want JSON of at most %d bytes", MaxFile)
+	case c.Was != "" && !digestIs.MatchString(c.Was):
+		return errors.New("want the digest of what is there")
+	}
+	return nil
 }
 
 func allowedSysfs(c Call) error {

@@ -16,6 +16,27 @@ func sysfs(t drivers.Target, path, value string) host.Call {
 	return host.Call{Op: host.OpSysfs, Target: t, Path: path, Value: value}
 }
 
+const (
+	poolFile   = "/etc/pcidp/config.json"
+	poolTarget = drivers.Target("file/" + poolFile + "#a/b")
+)
+
+// TestFilesOfTheOptions: other files than the default ones are written when the
+// options name them, if they can be a configuration at all.
+func TestFilesOfTheOptions(t *testing.T) {
+	rules := host.Rules{Files: []string{"/srv/dp.d/a-1.json", "/etc/passwd", "/etc/../x.json", "/etc/.x.json", "/x y.json"}}
+	for _, file := range rules.Files {
+		c := host.Call{Op: host.OpReplace, Target: drivers.Target("file/" + file + "#a/b"), Path: file, Value: "{}"}
+		if err := rules.Allowed(c); (err == nil) != (file == rules.Files[0]) {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	c := host.Call{Op: host.OpReplace, Target: poolTarget, Path: poolFile, Value: "{}"}
+	if err := rules.Allowed(c); !errors.Is(err, drivers.ErrIllegal) {
+		t.Errorf("the default file: %v, want ErrIllegal", err)
+	}
+}
+
 func TestAllowed(t *testing.T) {
 	const address = string(vf0)
 	for _, c := range []host.Call{
@@ -42,6 +63,9 @@ func TestAllowed(t *testing.T) {
 		{Op: host.OpLoad, Target: "module/vfio", Path: "/lib/modules/6.12.95+deb13-cloud-amd64/kernel/drivers/vfio/vfio.ko.xz"},
 		{Op: host.OpLoad, Target: "module/vfio", Path: "/lib/modules/6.8.0~rc1/updates/dkms/vfio.ko"},
 		{Op: host.OpUnload, Target: "module/vfio_pci", Value: "vfio_pci"},
+		{Op: host.OpReplace, Target: poolTarget, Path: poolFile, Value: "{}"},
+		{Op: host.OpReplace, Target: poolTarget, Path: poolFile, Value: "\ufeff{}\r\n", Was: host.Digest("")},
+		{Op: host.OpSync, Target: poolTarget, Path: poolFile},
 	} {
 		if err := host.Allowed(c); err != nil {
 			t.Error(err)
@@ -53,6 +77,17 @@ func TestNotAllowed(t *testing.T) {
 	const address, override = string(vf0), "/sys/bus/pci/devices/0000:01:10.0/driver_override"
 	for name, c := range map[string]host.Call{
 		"nothing":                       {},
+		"a file of somebody else":       {Op: host.OpReplace, Target: "file//etc/other.json#a/b", Path: "/etc/other.json", Value: "{}"},
+		"a file that is no JSON":        {Op: host.OpReplace, Target: "file//etc/passwd#a/b", Path: "/etc/passwd", Value: "{}"},
+		"another file than the target":  {Op: host.OpReplace, Target: "file//etc/other.json#a/b", Path: poolFile, Value: "{}"},
+		"a file and a function":         {Op: host.OpReplace, Target: vf0, Path: poolFile, Value: "{}"},
+		"what is no JSON":               {Op: host.OpReplace, Target: poolTarget, Path: poolFile, Value: "{"},
+		"an empty file":                 {Op: host.OpReplace, Target: poolTarget, Path: poolFile},
+		"a file that is too large":      {Op: host.OpReplace, Target: poolTarget, Path: poolFile, Value: `"` + strings.Repeat("x", host.MaxFile) + `"`},
+		"what is no digest":             {Op: host.OpReplace, Target: poolTarget, Path: poolFile, Value: "{}", Was: "x"},
+		"a digest of a function":        {Op: host.OpMTU, Target: vf0, Index: 3, Number: 1500, Was: host.Digest("")},
+		"a sync with a value":           {Op: host.OpSync, Target: poolTarget, Path: poolFile, Value: "{}"},
+		"a sync of another file":        {Op: host.OpSync, Target: "file//etc/other.json#a/b", Path: "/etc/other.json"},
 		"another operation":             {Op: "rm", Target: vf0, Path: override},
 		"another function's override":   sysfs(vf1, override, "\n"),
 		"another function's address":    sysfs(vf0, "/sys/bus/pci/drivers/igbvf/unbind", string(vf1)),

@@ -50,14 +50,32 @@ func (f Fences) file(t drivers.Target) string {
 	return filepath.Join(f.dir, "t-"+name)
 }
 
+// fileFence is what the writers of a file take besides the fence of its entry. A
+// lock in the file's own directory would be left there for others to wonder
+// about, or be one that any reader of the directory can hold.
+func fileFence(path string) drivers.Target { return drivers.Target("file/" + path) }
+
 // Take takes the fence, or returns drivers.ErrFenced at once.
 func (f Fences) Take(t drivers.Target) (release func(), err error) {
+	return f.lock(t, unix.F_OFD_SETLK)
+}
+
+// Wait takes the fence as soon as nobody has it.
+func (f Fences) Wait(t drivers.Target) (release func(), err error) {
+	return f.lock(t, unix.F_OFD_SETLKW)
+}
+
+func (f Fences) lock(t drivers.Target, how int) (release func(), err error) {
 	file, err := os.OpenFile(f.file(t), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open fence of %s: %w", t, err)
 	}
 	lock := whole()
-	err = unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock)
+	for {
+		if err = unix.FcntlFlock(file.Fd(), how, &lock); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
 	if err == nil {
 		// Closing lets go of the lock, and cannot fail for a file never written.
 		return func() { _ = file.Close() }, nil

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path"
 	"strings"
@@ -15,6 +17,9 @@ type Reader interface {
 	// Read is the content of a small file, without its trailing newline. Of a
 	// PCI function's "config" it is the first four bytes, in hexadecimal.
 	Read(ctx context.Context, path string) (string, error)
+	// File is the content of a regular file, byte for byte, of MaxFile bytes at
+	// most. A symbolic link is not followed: that is ELOOP.
+	File(ctx context.Context, path string) (string, error)
 	// Readlink is the text of a symbolic link.
 	Readlink(ctx context.Context, path string) (string, error)
 	// List is the sorted names in a directory.
@@ -101,7 +106,21 @@ const (
 	OpFeature  Op = "feature"  // want feature Value of netdev Index on (Number 1) or off (0)
 	OpLoad     Op = "load"     // load the module file Path with the parameters Value
 	OpUnload   Op = "unload"   // unload the module Value, never waiting for its users
+	// OpReplace gives the file Path the content Value, as a whole or not at all,
+	// if its content still has the Digest Was ("" is that there is no such file).
+	// It is not durable before OpSync.
+	OpReplace Op = "replace"
+	OpSync    Op = "sync" // make the file Path, and that it is there or not, durable
 )
+
+// MaxFile bounds a file that is read byte for byte, and one that is written.
+const MaxFile = 1 << 20
+
+// Digest tells one content of a file from another.
+func Digest(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
+}
 
 // Call is one write of the host. Target is whose fence it takes.
 type Call struct {
@@ -109,13 +128,14 @@ type Call struct {
 	Target drivers.Target `json:"target"`
 	Path   string         `json:"path,omitempty"`
 	Value  string         `json:"value,omitempty"`
+	Was    string         `json:"was,omitempty"`
 	Index  int            `json:"index,omitempty"`
 	Number int            `json:"number,omitempty"`
 }
 
 // Label names the call for faults, crash points and metrics: "autoprobe",
 // "numvfs", "override", "unbind", "bind", "probe", "param", "mtu", "altname",
-// "channels", "rings", "feature", "admin", "load", "unload".
+// "channels", "rings", "feature", "admin", "load", "unload", "replace", "sync".
 func (c Call) Label() string {
 	if c.Op != OpSysfs {
 		return string(c.Op)
@@ -143,7 +163,7 @@ func (c Call) Label() string {
 func Labels() []string {
 	return []string{
 		"load", "param", "autoprobe", "numvfs", "override", "unbind", "bind", "probe",
-		"mtu", "altname", "channels", "rings", "feature", "admin", "unload",
+		"mtu", "altname", "channels", "rings", "feature", "admin", "unload", "replace", "sync",
 	}
 }
 
@@ -166,6 +186,10 @@ func (c Call) String() string {
 		return fmt.Sprintf("ethtool -K index %d %s %s", c.Index, c.Value, onOff(c.Number == 1))
 	case OpLoad:
 		return strings.TrimSpace(fmt.Sprintf("insmod %s %s", c.Path, c.Value))
+	case OpReplace:
+		return fmt.Sprintf("replace %s with %d bytes", c.Path, len(c.Value))
+	case OpSync:
+		return "sync " + c.Path
 	default:
 		return fmt.Sprintf("%s %s", c.Op, c.Value)
 	}

@@ -208,6 +208,10 @@ func (l Linux) Do(_ context.Context, c Call) error {
 		return loadModule(l.path(c.Path), c.Value)
 	case OpUnload:
 		return os.NewSyscallError("delete_module", unix.DeleteModule(c.Value, unix.O_NONBLOCK))
+	case OpReplace:
+		return replace(l.path(c.Path), c.Value, c.Was)
+	case OpSync:
+		return syncFile(l.path(c.Path))
 	default:
 		return fmt.Errorf("%s: %w", c, unix.EOPNOTSUPP)
 	}

@@ -20,7 +20,9 @@ type PoolOptions struct {
 	// fences is appended. The child must call Serve on its standard input and
 	// output.
 	Command []string
-	Fences  Fences
+	// Files are the files that may be written (Rules); they are appended too.
+	Files  []string
+	Fences Fences
 	// WriteTimeout is how long a write may take before its child is abandoned;
 	// 10 s when zero.
 	WriteTimeout time.Duration
@@ -94,7 +96,7 @@ func (p *Pool) Close() error {
 
 // Do makes one write in a child, which takes the target's fence first.
 func (p *Pool) Do(ctx context.Context, c Call) error {
-	if err := Allowed(c); err != nil {
+	if err := (Rules{Files: p.opts.Files}).Allowed(c); err != nil {
 		return err
 	}
 	CrashPoint(c.Label() + ":before")
@@ -345,7 +347,7 @@ func (p *Pool) take() (c *child, kept bool, err error) {
 	if closed {
 		return nil, false, errors.New("pool of writer children is closed")
 	}
-	c, err = startChild(append(slices.Clone(p.opts.Command), p.owner))
+	c, err = startChild(slices.Concat(p.opts.Command, []string{p.owner}, p.opts.Files))
 	return c, false, err
 }
 

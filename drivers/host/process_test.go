@@ -63,7 +63,7 @@ func act(role string, args []string) error {
 		}
 		return host.Serve(os.Stdin, os.Stdout, k, fences, args[1])
 	case "linux":
-		return host.Serve(os.Stdin, os.Stdout, host.Linux{Root: dir}, fences, args[1])
+		return host.Serve(os.Stdin, os.Stdout, host.Linux{Root: dir}, fences, args[1], args[2:]...)
 	case "agent":
 		return actAgent(dir, fences)
 	}
@@ -245,6 +245,7 @@ func (k fakeKernel) Read(_ context.Context, path string) (string, error) {
 	return "", os.ErrNotExist
 }
 
+func (fakeKernel) File(context.Context, string) (string, error)     { return "", os.ErrNotExist }
 func (fakeKernel) Readlink(context.Context, string) (string, error) { return "", os.ErrNotExist }
 func (fakeKernel) List(context.Context, string) ([]string, error)   { return nil, os.ErrNotExist }
 func (fakeKernel) Inode(context.Context, string) (uint64, error)    { return 0, os.ErrNotExist }

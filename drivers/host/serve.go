@@ -14,8 +14,9 @@ import (
 
 // Serve is the life of a writer child: it answers requests from in until in is
 // closed. It ignores the signals that would end it, because a signal turns a
-// wait inside the kernel into one that nothing can end.
-func Serve(in io.Reader, out io.Writer, k Kernel, fences Fences, owner string) error {
+// wait inside the kernel into one that nothing can end. The rules are those of
+// PoolOptions, whose Files the child gets after its owner.
+func Serve(in io.Reader, out io.Writer, k Kernel, fences Fences, owner string, files ...string) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	requests, responses := json.NewDecoder(in), json.NewEncoder(out)
 	for {
@@ -25,19 +26,19 @@ func Serve(in io.Reader, out io.Writer, k Kernel, fences Fences, owner string) e
 		} else if err != nil {
 			return fmt.Errorf("read request: %w", err)
 		}
-		if err := responses.Encode(serve(r, k, fences, owner)); err != nil {
+		if err := responses.Encode(serve(r, k, fences, owner, Rules{Files: files})); err != nil {
 			return fmt.Errorf("write response: %w", err)
 		}
 	}
 }
 
-func serve(r request, k Kernel, fences Fences, owner string) response {
+func serve(r request, k Kernel, fences Fences, owner string, rules Rules) response {
 	ctx := context.Background()
 	var answer response
 	var err error
 	switch {
 	case r.Call != nil:
-		err = write(ctx, *r.Call, k, fences, owner)
+		err = write(ctx, *r.Call, k, fences, owner, rules)
 	case r.Network:
 		answer.Net, err = k.Network(ctx, r.To)
 	case r.Settings != "":
@@ -54,8 +55,8 @@ func serve(r request, k Kernel, fences Fences, owner string) response {
 // write is the one place where a host is written. The order matters: fence,
 // then owner, then write; see Fences.Claim. What goes wrong with the fence
 // itself is a refusal without an errno: an errno is the answer of the write.
-func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string) error {
-	if err := Allowed(c); err != nil {
+func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string, rules Rules) error {
+	if err := rules.Allowed(c); err != nil {
 		return err
 	}
 	release, err := fences.Take(c.Target)
@@ -66,6 +67,14 @@ func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string) e
 		return fmt.Errorf("%w: %s", drivers.ErrRefused, err.Error())
 	}
 	defer release()
+	if c.Op == OpReplace {
+		// Its entries have a fence each, and the file one writer.
+		unlock, err := fences.Wait(fileFence(c.Path))
+		if err != nil {
+			return fmt.Errorf("%w: %s", drivers.ErrRefused, err.Error())
+		}
+		defer unlock()
+	}
 	if err := fences.Owned(owner); err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ func (f fakeReader) Inode(_ context.Context, path string) (uint64, error) {
 	return 0, fs.ErrNotExist
 }
 
+func (fakeReader) File(context.Context, string) (string, error)     { return "", fs.ErrNotExist }
 func (fakeReader) Readlink(context.Context, string) (string, error) { return "", fs.ErrNotExist }
 func (fakeReader) List(context.Context, string) ([]string, error)   { return nil, fs.ErrNotExist }
 func (fakeReader) Network(context.Context, []string) (host.Network, error) {

@@ -13,12 +13,14 @@ import (
 
 // Config is what a machine is made of.
 type Config struct {
-	Seed    string            `json:"seed,omitempty"` // boot ids and random MACs follow from it
-	Release string            `json:"release"`        // of the kernel: the name of the module directory
-	Devices []Device          `json:"devices"`
-	Modules []Module          `json:"modules"`
-	Links   []Netdev          `json:"links,omitempty"` // those that are no PCI function's: lo, a bond, a VLAN
-	Files   map[string]string `json:"files,omitempty"` // path to text, without the trailing newline
+	Seed    string   `json:"seed,omitempty"` // boot ids and random MACs follow from it
+	Release string   `json:"release"`        // of the kernel: the name of the module directory
+	Devices []Device `json:"devices"`
+	Modules []Module `json:"modules"`
+	Links   []Netdev `json:"links,omitempty"` // those that are no PCI function's: lo, a bond, a VLAN
+	// Files are path to text, without the trailing newline. One whose name ends in
+	// ".json" is there at the first boot, byte for byte, and may be written.
+	Files map[string]string `json:"files,omitempty"`
 	// Fence makes Do refuse a target that a write still holds, as host.Pool
 	// does, instead of queueing behind it.
 	Fence bool `json:"fence,omitempty"`

@@ -25,6 +25,11 @@ func (m *machine) dump() string {
 		}
 		lines = append(lines, line)
 	}
+	for _, d := range m.Disk {
+		if !d.Now.Gone {
+			lines = append(lines, fmt.Sprintf("file %s text=%q durable=%t", d.Path, d.Now.Text, d.durable()))
+		}
+	}
 	for _, d := range m.Drivers {
 		lines = append(lines, "driver "+d)
 	}

@@ -25,6 +25,8 @@ func (m *machine) enter(w *call) (errno syscall.Errno, over bool) {
 		if n := m.netdev(c.Index); n != nil {
 			w.Address = n.Bus
 		}
+	case host.OpReplace, host.OpSync:
+		w.Act = act(c.Op)
 	case host.OpLoad:
 		mod, errno := m.moduleAt(c.Path)
 		if errno != 0 {

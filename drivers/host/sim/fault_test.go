@@ -67,6 +67,10 @@ func callOf(label string) (prepare []host.Call, c host.Call) {
 		return nil, host.Call{Op: host.OpRings, Index: 4, Value: "rx=512 mini=0 jumbo=0 tx=512"}
 	case "feature":
 		return nil, host.Call{Op: host.OpFeature, Index: 4, Value: "rx-gro"}
+	case "replace":
+		return nil, replace(pools, "{}", "")
+	case "sync":
+		return []host.Call{replace(pools, "{}", "")}, host.Call{Op: host.OpSync, Path: pools}
 	default:
 		return nil, host.Call{Op: host.OpAdmin, Index: 2, Number: 0}
 	}

@@ -65,6 +65,18 @@ func (f *front) Read(ctx context.Context, path string) (string, error) {
 	return text, nil
 }
 
+// File is host.Reader.
+func (f *front) File(ctx context.Context, path string) (text string, err error) {
+	err = f.look(ctx, "read", path, func(m *machine) (errno syscall.Errno, over bool) {
+		text, errno = m.file(path)
+		return errno, true
+	})
+	if err != nil {
+		return "", err
+	}
+	return text, nil
+}
+
 // Readlink is host.Reader.
 func (f *front) Readlink(ctx context.Context, path string) (string, error) {
 	var text string
@@ -312,6 +324,11 @@ func callError(c host.Call, errno syscall.Errno) error {
 	switch c.Op {
 	case host.OpSysfs:
 		return pathError("write", c.Path, errno)
+	case host.OpReplace, host.OpSync:
+		if errno == errChanged {
+			return fmt.Errorf("%s: %w", c, drivers.ErrChanged)
+		}
+		return pathError(string(c.Op), c.Path, errno)
 	case host.OpLoad:
 		return pathError("finit_module", c.Path, errno)
 	case host.OpUnload:

@@ -27,6 +27,26 @@ func (f *front) Foreign(c host.Call) error {
 	})
 }
 
+// WriteFile is another program that writes one of the files that the agent may
+// write too, in place and durably.
+func (f *front) WriteFile(path, text string) error {
+	return f.changeFile(path, content{Text: text})
+}
+
+// RemoveFile is another program that removes one, durably.
+func (f *front) RemoveFile(path string) error { return f.changeFile(path, content{Gone: true}) }
+
+func (f *front) changeFile(path string, to content) error {
+	return f.store.update(func(m *machine) error {
+		if !m.hasDir(path) {
+			return pathError("open", path, syscall.ENOENT)
+		}
+		m.put(path, to)
+		m.sync(path)
+		return nil
+	})
+}
+
 // Inject arms faults, or none when one of them is wrong.
 func (f *front) Inject(faults ...Fault) error {
 	return f.store.update(func(m *machine) error { return m.inject(faults) })

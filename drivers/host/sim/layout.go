@@ -36,7 +36,12 @@ func newLayout(cfg Config) *layout {
 		l.addModule(&l.cfg.Modules[i])
 	}
 	for name, text := range l.cfg.Files {
-		l.root.put(name, &tree{file: true, text: text})
+		if !onDisk(name) {
+			l.root.put(name, &tree{file: true, text: text})
+		}
+	}
+	for _, dir := range l.diskDirs() {
+		l.root.put(dir, &tree{mount: func(m *machine) (node, bool) { return m.diskDir(dir), true }})
 	}
 	l.depmod()
 	l.mount()

@@ -40,6 +40,7 @@ type state struct {
 	Drivers []string     `json:"drivers"` // in the order in which they registered
 	Loaded  []loaded     `json:"loaded"`
 	Netdevs []netdev     `json:"netdevs"`
+	Disk    []diskFile   `json:"disk,omitempty"` // the files that may be written, by path
 	Taints  []string     `json:"taints,omitempty"`
 	Holds   []hold       `json:"holds,omitempty"`
 	Calls   []*call      `json:"calls,omitempty"` // writes that have not returned
@@ -96,6 +97,7 @@ type hold struct {
 
 func newMachine(cfg Config) *machine {
 	m := &machine{layout: newLayout(cfg), state: state{Serial: 1000}}
+	m.layDisk()
 	m.reboot()
 	return m
 }
@@ -108,6 +110,7 @@ func (m *machine) clone() *machine {
 	c.Drivers = slices.Clone(m.Drivers)
 	c.Loaded = slices.Clone(m.Loaded)
 	c.Netdevs = slices.Clone(m.Netdevs)
+	c.Disk = slices.Clone(m.Disk)
 	c.Taints = slices.Clone(m.Taints)
 	c.Holds = slices.Clone(m.Holds)
 	c.Faults = slices.Clone(m.Faults)
@@ -135,7 +138,8 @@ func cloneAll[T any](ps []*T) []*T {
 // reboot makes all volatile state anew: the power was off.
 func (m *machine) reboot() {
 	old := m.state
-	m.state = state{Boot: old.Boot + 1, Serial: old.Serial, Count: old.Count, Faults: old.Faults, Event: old.Event}
+	m.state = state{Boot: old.Boot + 1, Serial: old.Serial, Count: old.Count, Faults: old.Faults, Event: old.Event, Disk: old.Disk}
+	m.losePower()
 	m.dirty = true
 	for i := range m.cfg.Links {
 		if n := &m.cfg.Links[i]; n.Lower == "" {

@@ -30,6 +30,8 @@ const (
 	actFeature   act = "feature"
 	actLoad      act = "load"
 	actUnload    act = "unload"
+	actReplace   act = "replace"
+	actSync      act = "sync"
 )
 
 // call is a write in the kernel, from the system call's entry to its return.
@@ -205,6 +207,11 @@ func (m *machine) advance(w *call, now time.Time) (errno syscall.Errno, over boo
 		return m.setParam(w.Module, w.Param, w.Call.Value), true
 	case actRescan:
 		m.rescan()
+		return 0, true
+	case actReplace:
+		return m.replace(w.Call), true
+	case actSync:
+		m.sync(w.Call.Path)
 		return 0, true
 	case actLoad:
 		if errno := m.begin(w, func() syscall.Errno { return m.insert(w, m.modules[w.Module]) }); errno != 0 {
