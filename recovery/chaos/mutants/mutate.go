@@ -185,8 +185,11 @@ func (s *source) statements(list []ast.Stmt) {
 	for _, st := range list {
 		switch st := st.(type) {
 		case *ast.ExprStmt:
-			if call, ok := st.X.(*ast.CallExpr); ok && s.source(call.Fun) == "panic" {
-				continue // a function that ends with it would not compile
+			call, ok := st.X.(*ast.CallExpr)
+			// A function that ends with a panic would not compile without it, and a
+			// line in the log is for people.
+			if ok && (s.source(call.Fun) == "panic" || strings.HasSuffix(s.source(call.Fun), ").Log")) {
+				continue
 			}
 		case *ast.IncDecStmt:
 		case *ast.AssignStmt:
