@@ -87,24 +87,30 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 			continue
 		}
 		spec, _ := v.Drivers.Specs.Find(key.Kind)
-		for j := range requests {
-			vf := &requests[j]
-			if vf.pf != r.target || vf.released() || r.released() || vf.err != nil {
-				continue
-			}
-			maps.Copy(r.goal, vf.goal)
-			r.first = append(r.first, vf.first...)
-			if _, named := vf.goal[drivers.Key{Kind: dpdk.KindDriver, Target: vf.target}]; !named {
-				v.natural(ctx, r, vf.target)
-			}
-			vf.cannot(Waiting, fmt.Errorf("%s makes its VFs first", r.target))
-		}
 		if r.released() {
 			v.restore(r, spec.Makes(want))
+		} else {
+			v.absorb(ctx, r, requests)
 		}
 		r.makes = slices.Concat(spec.Makes(now.State), spec.Makes(want))
 		slices.Sort(r.makes)
 		r.makes = slices.Compact(r.makes)
+	}
+}
+
+// absorb takes what is asked of its virtual functions into a request.
+func (v View) absorb(ctx context.Context, r *request, requests []request) {
+	for i := range requests {
+		vf := &requests[i]
+		if vf.pf != r.target || vf.released() || vf.err != nil {
+			continue
+		}
+		maps.Copy(r.goal, vf.goal)
+		r.first = append(r.first, vf.first...)
+		if _, named := vf.goal[drivers.Key{Kind: dpdk.KindDriver, Target: vf.target}]; !named {
+			v.natural(ctx, r, vf.target)
+		}
+		vf.cannot(Waiting, fmt.Errorf("%s makes its VFs first", r.target))
 	}
 }
 

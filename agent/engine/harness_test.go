@@ -216,7 +216,8 @@ func (w *world) commit(point string) error {
 		w.store.Become(w.earlier)
 	}
 	for _, op := range w.durable() {
-		if op.State == journal.Reverting {
+		// On a disk the journal's own word is taken, which is ahead before a commit.
+		if op.State == journal.Reverting && strings.HasSuffix(point, ":after") {
 			w.undone[op.ID] = true
 		}
 	}

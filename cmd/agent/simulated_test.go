@@ -304,7 +304,7 @@ func (a ask) differs(shown string) string {
 	if !function.MatchString(shown) {
 		return fmt.Sprintf("%s is not at driver %s, override %s", a.pci, driver, override)
 	}
-	link := regexp.MustCompile(fmt.Sprintf(`(?m)^link \S+ index=\d+ mtu=%d up=%s .*bus=%s$`, mtu, up, a.pci))
+	link := regexp.MustCompile(fmt.Sprintf(`(?m)^link \S+ index=\d+ mtu=%d up=%s .*bus=%s( |$)`, mtu, up, a.pci))
 	if driver != "vfio-pci" && !link.MatchString(shown) {
 		return fmt.Sprintf("%s is not at MTU %d, up %s", a.pci, mtu, up)
 	}

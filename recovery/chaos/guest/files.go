@@ -42,8 +42,8 @@ func inode(file string) error {
 	if err := unix.Stat(file, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: file, Err: err}
 	}
-	fmt.Println(st.Ino)
-	return nil
+	_, err := fmt.Fprintln(os.Stdout, st.Ino)
+	return err
 }
 
 // writeFile returns when the content and the name have reached the disk.
