@@ -15,6 +15,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PKG     ?= ./...
 BENCH   ?= .
 FUZZTIME ?= 10m
+FUZZJOBS ?= 1
 IMAGE   ?= eniagent:$(VERSION)
 DOCKER  ?= docker
 PREFIX  ?= /usr/local
@@ -82,8 +83,8 @@ bench: ## Run the benchmarks (BENCH=regexp)
 	[ -z "$$dirs" ] || go test -run '^$$' -bench '$(BENCH)' -benchmem $$dirs
 
 .PHONY: fuzz
-fuzz: ## Run each fuzz target and the model for FUZZTIME (10m), one after another
-	@FUZZTIME=$(FUZZTIME) .ci/fuzz
+fuzz: ## Run each fuzz target and the model for FUZZTIME (10m), FUZZJOBS=1 at a time
+	@FUZZTIME=$(FUZZTIME) FUZZJOBS=$(FUZZJOBS) .ci/fuzz
 
 .PHONY: cover
 cover: ## Measure the tests' coverage, into bin/cover.html
