@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -29,11 +30,15 @@ func main() {
 	flag.IntVar(&r.sample, "sample", 60, "how many mutants of each package; 0 is all")
 	flag.Uint64Var(&r.seed, "seed", 1, "which ones")
 	flag.IntVar(&r.workers, "workers", 2, "how many at once")
-	only := flag.String("packages", "agent/plan,recovery,agent/engine,journal", "whose mutants")
+	packages := flag.String("packages", "agent/plan,recovery,agent/engine,journal", "whose mutants")
+	flag.Func("only", "of those, the ones whose line matches this regexp", func(s string) (err error) {
+		r.only, err = regexp.Compile(s)
+		return err
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := r.run(ctx, strings.Split(*only, ",")); err != nil {
+	if err := r.run(ctx, strings.Split(*packages, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
@@ -63,6 +68,7 @@ type runner struct {
 	out             io.Writer
 	sample, workers int
 	seed            uint64
+	only            *regexp.Regexp    // nil is all
 	dir             string            // of the test binaries
 	equivalent      map[string]string // reasons, by key
 
@@ -151,6 +157,7 @@ func (r *runner) mutate(packages []string) (replace map[string]string, chosen []
 		if r.sample > 0 {
 			found = found[:min(len(found), r.sample)]
 		}
+		found = slices.DeleteFunc(found, func(m mutant) bool { return r.only != nil && !r.only.MatchString(m.String()) })
 		chosen = append(chosen, found...)
 	}
 	return replace, chosen, nil
