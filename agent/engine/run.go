@@ -62,13 +62,13 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 	return e.forward(stop, &begun)
 }
 
+// targetsOf may say a target more than once.
 func targetsOf(d plan.Draft) []drivers.Target {
 	var ts []drivers.Target
 	for k := range d.After {
 		ts = append(ts, k.Target)
 	}
-	slices.Sort(ts)
-	return slices.Compact(ts)
+	return ts
 }
 
 var errChanged = errors.New("the host has changed since")
@@ -382,7 +382,7 @@ func (e *Engine) keep(op *journal.Operation, j recovery.Judgement) Result {
 // bind that panics the kernel must not be tried at every boot.
 func (e *Engine) supersede(op *journal.Operation, j recovery.Judgement) Result {
 	end := journal.Closing{ID: op.ID, State: journal.Superseded, Outcome: j.Why}
-	if j.Epoch == recovery.NewBoot && op.Attempts > 0 && j.BootChanged && j.Class != recovery.After {
+	if j.Epoch == recovery.NewBoot && j.BootChanged && j.Class != recovery.After {
 		end.Count, end.Until = journal.CountPanic, e.poisonedUntil(op)
 	}
 	if err := e.end(end); err != nil {
