@@ -28,6 +28,7 @@ func TestTheRecordSaysWhy(t *testing.T) {
 	there := sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EPERM}
 	for _, tc := range []struct {
 		name    string
+		once    bool // each goal is tried once
 		faults  []sim.Fault
 		state   journal.OperationState
 		undone  int
@@ -52,9 +53,16 @@ func TestTheRecordSaysWhy(t *testing.T) {
 			name: "neither there nor back", faults: []sim.Fault{there, {Label: "bind", Path: "igb", Errno: syscall.EAGAIN, Times: -1}},
 			state: journal.Quarantined, undone: 1, tries: 4, outcome: []string{"revert: ", passing}, last: []string{refused, passing},
 		},
+		{
+			name: "neither there nor back, at the first try", once: true, faults: []sim.Fault{{Label: "bind", Errno: syscall.EAGAIN, Times: -1}},
+			state: journal.Quarantined, undone: 1, tries: 2, outcome: []string{"revert: ", passing}, last: []string{passing},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
+			if tc.once {
+				w.attempts = 1
+			}
 			for _, f := range tc.faults {
 				w.inject(f)
 			}
@@ -287,18 +295,25 @@ func TestEachTransitionIsInTheLogOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		fault sim.Fault
-		want  []string // how the lines begin, and what they have at their end
+		guard engine.Guard // of an operation that is resumed in another boot
+		want  []string     // lines, as far as their error
 	}{
-		{"done", sim.Fault{}, []string{
+		{"done", sim.Fault{}, nil, []string{
 			"level=info" + about + `intent target=0000:02:00.0 msg="operation intent" why="pci 0000:02:00.0"`,
 			"level=info" + about + `done target=0000:02:00.0 msg="operation done" why="the host was observed at the state after"`,
 		}},
-		{"reverted", there, []string{
+		{"reverted", there, nil, []string{
 			"level=info" + about + `intent target=0000:02:00.0 msg="operation intent" why="pci 0000:02:00.0"`,
 			"level=warn" + about + `reverting target=0000:02:00.0 msg="operation reverting" err=`,
 			"level=info" + about + `reverted target=0000:02:00.0 msg="operation reverted" why="the host was observed at the state before" err=`,
 		}},
-		{"quarantined", never, []string{
+		{"superseded", sim.Fault{}, &gate{may: 1}, []string{
+			"level=info" + about + `intent target=0000:02:00.0 msg="operation intent" why="pci 0000:02:00.0"`,
+			"level=warn" + about + `intent target=0000:02:00.0 err=`,
+			"level=info" + about + `intent target=0000:02:00.0 class=before epoch="new boot" wanted=unknown decision=supersede why="the machine was booted anew since" msg="operation recovered"`,
+			"level=info" + about + `superseded target=0000:02:00.0 msg="operation superseded" why="the machine was booted anew since"`,
+		}},
+		{"quarantined", never, nil, []string{
 			"level=info" + about + `intent target=0000:02:00.0 msg="operation intent" why="pci 0000:02:00.0"`,
 			"level=warn" + about + `reverting target=0000:02:00.0 msg="operation reverting" err=`,
 			"level=warn" + about + `quarantined target=0000:02:00.0 msg="operation quarantined" err=`,
@@ -311,7 +326,13 @@ func TestEachTransitionIsInTheLogOnce(t *testing.T) {
 			}
 			j, e := w.open()
 			defer j.Abandon()
-			e.Run(context.Background(), w.bindDraft(), journal.Reason{Source: "test", Entry: "pci 0000:02:00.0"})
+			e.Guard = tc.guard
+			r := e.Run(context.Background(), w.bindDraft(), journal.Reason{Source: "test", Entry: "pci 0000:02:00.0"})
+			if tc.guard != nil {
+				env := w.env(nil)
+				env.BootID = "another"
+				e.Resume(context.Background(), env, r.Operation)
+			}
 			var got []string
 			for line := range strings.Lines(w.log.String()) {
 				if !strings.Contains(line, `msg="operation `) {
