@@ -98,7 +98,7 @@ func TestTheWorstIsActedOn(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		draft   func(*world) plan.Draft
-		happens []func(*world) // before the first write
+		happens []func(*world) // once the intent is durable
 		want    engine.Outcome
 		err     error
 	}{
@@ -110,34 +110,22 @@ func TestTheWorstIsActedOn(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
 			draft := tc.draft(w)
-			happened := false
 			j, e := w.open()
 			defer j.Abandon()
-			e.Guard = after{func() {
-				if happened {
+			w.boundary = func(label string) {
+				if label != "journal begin:after" {
 					return
 				}
-				happened = true
 				for _, happens := range tc.happens {
 					happens(w)
 				}
-			}}
+			}
 			r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
 			if r.Outcome != tc.want || tc.err != nil && !errors.Is(r.Err, tc.err) || tc.err == nil && errors.Is(r.Err, drivers.ErrGone) {
 				t.Errorf("ended %s (%v), want %s (%v)\n%s", r.Outcome, r.Err, tc.want, tc.err, &w.log)
 			}
 		})
 	}
-}
-
-// after is a guard that lets everything through, and something happen.
-type after struct{ happens func() }
-
-func (after) MayDrive(context.Context, plan.Observed, plan.Goal) error { return nil }
-
-func (a after) MayStep(context.Context, drivers.Step) error {
-	a.happens()
-	return nil
 }
 
 // TestWhatIsKeptOfWhatWasFound: with the intent go the identity of what has one,
