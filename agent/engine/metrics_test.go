@@ -41,9 +41,9 @@ func samples(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return counts
 }
 
-// TestEverySeriesIsThereFromTheStart: what was never counted reads zero, so that
+// TestSeriesAreThereFromTheStart: what was never counted reads zero, so that
 // an alert can tell it from what is not measured.
-func TestEverySeriesIsThereFromTheStart(t *testing.T) {
+func TestSeriesAreThereFromTheStart(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	engine.NewMetrics(reg)
 	want := map[string]float64{}

@@ -151,6 +151,21 @@ func entryOperation() journal.Operation {
 	}
 }
 
+// TestAReplayIsATry of those that the goal has.
+func TestAReplayIsATry(t *testing.T) {
+	w := newWorld(t)
+	w.attempts = 2
+	w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EAGAIN, Times: -1})
+	draft := w.bindDraft()
+	j, e := w.open()
+	defer j.Abandon()
+	op := w.begin(j, draft)
+	_, r := e.Resume(context.Background(), w.env(draft.After), op.ID)
+	if op, _ = j.Get(op.ID); r.Outcome != engine.Reverted || op.UndoneAt != 2 || op.Attempts != 3 {
+		t.Errorf("ended %s (%v), undone at attempt %d of %d", r.Outcome, r.Err, op.UndoneAt, op.Attempts)
+	}
+}
+
 // TestWhatCountsAgainstAGoal: that it failed, or that the boot ended while it
 // was tried, and not that nobody wants it any more or that its device went.
 func TestWhatCountsAgainstAGoal(t *testing.T) {

@@ -221,7 +221,6 @@ func (e *Engine) note(op *journal.Operation, last error) {
 		cause, _, _ := strings.Cut(op.LastError, andThen)
 		text = cause + andThen + text
 	}
-	op.LastError = text
 	if err := e.Journal.Note(op.ID, text); err != nil {
 		level.Warn(e.Logger).Log("op", op.ID, "err", err, "msg", "last error not kept")
 	}
