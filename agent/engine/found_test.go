@@ -66,11 +66,12 @@ func TestWhatIsFencedIsNotObserved(t *testing.T) {
 
 func TestAHostThatHasChangedSinceIsNamed(t *testing.T) {
 	w := newWorld(t)
-	draft := w.bindDraft()
-	w.rebind(port, "igb", "uio_pci_generic")
+	key := keyOf(kindEntry, poolA)
+	draft := plan.Draft{Before: plan.Goal{key: "absent"}, After: plan.Goal{key: "ours"}}
+	w.files[poolA] = "theirs"
 	j, e := w.open()
 	defer j.Abandon()
-	const want = "driver@0000:02:00.0 is driver=uio_pci_generic override=uio_pci_generic, not driver=igb override=- as planned: the host has changed since"
+	const want = "entry@file//etc/pools#a is theirs, not absent as planned: the host has changed since"
 	r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
 	if r.Outcome != engine.Blocked || r.Err == nil || r.Err.Error() != want {
 		t.Errorf("ended %s (%v)", r.Outcome, r.Err)
