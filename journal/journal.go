@@ -142,8 +142,9 @@ func (j *Journal) Attempt(ctx context.Context, id uint64) (Operation, error) {
 		if o.BootID != j.o.BootID {
 			o.TriedIn = j.o.BootID
 		}
+		err = j.update(e, &o)
 		made = o.clone()
-		return j.update(e, &o)
+		return err
 	})
 	if err != nil {
 		return Operation{}, fmt.Errorf("attempt: %w", err)
