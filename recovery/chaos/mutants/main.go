@@ -139,12 +139,13 @@ func (r *runner) mutate(packages []string) (replace map[string]string, chosen []
 		return nil, nil, err
 	}
 	replace = map[string]string{}
-	rng, next := rand.New(rand.NewPCG(r.seed, 0)), 0
+	next := 0
 	for _, dir := range packages {
 		files, found, err := mutate(dir, &next)
 		if err != nil {
 			return nil, nil, err
 		}
+		rng := rand.New(rand.NewPCG(r.seed, 0)) // the same ones, whichever packages are asked for
 		for path, text := range files {
 			to := filepath.Join(r.dir, strings.ReplaceAll(path, "/", "_"))
 			if err := os.WriteFile(to, text, 0o600); err != nil {
