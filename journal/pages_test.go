@@ -64,12 +64,12 @@ func branchOf(id uint64, items ...item) []byte {
 	return page(id, branchPage, uint16(len(items)), 0, elements(branchPage, items))
 }
 
-func freelistOf(id uint64, free ...uint64) []byte {
+func freelistOf(free ...uint64) []byte {
 	var b []byte
 	for _, f := range free {
 		b = binary.NativeEndian.AppendUint64(b, f)
 	}
-	return page(id, freelistPage, uint16(len(free)), 0, b)
+	return page(2, freelistPage, uint16(len(free)), 0, b)
 }
 
 func bucketAt(root uint64) string {
@@ -85,7 +85,7 @@ func inlineBucket(items ...item) string {
 func soundSheets() *sheets {
 	s := &sheets{meta: boltMeta{pageSize: pageSize, root: 3, freelist: 2, high: 8, txid: 9}}
 	s.pages = map[uint64][]byte{
-		2: freelistOf(2, 7),
+		2: freelistOf(7),
 		3: leafOf(3, item{flags: bucketFlag, key: "done", value: inlineBucket(item{key: "k", value: "v"})},
 			item{flags: bucketFlag, key: "open", value: bucketAt(4)}),
 		4: branchOf(4, item{key: "a", child: 5}, item{key: "c", child: 6}),
@@ -139,14 +139,14 @@ func TestPagesAreChecked(t *testing.T) {
 		{"a child past the end", func(s *sheets) { s.pages[4] = branchOf(4, item{key: "a", child: 5}, item{key: "c", child: 8}) }, "page 8 is out of bounds or used twice", "done/k=v open/a=1 open/b=2"},
 		{"a child twice", func(s *sheets) { s.pages[4] = branchOf(4, item{key: "a", child: 5}, item{key: "c", child: 5}) }, "page 5 is out of bounds or used twice", "done/k=v open/a=1 open/b=2"},
 		{"a page with overflow to the end", func(s *sheets) {
-			s.pages[6], s.pages[2] = page(6, leafPage, 1, 1, elements(leafPage, []item{{key: "c", value: "3"}})), freelistOf(2)
+			s.pages[6], s.pages[2] = page(6, leafPage, 1, 1, elements(leafPage, []item{{key: "c", value: "3"}})), freelistOf()
 		}, "", rows},
 		{"a page with overflow past the end", func(s *sheets) { s.pages[6][12] = 2 }, "page 6 overflows by 2 pages past the end", "done/k=v open/a=1 open/b=2"},
 		{"a page with overflow into another", func(s *sheets) {
 			s.pages[4] = branchOf(4, item{key: "a", child: 6}, item{key: "c", child: 5})
 			s.pages[5][12], s.pages[6] = 1, leafOf(6, item{key: "a", value: "1"})
 		}, "page 6 is used twice", "done/k=v open/a=1"},
-		{"a page that nobody has", func(s *sheets) { s.pages[2] = freelistOf(2) }, "page 7 is neither used nor free", rows},
+		{"a page that nobody has", func(s *sheets) { s.pages[2] = freelistOf() }, "page 7 is neither used nor free", rows},
 
 		{"a branch without children", func(s *sheets) { s.pages[4] = branchOf(4) }, "page 4 says it has 0 children", "done/k=v"},
 		{"a branch with more children than room", func(s *sheets) { ne.PutUint16(s.pages[4][10:], 256) }, "page 4 says it has 256 children", "*"},
@@ -178,11 +178,11 @@ func TestPagesAreChecked(t *testing.T) {
 		{"a freelist that is none", func(s *sheets) { s.pages[2][8] = leafPage }, "freelist page 2 is of kind 0x2", rows},
 		{"a freelist with more pages than room", func(s *sheets) { ne.PutUint16(s.pages[2][10:], (pageSize-pageHeader)/8+1) }, "freelist says it has 511 pages", rows},
 		{"a freelist of a full page", func(s *sheets) { ne.PutUint16(s.pages[2][10:], (pageSize-pageHeader)/8) }, "page 0 is free and used, or out of bounds", rows},
-		{"a freelist that counts for itself", func(s *sheets) { s.pages[2] = freelistOf(2, 1, 7); ne.PutUint16(s.pages[2][10:], 0xFFFF) }, "", rows},
-		{"a meta page is free", func(s *sheets) { s.pages[2] = freelistOf(2, 1, 7) }, "page 1 is free and used, or out of bounds", rows},
-		{"a page past the end is free", func(s *sheets) { s.pages[2] = freelistOf(2, 7, 8) }, "page 8 is free and used, or out of bounds", rows},
-		{"a page in use is free", func(s *sheets) { s.pages[2] = freelistOf(2, 6, 7) }, "page 6 is free and used, or out of bounds", rows},
-		{"a page is free twice", func(s *sheets) { s.pages[2] = freelistOf(2, 7, 7) }, "page 7 is free and used, or out of bounds", rows},
+		{"a freelist that counts for itself", func(s *sheets) { s.pages[2] = freelistOf(1, 7); ne.PutUint16(s.pages[2][10:], 0xFFFF) }, "", rows},
+		{"a meta page is free", func(s *sheets) { s.pages[2] = freelistOf(1, 7) }, "page 1 is free and used, or out of bounds", rows},
+		{"a page past the end is free", func(s *sheets) { s.pages[2] = freelistOf(7, 8) }, "page 8 is free and used, or out of bounds", rows},
+		{"a page in use is free", func(s *sheets) { s.pages[2] = freelistOf(6, 7) }, "page 6 is free and used, or out of bounds", rows},
+		{"a page is free twice", func(s *sheets) { s.pages[2] = freelistOf(7, 7) }, "page 7 is free and used, or out of bounds", rows},
 		{"as deep as may be", func(s *sheets) { s.deep(maxDepth - 1) }, "", "open/a=1"},
 		{"deeper", func(s *sheets) { s.deep(maxDepth) }, "is 33 levels deep", ""},
 	} {
@@ -211,7 +211,7 @@ func TestPagesAreChecked(t *testing.T) {
 
 // deep makes the bucket a chain of so many branches above one leaf.
 func (s *sheets) deep(branches int) {
-	s.pages = map[uint64][]byte{2: freelistOf(2), 3: leafOf(3, item{flags: bucketFlag, key: "open", value: bucketAt(4)})}
+	s.pages = map[uint64][]byte{2: freelistOf(), 3: leafOf(3, item{flags: bucketFlag, key: "open", value: bucketAt(4)})}
 	last := uint64(4 + branches)
 	for id := uint64(4); id < last; id++ {
 		s.pages[id] = branchOf(id, item{key: "a", child: id + 1})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"syscall"
 	"testing"
@@ -141,11 +142,15 @@ func TestWhatIsKeptOfWhatWasFound(t *testing.T) {
 		unknown   []string                 // kinds
 	}{
 		{
-			"of the kernel's own", func(*world) {}, (*world).bindDraft, []drivers.Target{port},
-			map[string]drivers.State{"driver": "driver=igb override=-", "mtu": "1500", "admin": "down"}, nil,
+			"of the kernel's own",
+			func(*world) {},
+			(*world).bindDraft,
+			[]drivers.Target{port},
+			map[string]drivers.State{"driver": "driver=igb override=-", "mtu": "1500", "admin": "down"},
+			nil,
 		},
 		{
-			"of another program's, whose netdev is hidden", func(w *world) { w.rebind(port, "igb", "uio_pci_generic") },
+			"of another program's, whose netdev is hidden", func(w *world) { w.rebind("uio_pci_generic") },
 			func(w *world) plan.Draft {
 				return w.cover(port, driverGoal(port, "igb"), plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"})
 			},
@@ -165,24 +170,14 @@ func TestWhatIsKeptOfWhatWasFound(t *testing.T) {
 			defer j.Abandon()
 			r := e.Run(context.Background(), tc.draft(w), journal.Reason{Source: "test"})
 			op, _ := j.Get(r.Operation)
-			var identity []drivers.Target
+			identity := slices.Sorted(maps.Keys(op.Identity))
 			for target, id := range op.Identity {
-				identity = append(identity, target)
 				now, err := e.Observer().Identify(context.Background(), target)
 				if field := id.Difference(now); err != nil || field != "" || id.Incarnation == 0 || id.Vendor == "" {
 					t.Errorf("%s is kept as %+v and is %+v (%v)", target, id, now, err)
 				}
 			}
-			found, unknown := map[string]drivers.State{}, []string(nil)
-			for _, b := range j.Baselines() {
-				found[string(b.Key.Kind)] = b.State
-				if b.Unknown {
-					unknown = append(unknown, string(b.Key.Kind))
-				}
-				if b.Incarnation != op.Identity[b.Key.Target].Incarnation {
-					t.Errorf("%s is of incarnation %d, want %d", b.Key, b.Incarnation, op.Identity[b.Key.Target].Incarnation)
-				}
-			}
+			found, unknown := baselinesOf(t, j, op)
 			if r.Outcome != engine.Done || !slices.Equal(identity, tc.identity) || !slices.Equal(unknown, tc.unknown) {
 				t.Errorf("ended %s (%v), with the identity of %v, %v unknown; want %v and %v", r.Outcome, r.Err, identity, unknown, tc.identity, tc.unknown)
 			}
@@ -191,6 +186,23 @@ func TestWhatIsKeptOfWhatWasFound(t *testing.T) {
 			}
 		})
 	}
+}
+
+// baselinesOf are the states that the journal keeps for the devices of an
+// operation, by kind, and which of them are not known to be true.
+func baselinesOf(t *testing.T, j *journal.Journal, op journal.Operation) (states map[string]drivers.State, unknown []string) {
+	t.Helper()
+	states = map[string]drivers.State{}
+	for _, b := range j.Baselines() {
+		states[string(b.Key.Kind)] = b.State
+		if b.Unknown {
+			unknown = append(unknown, string(b.Key.Kind))
+		}
+		if b.Incarnation != op.Identity[b.Key.Target].Incarnation {
+			t.Errorf("%s is of incarnation %d, want %d", b.Key, b.Incarnation, op.Identity[b.Key.Target].Incarnation)
+		}
+	}
+	return states, unknown
 }
 
 // TestDefaults: what is not said is three tries of a goal with a pause between
