@@ -150,17 +150,24 @@ func TestWhatIsKeptOfWhatWasFound(t *testing.T) {
 			nil,
 		},
 		{
-			"of another program's, whose netdev is hidden", func(w *world) { w.rebind("uio_pci_generic") },
+			"of another program's, whose netdev is hidden",
+			func(w *world) { w.rebind("uio_pci_generic") },
 			func(w *world) plan.Draft {
 				return w.cover(port, driverGoal(port, "igb"), plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"})
 			},
-			[]drivers.Target{port}, map[string]drivers.State{"driver": "driver=uio_pci_generic override=uio_pci_generic"}, []string{"driver"},
+			[]drivers.Target{port},
+			map[string]drivers.State{"driver": "driver=uio_pci_generic override=uio_pci_generic"},
+			[]string{"driver"},
 		},
 		{
-			"of an entry of a file", func(*world) {}, func(*world) plan.Draft {
+			"of an entry of a file",
+			func(*world) {},
+			func(*world) plan.Draft {
 				return plan.Draft{Before: plan.Goal{keyOf(kindEntry, poolA): "absent"}, After: plan.Goal{keyOf(kindEntry, poolA): "ours"}}
 			},
-			nil, map[string]drivers.State{"entry": "absent"}, nil,
+			nil,
+			map[string]drivers.State{"entry": "absent"},
+			nil,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -54,15 +54,20 @@ func TestTheJournalsErrorIsTheResult(t *testing.T) {
 			if n := w.kernel.Writes() - before; n != tc.writes {
 				t.Errorf("%d writes, want %d", n, tc.writes)
 			}
-			var open []journal.OperationState
-			for _, op := range w.durable() {
-				open = append(open, op.State)
-			}
+			open := w.states()
 			if !slices.Equal(open, tc.open) {
 				t.Errorf("the store has operations that are %s, want %s", open, tc.open)
 			}
 		})
 	}
+}
+
+// states are where the operations in the store stand that are open.
+func (w *world) states() (all []journal.OperationState) {
+	for _, op := range w.durable() {
+		all = append(all, op.State)
+	}
+	return all
 }
 
 // TestAJournalThatIsClosedMeanwhile takes no completion.
