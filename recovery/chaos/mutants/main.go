@@ -50,6 +50,8 @@ type trial struct {
 	args []string
 }
 
+func (t trial) String() string { return t.dir + " " + strings.Join(t.args, " ") }
+
 // trials are the tests that a package's mutants have to pass, the quick ones
 // first.
 func trials(dir string) []trial {
@@ -68,9 +70,10 @@ type runner struct {
 	out             io.Writer
 	sample, workers int
 	seed            uint64
-	only            *regexp.Regexp    // nil is all
-	dir             string            // of the test binaries
-	equivalent      map[string]string // reasons, by key
+	only            *regexp.Regexp           // nil is all
+	dir             string                   // of the test binaries
+	equivalent      map[string]string        // reasons, by key
+	took            map[string]time.Duration // by trial, without a mutant
 
 	mu     sync.Mutex // guards what follows
 	killed map[string]int
@@ -83,7 +86,7 @@ func (r *runner) run(ctx context.Context, packages []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	r.killed, r.tried = map[string]int{}, map[string]int{}
+	r.killed, r.tried, r.took = map[string]int{}, map[string]int{}, map[string]time.Duration{}
 	if r.equivalent, err = readEquivalent("recovery/chaos/mutants/equivalent.txt"); err != nil {
 		return err
 	}
@@ -123,9 +126,14 @@ func (r *runner) build(ctx context.Context, packages []string) ([]mutant, error)
 		}
 		// None on: they pass.
 		for _, t := range trials(dir) {
-			if t.dir == dir && !r.passes(ctx, 0, t) {
+			began := time.Now()
+			if t.dir != dir {
+				continue
+			}
+			if !r.passes(ctx, 0, t) {
 				return nil, fmt.Errorf("the tests of %s fail without a mutant", dir)
 			}
+			r.took[t.String()] = time.Since(began)
 		}
 	}
 	return chosen, nil
@@ -168,9 +176,14 @@ func (r *runner) binary(dir string) string {
 	return filepath.Join(r.dir, strings.ReplaceAll(dir, "/", "-")+".test")
 }
 
-// passes runs tests with a mutant on.
+// passes runs tests with a mutant on. One that hangs is given up after several
+// times what they take without it.
 func (r *runner) passes(ctx context.Context, id int, t trial) bool {
-	cmd := exec.CommandContext(ctx, r.binary(t.dir), append([]string{"-test.short", "-test.failfast", "-test.timeout", "120s"}, t.args...)...)
+	limit := 5 * time.Minute
+	if took, known := r.took[t.String()]; known {
+		limit = max(30*time.Second, 8*took)
+	}
+	cmd := exec.CommandContext(ctx, r.binary(t.dir), append([]string{"-test.short", "-test.failfast", "-test.timeout", limit.String()}, t.args...)...)
 	cmd.Dir = t.dir
 	cmd.Env = append(os.Environ(), fmt.Sprintf("ENIAGENT_MUTANT=%d", id))
 	cmd.WaitDelay = time.Second
