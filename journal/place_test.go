@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // TestErrorsOfThePlace: what the file system refuses is said, and by which step.
@@ -201,4 +203,62 @@ func TestNothingToUpgrade(t *testing.T) {
 	}
 	_, err = PlanUpgrade(filepath.Join(p.dir, "none"))
 	wantErr(t, err, ErrNotExist)
+}
+
+// TestEachCheckStandsAlone: what the scan does not see is seen before it or
+// after it, and what only it sees is believed.
+func TestEachCheckStandsAlone(t *testing.T) {
+	blind := func(o *Options) { o.Scan = func(context.Context, string) error { return nil } }
+	for _, tc := range []struct {
+		name     string
+		damage   func(t *testing.T, path string)
+		with     func(*Options)
+		degraded bool
+		want     error
+	}{
+		{"sound", func(*testing.T, string) {}, blind, false, nil},
+		{"pages", func(t *testing.T, path string) { t.Helper(); ok(t, os.Truncate(path, 3*pageSize)) }, blind, true, nil},
+		{"a record", func(t *testing.T, path string) { t.Helper(); flip(t, path, []byte(`"state":"intent"`)) }, blind, true, nil},
+		{"the scan says so", func(*testing.T, string) {}, func(o *Options) {
+			o.Scan = func(context.Context, string) error { return syscall.ENOEXEC }
+		}, false, syscall.ENOEXEC},
+		{"another may read it", func(t *testing.T, path string) { t.Helper(); ok(t, os.Chmod(path, 0o640)) }, blind, false, ErrUnsafe},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := filePlace(t)
+			fill(t, p)
+			tc.damage(t, p.path())
+			j, err := p.try(tc.with)
+			if !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
+				t.Fatalf("it says %v, want %v", err, tc.want)
+			}
+			if err != nil {
+				return
+			}
+			defer j.Abandon()
+			if _, degraded := j.Degraded(); degraded != tc.degraded {
+				t.Errorf("degraded %t, want %t", degraded, tc.degraded)
+			}
+		})
+	}
+}
+
+// TestAPanicAtOpeningLetsGoOfTheFile, which bbolt's map would hold on to.
+func TestAPanicAtOpeningLetsGoOfTheFile(t *testing.T) {
+	p := filePlace(t)
+	fill(t, p)
+	f, err := os.OpenFile(p.path(), os.O_RDWR, 0)
+	ok(t, err)
+	defer func() { ok(t, f.Close()) }()
+	im, err := readImage(f)
+	ok(t, err)
+	_, err = f.WriteAt([]byte{0xEE}, int64(im.metas[0].freelist)*pageSize+8) // no freelist any more
+	ok(t, err)
+	info, err := f.Stat()
+	ok(t, err)
+	_, err = openBolt(p.path(), info, testOptions(nil).withDefaults())
+	wantErr(t, err, ErrCorrupt, "bbolt panicked")
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("it is still locked: %v", err)
+	}
 }
