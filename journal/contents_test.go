@@ -355,3 +355,52 @@ func TestWhatANewerRecordCovers(t *testing.T) {
 		}
 	}
 }
+
+// TestTargetsOfANewerOperation: each once, in order, as far as they are any.
+func TestTargetsOfANewerOperation(t *testing.T) {
+	j := memoryPlace().open(t)
+	o := operation(2, "9000")
+	for _, n := range []int{1, 2} {
+		o.Changes = append(o.Changes, Change{Key: drivers.Key{Kind: "admin", Target: pci(n)}, Class: drivers.Volatile})
+	}
+	o.Changes = append(o.Changes, Change{Key: drivers.Key{Kind: "zeal", Target: pci(0)}, Class: drivers.Volatile})
+	o, err := j.Begin(context.Background(), o, nil)
+	ok(t, err)
+	at := slot{BucketOpen, idKey(o.ID)}
+	raw := reseal(at.bucket, at.key, j.raw(at), func(h []byte) { h[2] = 2 })
+	u := j.unread(at.bucket, at.key, raw, ErrNewer)
+	if !slices.Equal(u.Targets, []drivers.Target{pci(0), pci(1), pci(2)}) {
+		t.Errorf("it is about %v", u.Targets)
+	}
+}
+
+func TestDefaultOptions(t *testing.T) {
+	o := Options{}.withDefaults()
+	if d := time.Since(o.Now()); d < 0 || d > time.Minute {
+		t.Errorf("its clock is %s off", d)
+	}
+	if o.FlushAfter != time.Second || o.LockTimeout != 10*time.Second || o.ScanTimeout != 10*time.Second || o.Preallocate != 4<<20 {
+		t.Errorf("%+v", o)
+	}
+	if want := (Limits{256, 256, 1000, 8192, 1024, 16, 1024, 4 << 20, 64 << 20}); o.Limits != want {
+		t.Errorf("%+v", o.Limits)
+	}
+	if o := (Options{Preallocate: -1, FlushAfter: 1, Limits: Limits{Open: 3}}).withDefaults(); o.Preallocate != -1 || o.FlushAfter != 1 || o.Limits.Open != 3 {
+		t.Errorf("what is said is not kept: %+v", o)
+	}
+}
+
+func TestWhatIsGivenIsNotSorted(t *testing.T) {
+	j := memoryPlace().open(t)
+	d := Desired{
+		Source: "file", Goals: []Goal{{Key: mtu(2)}, {Key: mtu(1)}},
+		Selections: []Selection{{Selector: "b", Target: pci(1)}, {Selector: "a", Target: pci(1)}},
+	}
+	ok(t, j.SetDesired(context.Background(), d))
+	if d.Goals[0].Key != mtu(2) || d.Selections[0].Selector != "b" {
+		t.Errorf("the caller's are %+v, %+v", d.Goals, d.Selections)
+	}
+	if kept, _ := j.Desired("file"); kept.Goals[0].Key != mtu(1) || kept.Selections[0].Selector != "a" {
+		t.Errorf("the journal's are %+v, %+v", kept.Goals, kept.Selections)
+	}
+}

@@ -82,6 +82,11 @@ func TestErrorsOfThePlace(t *testing.T) {
 			ok(t, err)
 			return sameFile(a, info)
 		}, ErrUnsafe, "was replaced while it was opened"},
+		{"a link to nothing", func(t *testing.T, dir string) error {
+			t.Helper()
+			ok(t, os.Symlink("nothing", dir+"/a"))
+			return makeDir(dir + "/a/b")
+		}, ErrUnsafe, "use the directory it points to instead"},
 		{"a file that is closed", func(t *testing.T, dir string) error {
 			t.Helper()
 			a, err := os.Create(dir + "/a")
@@ -260,5 +265,23 @@ func TestAPanicAtOpeningLetsGoOfTheFile(t *testing.T) {
 	wantErr(t, err, ErrCorrupt, "bbolt panicked")
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.Errorf("it is still locked: %v", err)
+	}
+}
+
+// TestReadingLeavesNothingOpen, though it be done again and again.
+func TestReadingLeavesNothingOpen(t *testing.T) {
+	p := filled(t)
+	count := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		ok(t, err)
+		return len(names)
+	}
+	before := count()
+	for range 20 {
+		_, err := OpenReadOnly(p.path())
+		ok(t, err)
+	}
+	if after := count(); after > before+5 {
+		t.Errorf("%d files open, %d before", after, before)
 	}
 }
