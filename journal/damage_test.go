@@ -174,6 +174,9 @@ func TestUnusableFileIsKeptAside(t *testing.T) {
 		if !degraded || !bytes.Equal(kept, b) {
 			t.Fatalf("%d: degraded %v, aside %d bytes, want %d", i, degraded, len(kept), len(b))
 		}
+		if said := strings.Join(j.Warnings(), "\n"); !strings.Contains(said, "journal was unusable and is kept as "+d.Aside) {
+			t.Fatalf("%d: it warns of %q", i, said)
+		}
 		begin(t, j, 1, "1")
 		finish(t, j, 1, Done)
 		ok(t, j.Close())

@@ -142,8 +142,9 @@ func (j *Journal) Attempt(ctx context.Context, id uint64) (Operation, error) {
 		if o.BootID != j.o.BootID {
 			o.TriedIn = j.o.BootID
 		}
+		err = j.update(e, &o)
 		made = o.clone()
-		return j.update(e, &o)
+		return err
 	})
 	if err != nil {
 		return Operation{}, fmt.Errorf("attempt: %w", err)
@@ -262,12 +263,7 @@ func (j *Journal) close(e *edit, old *Operation, state OperationState, outcome s
 		return fmt.Errorf("close %s: %w", &o, err)
 	}
 	j.ring++
-	j.closed[o.ID] = key
-	e.undo = append(e.undo, func() {
-		if j.closed[o.ID] == key {
-			delete(j.closed, o.ID)
-		}
-	})
+	j.closed[o.ID] = key // taken back, it is open again, and looked for there first
 	return nil
 }
 

@@ -92,11 +92,9 @@ func openLocked(ctx context.Context, o Options, path string) (*Journal, error) {
 	}
 	var warnings []string
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		w, err := create(path, freshRows(o), o)
-		if err != nil {
+		if warnings, err = create(path, freshRows(o), o); err != nil {
 			return nil, err
 		}
-		warnings = append(warnings, w...)
 	}
 	s, r, err := openChecked(ctx, o, path)
 	if damaged(err) {

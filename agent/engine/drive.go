@@ -105,10 +105,10 @@ func (e *Engine) mayDrive(ctx context.Context, op *journal.Operation, observed p
 // step makes one write. It is not cut short when the agent is asked to stop:
 // what has been begun is finished, or abandoned by the host at its deadline.
 func (e *Engine) step(ctx context.Context, op *journal.Operation, s drivers.Step) error {
-	if err := e.Drivers.Specs.Legal(s.Key, s.To); err != nil {
-		return err
-	}
 	d, err := e.Drivers.Driver(s.Key.Kind)
+	if err == nil {
+		err = e.Drivers.Specs.Legal(s.Key, s.To)
+	}
 	if err != nil {
 		return err
 	}

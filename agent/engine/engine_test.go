@@ -117,7 +117,7 @@ func hungWrite(t *testing.T, wrong func(*engine.Options)) (violations []string) 
 		violated := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
 		w := newWorld(t)
 		w.wrong = wrong
-		w.rebind(port, "igb", "vfio-pci")
+		w.rebind("vfio-pci")
 		release := w.kernel.Hold(string(port))
 		back := w.cover(port, driverGoal(port, "igb"), plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"})
 		j, e := w.open()

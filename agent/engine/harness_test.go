@@ -389,16 +389,17 @@ func (w *world) foreign(c host.Call) {
 	}
 }
 
-func (w *world) rebind(t drivers.Target, from, to string) {
+// rebind gives the port, which igb has, to another driver.
+func (w *world) rebind(to string) {
 	w.t.Helper()
-	address := string(t)
+	const address = string(port)
 	override := to
 	if !drivers.Userspace(to) {
 		override = ""
 	}
-	w.foreign(host.Call{Op: host.OpSysfs, Target: t, Path: host.Attr(address, "driver_override"), Value: override + "\n"})
-	w.foreign(host.Call{Op: host.OpSysfs, Target: t, Path: host.PCIDrivers + from + "/unbind", Value: address})
-	w.foreign(host.Call{Op: host.OpSysfs, Target: t, Path: host.PCIDrivers + to + "/bind", Value: address})
+	w.foreign(host.Call{Op: host.OpSysfs, Target: port, Path: host.Attr(address, "driver_override"), Value: override + "\n"})
+	w.foreign(host.Call{Op: host.OpSysfs, Target: port, Path: host.PCIDrivers + "igb/unbind", Value: address})
+	w.foreign(host.Call{Op: host.OpSysfs, Target: port, Path: host.PCIDrivers + to + "/bind", Value: address})
 }
 
 // scenarios is each kind of operation there is.
@@ -416,12 +417,12 @@ func scenarios() []scenario {
 		},
 		{
 			name: "back to the driver of the kernel, link restored", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
-			setup: func(w *world) { w.rebind(port, "igb", "vfio-pci") },
+			setup: func(w *world) { w.rebind("vfio-pci") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "igb"), restored) },
 		},
 		{
 			name: "from one userspace driver to another", foreign: func(w *world) { w.takeAway(port, "igb") },
-			setup: func(w *world) { w.rebind(port, "igb", "uio_pci_generic") },
+			setup: func(w *world) { w.rebind("uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },
 		},
 		{

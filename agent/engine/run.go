@@ -62,13 +62,13 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 	return e.forward(stop, &begun)
 }
 
+// targetsOf may say a target more than once.
 func targetsOf(d plan.Draft) []drivers.Target {
 	var ts []drivers.Target
 	for k := range d.After {
 		ts = append(ts, k.Target)
 	}
-	slices.Sort(ts)
-	return slices.Compact(ts)
+	return ts
 }
 
 var errChanged = errors.New("the host has changed since")
@@ -224,7 +224,6 @@ func (e *Engine) note(op *journal.Operation, last error) {
 		cause, _, _ := strings.Cut(op.LastError, andThen)
 		text = cause + andThen + text
 	}
-	op.LastError = text
 	if err := e.Journal.Note(op.ID, text); err != nil {
 		level.Warn(e.Logger).Log("op", op.ID, "err", err, "msg", "last error not kept")
 	}
@@ -414,7 +413,7 @@ func (e *Engine) keep(op *journal.Operation, j recovery.Judgement) Result {
 // bind that panics the kernel must not be tried at every boot.
 func (e *Engine) supersede(op *journal.Operation, j recovery.Judgement) Result {
 	end := journal.Closing{ID: op.ID, State: journal.Superseded, Outcome: j.Why}
-	if j.Epoch == recovery.NewBoot && op.Attempts > 0 && j.BootChanged && j.Class != recovery.After {
+	if j.Epoch == recovery.NewBoot && j.BootChanged && j.Class != recovery.After {
 		end.Count, end.Until = journal.CountPanic, e.poisonedUntil(op)
 	}
 	if err := e.end(end); err != nil {

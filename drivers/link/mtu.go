@@ -37,7 +37,7 @@ func MTU(bytes int) drivers.State { return drivers.State(strconv.Itoa(bytes)) }
 func parseMTU(s drivers.State) (int, error) {
 	n, err := strconv.Atoi(string(s))
 	if err != nil || n < minMTU || n > maxMTU || MTU(n) != s {
-		return 0, fmt.Errorf("%q is not an MTU: want %d to %d bytes", s, minMTU, maxMTU)
+		return 0, fmt.Errorf("%q is not an MTU: want %d to %d bytes: %w", s, minMTU, maxMTU, drivers.ErrIllegal)
 	}
 	return n, nil
 }
@@ -46,10 +46,8 @@ func legalMTU(t drivers.Target, to drivers.State) error {
 	if _, ok := t.PCIAddress(); !ok {
 		return fmt.Errorf("target %q of mtu: %w", t, drivers.ErrIllegal)
 	}
-	if _, err := parseMTU(to); err != nil {
-		return fmt.Errorf("%w: %w", drivers.ErrIllegal, err)
-	}
-	return nil
+	_, err := parseMTU(to)
+	return err
 }
 
 // NewMTU is the kind mtu on this machine.

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -29,11 +30,15 @@ func main() {
 	flag.IntVar(&r.sample, "sample", 60, "how many mutants of each package; 0 is all")
 	flag.Uint64Var(&r.seed, "seed", 1, "which ones")
 	flag.IntVar(&r.workers, "workers", 2, "how many at once")
-	only := flag.String("packages", "agent/plan,recovery,agent/engine,journal", "whose mutants")
+	packages := flag.String("packages", "agent/plan,recovery,agent/engine,journal", "whose mutants")
+	flag.Func("only", "of those, the ones whose line matches this regexp", func(s string) (err error) {
+		r.only, err = regexp.Compile(s)
+		return err
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := r.run(ctx, strings.Split(*only, ",")); err != nil {
+	if err := r.run(ctx, strings.Split(*packages, ",")); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
@@ -44,6 +49,8 @@ type trial struct {
 	dir  string // of the package whose tests they are
 	args []string
 }
+
+func (t trial) String() string { return t.dir + " " + strings.Join(t.args, " ") }
 
 // trials are the tests that a package's mutants have to pass, the quick ones
 // first.
@@ -63,8 +70,10 @@ type runner struct {
 	out             io.Writer
 	sample, workers int
 	seed            uint64
-	dir             string            // of the test binaries
-	equivalent      map[string]string // reasons, by key
+	only            *regexp.Regexp           // nil is all
+	dir             string                   // of the test binaries
+	equivalent      map[string]string        // reasons, by key
+	took            map[string]time.Duration // by trial, without a mutant
 
 	mu     sync.Mutex // guards what follows
 	killed map[string]int
@@ -77,7 +86,7 @@ func (r *runner) run(ctx context.Context, packages []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	r.killed, r.tried = map[string]int{}, map[string]int{}
+	r.killed, r.tried, r.took = map[string]int{}, map[string]int{}, map[string]time.Duration{}
 	if r.equivalent, err = readEquivalent("recovery/chaos/mutants/equivalent.txt"); err != nil {
 		return err
 	}
@@ -117,9 +126,14 @@ func (r *runner) build(ctx context.Context, packages []string) ([]mutant, error)
 		}
 		// None on: they pass.
 		for _, t := range trials(dir) {
-			if t.dir == dir && !r.passes(ctx, 0, t) {
+			began := time.Now()
+			if t.dir != dir {
+				continue
+			}
+			if !r.passes(ctx, 0, t) {
 				return nil, fmt.Errorf("the tests of %s fail without a mutant", dir)
 			}
+			r.took[t.String()] = time.Since(began)
 		}
 	}
 	return chosen, nil
@@ -133,12 +147,13 @@ func (r *runner) mutate(packages []string) (replace map[string]string, chosen []
 		return nil, nil, err
 	}
 	replace = map[string]string{}
-	rng, next := rand.New(rand.NewPCG(r.seed, 0)), 0
+	next := 0
 	for _, dir := range packages {
 		files, found, err := mutate(dir, &next)
 		if err != nil {
 			return nil, nil, err
 		}
+		rng := rand.New(rand.NewPCG(r.seed, 0)) // the same ones, whichever packages are asked for
 		for path, text := range files {
 			to := filepath.Join(r.dir, strings.ReplaceAll(path, "/", "_"))
 			if err := os.WriteFile(to, text, 0o600); err != nil {
@@ -151,6 +166,7 @@ func (r *runner) mutate(packages []string) (replace map[string]string, chosen []
 		if r.sample > 0 {
 			found = found[:min(len(found), r.sample)]
 		}
+		found = slices.DeleteFunc(found, func(m mutant) bool { return r.only != nil && !r.only.MatchString(m.String()) })
 		chosen = append(chosen, found...)
 	}
 	return replace, chosen, nil
@@ -160,9 +176,14 @@ func (r *runner) binary(dir string) string {
 	return filepath.Join(r.dir, strings.ReplaceAll(dir, "/", "-")+".test")
 }
 
-// passes runs tests with a mutant on.
+// passes runs tests with a mutant on. One that hangs is given up after several
+// times what they take without it.
 func (r *runner) passes(ctx context.Context, id int, t trial) bool {
-	cmd := exec.CommandContext(ctx, r.binary(t.dir), append([]string{"-test.short", "-test.failfast", "-test.timeout", "120s"}, t.args...)...)
+	limit := 5 * time.Minute
+	if took, known := r.took[t.String()]; known {
+		limit = max(30*time.Second, 8*took)
+	}
+	cmd := exec.CommandContext(ctx, r.binary(t.dir), append([]string{"-test.short", "-test.failfast", "-test.timeout", limit.String()}, t.args...)...)
 	cmd.Dir = t.dir
 	cmd.Env = append(os.Environ(), fmt.Sprintf("ENIAGENT_MUTANT=%d", id))
 	cmd.WaitDelay = time.Second
