@@ -45,14 +45,14 @@ func vfScenarios() []scenario {
 			setup: func(w *world) {
 				w.setVFs(0)
 				w.setVFs(3)
-				w.rebind(vf, "igbvf", "vfio-pci")
+				w.takeAway(vf, "vfio-pci")
 				w.setLink("0000:01:10.2", 1400, true)
 			},
 			draft: func(w *world) plan.Draft { return w.coverVFs(w.vfGoal(2)) },
 		},
 		{
 			name: "VFs away", foreign: foreign,
-			setup: func(w *world) { w.rebind(vf, "igbvf", "vfio-pci") },
+			setup: func(w *world) { w.takeAway(vf, "vfio-pci") },
 			draft: func(w *world) plan.Draft { return w.coverVFs(w.vfGoal(0)) },
 		},
 		{
