@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 
+	"eniagent/agent/plan"
 	"eniagent/agent/source"
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -87,6 +89,21 @@ func (v View) askPart(ctx context.Context, r *request, p part) bool {
 		return false
 	}
 	return true
+}
+
+// renew aims the parts at what is observed now: what another hand has added since
+// the entry was resolved is none of the agent's business.
+func (v View) renew(r *request, observed plan.Observed) {
+	goal := maps.Clone(r.goal) // others have the old one
+	for _, p := range parts(r.asked.Interface) {
+		key := drivers.Key{Kind: p.kind, Target: r.target}
+		_, asked := goal[key]
+		_, under := v.underWay(key)
+		if o := observed[key]; asked && !under && o.Presence == drivers.Present && !r.released() {
+			goal[key] = p.with(o.State)
+		}
+	}
+	r.goal = goal
 }
 
 // underWay is the state after of the operation on a key that is not closed.

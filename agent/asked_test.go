@@ -182,3 +182,27 @@ func TestTheManagementPathKeepsItsRings(t *testing.T) {
 		n.has("ens5", `alt="lan0"`, `alt="enp0s5"`)
 	})
 }
+
+// TestAPartIsAskedOfWhatIsThereNow: another hand gives a name after the entry was
+// resolved, and it stays.
+func TestAPartIsAskedOfWhatIsThereNow(t *testing.T) {
+	withNode(t, func(n *node) {
+		asked := entry{Interface: source.Interface{
+			Selector: source.Selector{PCI: portA}, State: source.Configured, AltNames: []string{"lan0"},
+		}}
+		settled(time.Second)
+		r := n.agent.view.resolve(n.t.Context(), []entry{asked}, nil)[0]
+		dev, err := host.NetdevOf(n.t.Context(), n.kernel, portA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"cloud0", "lan0"} {
+			if err := n.kernel.Foreign(host.Call{Op: host.OpAltName, Target: portA, Index: dev.Index, Value: name, Number: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if draft, _, err := n.agent.view.examine(n.t.Context(), &r); err != nil || !draft.Empty() {
+			t.Errorf("it would be changed: %+v (%v)", draft, err)
+		}
+	})
+}

@@ -172,7 +172,7 @@ func (v View) draftTo(ctx context.Context, op journal.Operation, goal plan.Goal,
 		part := differing(r.goal, observed)
 		if _, pci := t.PCIAddress(); pci {
 			var seen plan.Observed
-			if part, seen, err = v.examine(ctx, r); err != nil {
+			if part, seen, err = v.examine(ctx, &r); err != nil {
 				return d, err
 			}
 			maps.Copy(observed, seen)

@@ -84,7 +84,7 @@ func (v View) standing(ctx context.Context, r request) InterfaceReport {
 	}
 	seen := sight{}
 	if r.target != "" {
-		_, observed, _ := v.examine(ctx, r)
+		_, observed, _ := v.examine(ctx, &r)
 		seen = v.sight(ctx, r.target, observed)
 		report.Observed = seen.observed
 	}

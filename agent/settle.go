@@ -21,7 +21,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		a.wakeFor(r.target) // since it was dispatched; the next look says so
 		return
 	}
-	draft, observed, err := a.view.examine(ctx, r)
+	draft, observed, err := a.view.examine(ctx, &r)
 	if err == nil {
 		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
 	}
@@ -204,7 +204,7 @@ func (a *Agent) reason(entry string) journal.Reason {
 // reportResult says how the function stands after an operation.
 func (a *Agent) reportResult(ctx context.Context, r request, result engine.Result) {
 	ctx = context.WithoutCancel(ctx)
-	_, observed, _ := a.view.examine(ctx, r)
+	_, observed, _ := a.view.examine(ctx, &r)
 	condition := map[engine.Outcome]Condition{
 		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
 		engine.Kept: keptAs(result.Err), engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,

@@ -271,7 +271,7 @@ func (a *Agent) glance(ctx context.Context, r request) {
 		return
 	}
 	a.work(ctx, []drivers.Target{r.target}, func() {
-		_, observed, _ := a.view.examine(ctx, r)
+		_, observed, _ := a.view.examine(ctx, &r)
 		seen := a.view.sight(ctx, r.target, observed)
 		a.mu.Lock()
 		report, ok := a.reports[r.entry]

@@ -184,12 +184,14 @@ func (v View) recoverEntry(j recovery.Judgement) RecoverEntry {
 }
 
 // examine compares what is asked of one function with what is observed, and
-// drafts the operation that would bring it there.
-func (v View) examine(ctx context.Context, r request) (plan.Draft, plan.Observed, error) {
+// drafts the operation that would bring it there. Where an entry asks for a part
+// of a state, the request gets the goal that follows from this observation.
+func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observed, error) {
 	observed := plan.Observed{}
-	for k := range v.keysOf(r) {
+	for k := range v.keysOf(*r) {
 		observed[k] = v.observer().Observe(ctx, k)
 	}
+	v.renew(r, observed)
 	baseline := plan.Goal{}
 	for k := range observed {
 		if b, ok := v.baseline(k, r.identity); ok && !b.Unknown {
@@ -266,7 +268,7 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 		}
 		return e
 	}
-	draft, observed, err := v.examine(ctx, r)
+	draft, observed, err := v.examine(ctx, &r)
 	if err != nil {
 		e.Condition, e.Reason = conditionOf(err), err.Error()
 		return e

@@ -72,7 +72,7 @@ func TestAHostThatHasChangedSinceIsNamed(t *testing.T) {
 	w.files[poolA] = "theirs"
 	j, e := w.open()
 	defer j.Abandon()
-	const want = "entry@file//etc/pools#a is theirs, not absent as planned: the host has changed since"
+	const want = "entry@file//etc/pools#a/a is theirs, not absent as planned: the host has changed since"
 	r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
 	if r.Outcome != engine.Blocked || r.Err == nil || r.Err.Error() != want {
 		t.Errorf("ended %s (%v)", r.Outcome, r.Err)
