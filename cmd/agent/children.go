@@ -15,15 +15,11 @@ func (c *cli) writerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "writer OWNER [FILE...]", Hidden: true, Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			fences, err := host.OpenFences(fenceDir)
-			if err != nil {
-				return err
-			}
 			kernel, closeKernel, err := c.options.OpenKernel()
 			if err != nil {
 				return err
 			}
-			if err := host.Serve(c.in, c.out, kernel, fences, args[0], args[1:]...); err != nil {
+			if err := host.Serve(c.in, c.out, kernel, host.FencesIn(fenceDir), args[0], args[1:]...); err != nil {
 				return err
 			}
 			return closeKernel()

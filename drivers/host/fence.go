@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +68,12 @@ func (f Fences) Wait(t drivers.Target) (release func(), err error) {
 
 func (f Fences) lock(t drivers.Target, how int) (release func(), err error) {
 	file, err := os.OpenFile(f.file(t), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed it under the agent
+		err = os.Mkdir(f.dir, 0o700)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			file, err = os.OpenFile(f.file(t), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open fence of %s: %w", t, err)
 	}
