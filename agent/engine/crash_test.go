@@ -78,8 +78,8 @@ type campaign struct {
 	t       testing.TB
 	seconds int
 	thirds  int
-	rng    *rand.Rand
-	replay []string
+	rng     *rand.Rand
+	replay  []string
 	// every, where it is not zero, runs on a journal's file instead of in
 	// memory, and crashes one in so many boundaries.
 	every int

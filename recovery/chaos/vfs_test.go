@@ -52,6 +52,18 @@ func (n *node) inodeOf(nic NIC) string {
 	return strings.TrimSpace(mustRun(n.t, n.vm, Helper, "inode", nic.Sysfs()))
 }
 
+// giveBackVFs restores the PF, which had none, and stops the agent.
+func (n *node) giveBackVFs(p *Proc) {
+	n.t.Helper()
+	n.ask(released(n.a))
+	must(n.t, n.vm.WaitGone(n.ctx(), n.a.Sysfs("virtfn0")))
+	n.settled(p)
+	n.stop(p)
+	if probe, err := n.vm.ReadText(n.ctx(), n.a.Sysfs("sriov_drivers_autoprobe")); err != nil || probe != "1" {
+		n.t.Errorf("autoprobe is left at %q (%v)", probe, err)
+	}
+}
+
 // TestVFs has VFs made, changed one by one, made more and given back, on the
 // real kernel.
 func TestVFs(t *testing.T) {
@@ -84,10 +96,7 @@ func TestVFs(t *testing.T) {
 	n.settled(p)
 	n.hasVFs(n.a, 6)
 	n.inventoryIsTrue()
-	n.giveBack(p)
-	if left := n.vfsOf(n.a); len(left) != 0 {
-		t.Errorf("given back, it has %d VFs", len(left))
-	}
+	n.giveBackVFs(p)
 }
 
 // TestVFsHalfWay kills the agent, and cuts the power, while it makes VFs anew.
@@ -104,7 +113,7 @@ func TestVFsHalfWay(t *testing.T) {
 			n.said(p, `msg="operation recovered"`, "decision=replay")
 			n.settled(p)
 			n.hasVFs(n.a, 2)
-			n.giveBack(p)
+			n.giveBackVFs(p)
 		})
 	}
 	t.Run("power cut", func(t *testing.T) {
@@ -114,9 +123,9 @@ func TestVFsHalfWay(t *testing.T) {
 		must(t, n.vm.PowerCut())
 		must(t, n.vm.Boot(t.Context()))
 		p := n.run(AgentPath)
-		n.said(p, `msg="operation recovered"`, "decision=superseded")
+		n.said(p, `msg="operation recovered"`, "decision=supersede")
 		n.settled(p)
 		n.hasVFs(n.a, 2)
-		n.giveBack(p)
+		n.giveBackVFs(p)
 	})
 }
