@@ -92,7 +92,8 @@ func TestVFs(t *testing.T) {
 	}
 
 	n.ask(mixed(n.a, 6))
-	n.said(p, `kind=numvfs`, "attempt=1", "msg=\"step made\"")
+	_, err := n.vm.WaitExists(t.Context(), n.a.Sysfs("virtfn5"))
+	must(t, err)
 	n.settled(p)
 	n.hasVFs(n.a, 6)
 	n.inventoryIsTrue()
