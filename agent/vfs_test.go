@@ -202,3 +202,37 @@ func TestAForeignCountIsRepaired(t *testing.T) {
 		n.driver(vf1, "vfio-pci")
 	})
 }
+
+// TestTheCountSparesTheManagementPath: making VFs anew would cut one that has a
+// default route, or that may be given it by a boot that has none yet.
+func TestTheCountSparesTheManagementPath(t *testing.T) {
+	for _, tc := range []struct {
+		name, want string
+		routes     map[string][]host.Default
+	}{
+		{"a VF has a default route", "refused", map[string][]host.Default{vf1: {{Family: "IPv6", Table: 100}}, "0000:00:05.0": {{Family: "IPv4", Table: 254}}}},
+		{"nothing has one yet", "held", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := sim.DefaultNode()
+				for _, d := range c.Devices {
+					if d.Net != nil {
+						d.Net.Up, d.Net.Defaults = len(tc.routes[d.Address]) > 0, tc.routes[d.Address]
+					}
+				}
+				n := newNode(t, c)
+				n.start(nil)
+				defer n.halt()
+				labels := n.written(func() {
+					n.want(vfs(4, source.VF{}))
+					settled(10 * time.Second)
+				})
+				if len(labels) > 0 || !strings.Contains(n.conditions(), "pci 0000:01:00.0="+tc.want) {
+					t.Errorf("%s after %v\n%s", n.conditions(), labels, n.log)
+				}
+				n.virtual(vf0, vf1)
+			})
+		})
+	}
+}
