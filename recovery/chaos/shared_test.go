@@ -68,7 +68,10 @@ func systemdConfig(t *testing.T) Config {
 	for _, file := range deploy {
 		files[sourceDir+"/deploy/systemd/"+filepath.Base(file)] = file
 	}
-	return Config{NICs: 2, FreePorts: 1, Systemd: true, Log: consoleLog(), Agent: agent, Files: files}
+	return Config{
+		NICs: 2, FreePorts: 1, Systemd: true, Log: consoleLog(), Agent: agent, Files: files,
+		Memory: 2048, HugePages: 256,
+	}
 }
 
 // built are the agent as it is shipped, and with crash points.
