@@ -151,6 +151,9 @@ type scene struct {
 	name string
 	node *simulated // as the agent finds it
 	ends *regexp.Regexp
+	// place has the node of each run: under one name, as calls are told apart by
+	// the names of files, and of the directories above them.
+	place string
 }
 
 func scenes(t *testing.T, agent string) []scene {
@@ -182,7 +185,10 @@ func scenes(t *testing.T, agent string) []scene {
 		t.Fatalf("%d operations are half-way, want 1", open)
 	}
 	return []scene{
-		{"first start", first, right}, {"bind", bind, right}, {"release", release, released}, {"recovery", half, right},
+		{"first start", first, right, t.TempDir()},
+		{"bind", bind, right, t.TempDir()},
+		{"release", release, released, t.TempDir()},
+		{"recovery", half, right, t.TempDir()},
 	}
 }
 
@@ -238,7 +244,7 @@ type tally struct {
 // its children may still be there.
 func (s scene) try(t *testing.T, k int, whole bool, sum *tally) (injured bool) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "place") // one name, as calls are told apart by names
+	dir := filepath.Join(s.place, "place")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
