@@ -126,7 +126,7 @@ func TestEachRuleIsMissed(t *testing.T) {
 			return n.kernel.Hold(portA)
 		}},
 		"allocated to a pod": {guard.InUse, sim.DefaultNode(), pci(portA, "igb"), func(_ *node, p *pods) func() {
-			return p.give()
+			return p.give(portA)
 		}},
 		"the kubelet is silent": {guard.InUse, sim.DefaultNode(), pci(portA, "igb"), func(_ *node, p *pods) func() {
 			return p.silence()
@@ -289,9 +289,8 @@ func (p *pods) asked(c *Config) {
 	}
 }
 
-// give allocates portA to a pod, until the pod ends.
-func (p *pods) give() (end func()) {
-	const t drivers.Target = portA
+// give allocates a function to a pod, until the pod ends.
+func (p *pods) give(t drivers.Target) (end func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.allocated = map[drivers.Target]string{t: "pod media/encoder-0, container dpdk, resource intel.com/vf"}
@@ -337,7 +336,7 @@ func TestAnAllocatedFunctionIsHeldUntilThePodEnds(t *testing.T) {
 				n.start(p.asked)
 				n.want(pci(portA, tc.is))
 				settled(5 * time.Second)
-				end := p.give()
+				end := p.give(portA)
 				n.want(pci(portA, tc.want), pci(portB, "vfio-pci"))
 				settled(time.Minute)
 				n.expect("pci 0000:02:00.0=held, pci 0000:03:00.0=right")
@@ -372,7 +371,7 @@ func TestAPodThatOutlivesARebootGetsItsFunctionBack(t *testing.T) {
 				settled(5 * time.Second)
 				n.expect("pci 0000:02:00.0=right")
 				n.halt()
-				p.give()
+				p.give(portA)
 				n.kernel.Reboot()
 				n.start(p.asked)
 				n.want(pci(portA, "vfio-pci"))
@@ -395,7 +394,7 @@ func TestAnOrderToReleaseWaitsForThePod(t *testing.T) {
 		defer n.halt()
 		n.want(pci(portA, "vfio-pci"))
 		settled(5 * time.Second)
-		end := p.give()
+		end := p.give(portA)
 		r, err := n.agent.Release(t.Context(), Order{Targets: []string{portA}, Why: "test"})
 		if err != nil || r.Entries[0].Condition != Held || !strings.Contains(r.Entries[0].Reason, "pod media/encoder-0") {
 			t.Errorf("released: %+v, %v", r.Entries, err)

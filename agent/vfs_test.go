@@ -236,3 +236,27 @@ func TestTheCountSparesTheManagementPath(t *testing.T) {
 		})
 	}
 }
+
+// TestTheCountWaitsForAVFOfAPod: a VF that the kubelet has allocated stays,
+// though no program has opened it yet.
+func TestTheCountWaitsForAVFOfAPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNode(t, sim.DefaultNode()), &pods{}
+		n.start(p.asked)
+		defer n.halt()
+		n.want(vfs(2, dpdkVF()))
+		settled(10 * time.Second)
+		end := p.give(vf1)
+		labels := n.written(func() {
+			n.want(vfs(3, dpdkVF()))
+			settled(time.Minute)
+		})
+		if len(labels) > 0 {
+			t.Errorf("written while a pod has a VF: %v", labels)
+		}
+		n.says("in-use", "allocated to pod media/encoder-0", "when the pod ends")
+		end()
+		settled(10 * time.Second)
+		n.virtual(vf0, vf1, vf2)
+	})
+}

@@ -91,7 +91,12 @@ func TestVFs(t *testing.T) {
 		t.Errorf("the sibling's netdev was made anew: index %d, then %d", index, now)
 	}
 
+	// One is a container's, so all stay until it is back.
+	n.ip("netns add pod")
+	n.ip("link set " + n.ipLink(vfs[1]).Name + " netns pod")
 	n.ask(mixed(n.a, 6))
+	n.said(p, "interface is held", vfs[1].Addr, "in another network namespace")
+	n.ip("netns del pod") // the kernel gives the netdev back
 	_, err := n.vm.WaitExists(t.Context(), n.a.Sysfs("virtfn5"))
 	must(t, err)
 	n.settled(p)

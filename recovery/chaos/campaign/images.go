@@ -31,6 +31,9 @@ func (c *campaign) replayed(ctx context.Context, fs string, rng *rand.Rand) (err
 	if c.images == 0 {
 		return nil
 	}
+	c.mu.Lock()
+	c.all += c.images
+	c.mu.Unlock()
 	dir, err := os.MkdirTemp("", "eniagent-images-")
 	if err != nil {
 		return err
@@ -113,9 +116,11 @@ func (r *recording) record(ctx context.Context, c *campaign, fs string) error {
 	}
 	defer func() { _ = n.vm.Close() }() // it has been cut off
 	for range 4 {
-		for _, k := range kinds() {
-			if err := errors.Join(r.work(ctx, n, k.from(n)), r.work(ctx, n, k.to(n))); err != nil {
-				return err
+		for _, f := range c.families {
+			for _, k := range f.kinds {
+				if err := errors.Join(r.work(ctx, n, k.from(n)), r.work(ctx, n, k.to(n))); err != nil {
+					return err
+				}
 			}
 		}
 	}

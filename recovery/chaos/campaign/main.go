@@ -25,15 +25,24 @@ import (
 
 func main() {
 	var c campaign
-	var fs string
+	var fs, on string
 	flag.IntVar(&c.rounds, "rounds", 3, "how often each label meets each end")
-	flag.IntVar(&c.random, "random", 20, "power cuts at random moments, on each file system")
+	flag.IntVar(&c.random, "random", 20, "power cuts at random moments, of each family and on each file system")
 	flag.IntVar(&c.images, "images", 150, "images of a disk that had not written all, on each file system")
 	flag.StringVar(&fs, "fs", "ext4,xfs", "file systems of the journal's disk")
+	flag.StringVar(&on, "on", "driver,link,vfs", "families of operations")
 	flag.StringVar(&c.only, "only", "", "run only what has this in its name, such as \"bind unbind:after\"")
 	flag.Uint64Var(&c.seed, "seed", uint64(time.Now().Unix()), "of the random moments")
 	flag.Parse()
 	c.disks = strings.Split(fs, ",")
+	for name := range strings.SplitSeq(on, ",") {
+		at := slices.IndexFunc(families(), func(f family) bool { return f.name == name })
+		if at < 0 {
+			fmt.Fprintf(os.Stderr, "chaos: -on %q: want some of driver, link and vfs, with commas between\n", on)
+			os.Exit(2)
+		}
+		c.families = append(c.families, families()[at])
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := c.run(ctx, os.Stdout); err != nil {
@@ -46,6 +55,7 @@ func main() {
 type campaign struct {
 	rounds, random, images int
 	disks                  []string
+	families               []family
 	only                   string
 	seed                   uint64
 	agent, crashing        string // the agent's binaries
@@ -99,26 +109,8 @@ func (c *campaign) onDisk(ctx context.Context, fs string, rng *rand.Rand) error 
 		return err
 	}
 	defer func() { _ = n.vm.Close() }() // it is off, or about to be killed anyway
-	cases, err := n.cases(ctx)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.all += len(cases)*c.rounds + c.random + c.images
-	for _, k := range cases {
-		c.covered[fs+" "+k.String()] += 0
-	}
-	c.mu.Unlock()
-	for round := range c.rounds {
-		for _, k := range cases {
-			if err := c.attempt(ctx, n, fs+" "+k.String(), round, func() error { return n.crash(ctx, k) }); err != nil {
-				return err
-			}
-		}
-	}
-	for i := range c.random {
-		at := time.Duration(rng.IntN(4000)) * time.Millisecond
-		if err := c.attempt(ctx, n, fs+" random moment", i, func() error { return n.anyMoment(ctx, at) }); err != nil {
+	for _, f := range c.families {
+		if err := c.family(ctx, n, f, rng); err != nil {
 			return err
 		}
 	}
@@ -126,6 +118,34 @@ func (c *campaign) onDisk(ctx context.Context, fs string, rng *rand.Rand) error 
 		return err
 	}
 	return c.replayed(ctx, fs, rng)
+}
+
+// family is the campaign on one family of operations.
+func (c *campaign) family(ctx context.Context, n *node, f family, rng *rand.Rand) error {
+	cases, err := n.cases(ctx, f)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.all += len(cases)*c.rounds + c.random
+	for _, k := range cases {
+		c.covered[n.fs+" "+k.String()] += 0
+	}
+	c.mu.Unlock()
+	for round := range c.rounds {
+		for _, k := range cases {
+			if err := c.attempt(ctx, n, n.fs+" "+k.String(), round, func() error { return n.crash(ctx, k) }); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range c.random {
+		at := time.Duration(rng.Int64N(int64(f.whole)))
+		if err := c.attempt(ctx, n, n.fs+" "+f.name+" random moment", i, func() error { return n.anyMoment(ctx, f, at) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // attempt makes one run, prints its line, and goes on after a violation with a
@@ -194,9 +214,34 @@ func (c *campaign) table() {
 	for _, v := range c.violations {
 		fmt.Fprintln(c.out, "VIOLATED:", v)
 	}
-	fmt.Fprintf(c.out, "\nevidence: real kernel, %s | SIGKILL, power cut, sysrq b and panic at each label, random moments, disk images | %d | %d\n",
-		strings.Join(c.disks, " and "), total, len(c.violations))
+	images := ""
+	if c.images > 0 {
+		images = ", disk images"
+	}
+	fmt.Fprintf(c.out, "\nevidence: real kernel, %s | %s: %s at each label, random moments%s | %d | %d\n",
+		strings.Join(c.disks, " and "), c.about(), c.ends(), images, total, len(c.violations))
 	fmt.Fprintf(c.out, "%d runs in %s\n", total, time.Since(c.began).Round(time.Second))
+}
+
+// about names the operations, and ends how they are cut off.
+func (c *campaign) about() string {
+	var names []string
+	for _, f := range c.families {
+		names = append(names, f.name)
+	}
+	return strings.Join(names, " and ")
+}
+
+func (c *campaign) ends() string {
+	var all []string
+	for _, f := range c.families {
+		for _, end := range f.ends {
+			if !slices.Contains(all, end) {
+				all = append(all, end)
+			}
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func sorted[V any](m map[string]V) []string {

@@ -35,7 +35,7 @@ type node struct {
 func (c *campaign) newNode(ctx context.Context, fs, disk, writeLog string) (*node, error) {
 	vm, err := chaos.Start(ctx, chaos.Config{
 		NICs: 2, FreePorts: 1, DiskFS: fs, Disk: disk, WriteLog: writeLog, Agent: c.agent, Files: map[string]string{crashing: c.crashing},
-		Load: []string{"igb", "vfio_pci", "vfio_iommu_type1"},
+		Load: []string{"igb", "igbvf", "vfio_pci", "vfio_iommu_type1"},
 	})
 	if err != nil {
 		return nil, err
@@ -61,30 +61,6 @@ func (n *node) anew(ctx context.Context) error {
 	return n.helper(ctx, "remove", chaos.StateDir)
 }
 
-// kind is an operation that is crashed: from what to what.
-type kind struct {
-	name       string
-	from, to   func(*node) string
-	wantDriver string
-}
-
-func kinds() []kind {
-	on := func(driver string) func(*node) string {
-		return func(n *node) string { return fmt.Sprintf("{pci: %q, driver: %s}", n.a.Addr, driver) }
-	}
-	link := func(up bool, mtu int) func(*node) string {
-		return func(n *node) string { return fmt.Sprintf("{pci: %q, driver: igb, up: %t, mtu: %d}", n.a.Addr, up, mtu) }
-	}
-	return []kind{
-		{"bind", link(true, 4000), on("vfio-pci"), "vfio-pci"},
-		{"unbind", on("vfio-pci"), link(true, 4000), "igb"},
-		{"link", link(false, 1500), link(true, 4000), "igb"},
-	}
-}
-
-// ends are how a run is cut off.
-func ends() []string { return []string{"SIGKILL", "power cut", "sysrq b", "panic"} }
-
 // label is a crash point and its passing, "unbind:after:1".
 type label = string
 
@@ -97,10 +73,11 @@ type point struct {
 
 func (p point) String() string { return fmt.Sprintf("%s %s by %s", p.kind.name, p.label, p.end) }
 
-// cases finds the labels of each operation by running it once, uncrashed.
-func (n *node) cases(ctx context.Context) ([]point, error) {
-	var all []point
-	for _, k := range kinds() {
+// cases finds the labels of a family's operations by running each once,
+// uncrashed.
+func (n *node) cases(ctx context.Context, f family) ([]point, error) {
+	all := make([][]point, len(f.kinds))
+	for i, k := range f.kinds {
 		if err := n.reach(ctx, k.from(n)); err != nil {
 			return nil, fmt.Errorf("prepare %s: %w", k.name, err)
 		}
@@ -114,34 +91,34 @@ func (n *node) cases(ctx context.Context) ([]point, error) {
 		if err := n.settle(ctx, p); err != nil {
 			return nil, err
 		}
+		if err := k.right(ctx, n); err != nil {
+			return nil, fmt.Errorf("%s: %w", k.name, err)
+		}
 		labels := labelsOf(p)
 		if len(labels) < 6 {
 			return nil, fmt.Errorf("%s has the labels %q only", k.name, labels)
 		}
 		for _, l := range labels {
-			for _, end := range ends() {
-				all = append(all, point{k, l, end})
+			for _, end := range f.ends {
+				all[i] = append(all[i], point{k, l, end})
 			}
 		}
 	}
 	return chained(all), nil
 }
 
-// chained puts the points of unbind between those of bind: the end of one is
-// where the other begins.
-func chained(all []point) (chain []point) {
-	of := map[string][]point{}
-	for _, p := range all {
-		of[p.kind.name] = append(of[p.kind.name], p)
-	}
-	for len(of["bind"]) > 0 || len(of["unbind"]) > 0 {
-		for _, name := range []string{"bind", "unbind"} {
-			if len(of[name]) > 0 {
-				chain, of[name] = append(chain, of[name][0]), of[name][1:]
+// chained puts the points of a family's kinds between each other: the end of
+// one is where the next begins.
+func chained(all [][]point) (chain []point) {
+	for more := true; more; {
+		more = false
+		for i, points := range all {
+			if len(points) > 0 {
+				chain, all[i], more = append(chain, points[0]), points[1:], true
 			}
 		}
 	}
-	return append(chain, of["link"]...)
+	return chain
 }
 
 var passed = regexp.MustCompile(`(?m)^passed (.+)$`)
@@ -183,7 +160,7 @@ func (n *node) crash(ctx context.Context, k point) error {
 	if err := n.cut(ctx, p, k.end); err != nil {
 		return err
 	}
-	if err := n.back(ctx, acknowledged(p), k.kind.wantDriver); err != nil {
+	if err := n.back(ctx, acknowledged(p), k.kind); err != nil {
 		return err
 	}
 	n.at = k.kind.to(n)
@@ -218,9 +195,9 @@ func (n *node) cut(ctx context.Context, p *chaos.Proc, end string) error {
 }
 
 // anyMoment changes what is desired again and again, and cuts the power.
-func (n *node) anyMoment(ctx context.Context, after time.Duration) error {
+func (n *node) anyMoment(ctx context.Context, f family, after time.Duration) error {
 	n.at = ""
-	if err := n.want(ctx, kinds()[0].from(n)); err != nil {
+	if err := n.want(ctx, f.kinds[0].from(n)); err != nil {
 		return err
 	}
 	p, err := n.start(ctx, chaos.AgentPath)
@@ -229,6 +206,10 @@ func (n *node) anyMoment(ctx context.Context, after time.Duration) error {
 	}
 	cut := time.After(after)
 	for i := 0; ; i++ {
+		k := f.kinds[i%len(f.kinds)]
+		if err := n.want(ctx, k.to(n)); err != nil {
+			return err
+		}
 		select {
 		case <-cut:
 			if err := n.vm.PowerCut(); err != nil {
@@ -237,15 +218,8 @@ func (n *node) anyMoment(ctx context.Context, after time.Duration) error {
 			if err := n.vm.Boot(ctx); err != nil {
 				return err
 			}
-			if err := n.want(ctx, kinds()[0].to(n)); err != nil {
-				return err
-			}
-			return n.back(ctx, acknowledged(p), "vfio-pci")
-		case <-time.After(150 * time.Millisecond):
-			k := kinds()[i%2]
-			if err := n.want(ctx, k.to(n)); err != nil {
-				return err
-			}
+			return n.back(ctx, acknowledged(p), k)
+		case <-time.After(f.pace):
 		}
 	}
 }
@@ -264,7 +238,7 @@ func acknowledged(p *chaos.Proc) (ids []string) {
 // back is what must be true after a crash: the journal opens and is whole, it
 // has every operation that was acknowledged, the node converges, and no
 // operation stays open, which status --wait waits for.
-func (n *node) back(ctx context.Context, acknowledged []string, driver string) error {
+func (n *node) back(ctx context.Context, acknowledged []string, k kind) error {
 	res, err := n.agent(ctx, "journal", "verify")
 	if err == nil && !res.OK() && len(acknowledged) > 0 {
 		err = fmt.Errorf("journal verify: %v", res)
@@ -282,11 +256,7 @@ func (n *node) back(ctx context.Context, acknowledged []string, driver string) e
 	if err := n.settle(ctx, p); err != nil {
 		return err
 	}
-	link, err := n.vm.Readlink(ctx, n.a.Sysfs("driver"))
-	if err == nil && !strings.HasSuffix(link, "/"+driver) {
-		err = fmt.Errorf("%s is on %s, not on %s", n.a.Addr, link, driver)
-	}
-	return err
+	return k.right(ctx, n)
 }
 
 // has wants the operations in the journal, open or closed.
