@@ -57,7 +57,7 @@ func TestHotPlugWhileTheAgentRuns(t *testing.T) {
 	n.settled(p)
 	n.unplug(nic)
 	n.said(p, "to=gone", nic.Addr)
-	if said := n.agent(0, "recover", "--dry-run"); !strings.Contains(said, "No open operations") {
+	if said := n.agent(0, "recover", "--dry-run"); !strings.Contains(said, "Nothing was left unfinished") {
 		t.Errorf("recover --dry-run once the function is gone:\n%s", said)
 	}
 
