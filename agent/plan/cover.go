@@ -115,7 +115,6 @@ func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
 		end := states[maker][len(states[maker])-1]
 		at.remade, at.gone = remade, !slices.Contains(spec.Makes(end), t)
 	}
-	at.renewed, at.hidden = at.remade, at.gone
 	for key, o := range f.Observed {
 		spec, _ := specs.Find(key.Kind)
 		if spec.Hides == nil || key.Target != t {

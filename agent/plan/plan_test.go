@@ -13,6 +13,7 @@ import (
 	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
+	"eniagent/drivers/sriov"
 )
 
 const nic drivers.Target = "0000:02:00.0"
@@ -116,6 +117,138 @@ driver: driver=igb override="a b" > driver=igb override=-
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+const (
+	first  drivers.Target = "0000:02:10.0" // VFs of nic
+	second drivers.Target = "0000:02:10.2"
+)
+
+// vfs is the state of nic with these virtual functions.
+func vfs(all ...drivers.Target) drivers.State {
+	return sriov.VFs{Autoprobe: true, Addresses: all}.State()
+}
+
+func of(t drivers.Target, k drivers.Kind) drivers.Key { return drivers.Key{Kind: k, Target: t} }
+
+// withVF is nic with one VF on a driver of the kernel, and where the other would
+// be.
+func withVF() plan.Observed {
+	return plan.Observed{
+		key("numvfs"):        drivers.Seen(vfs(first)),
+		of(first, "driver"):  drivers.Seen("driver=igbvf override=-"),
+		of(first, "mtu"):     drivers.Seen("1400"),
+		of(second, "driver"): {State: drivers.Hidden, Presence: drivers.Concealed},
+		of(second, "mtu"):    {State: drivers.Hidden, Presence: drivers.Concealed},
+		of(nic, "mtu"):       drivers.Seen("9000"),
+		of(nic, "driver"):    drivers.Seen(igb),
+	}
+}
+
+func named(steps []drivers.Step) string {
+	var b strings.Builder
+	for _, s := range steps {
+		fmt.Fprintf(&b, "%s: %s > %s\n", s.Key, s.From, s.To)
+	}
+	return b.String()
+}
+
+// TestOrderMakesVFsAnew: what is asked of them comes once they are there, and
+// begins with what the kernel makes of a new one.
+func TestOrderMakesVFsAnew(t *testing.T) {
+	for name, tc := range map[string]struct {
+		to   plan.Goal
+		want string
+	}{
+		"one more": {plan.Goal{
+			key("numvfs"): vfs(first, second), of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400",
+			of(second, "driver"): vfio, of(second, "mtu"): drivers.Hidden,
+		}, `
+numvfs@0000:02:00.0: autoprobe=1 vfs=0000:02:10.0 > autoprobe=1 vfs=-
+numvfs@0000:02:00.0: autoprobe=1 vfs=- > autoprobe=0 vfs=-
+numvfs@0000:02:00.0: autoprobe=0 vfs=- > autoprobe=0 vfs=0000:02:10.0,0000:02:10.2
+numvfs@0000:02:00.0: autoprobe=0 vfs=0000:02:10.0,0000:02:10.2 > autoprobe=1 vfs=0000:02:10.0,0000:02:10.2
+driver@0000:02:10.0: driver=- override=- > driver=igbvf override=-
+driver@0000:02:10.2: driver=- override=- > driver=- override=vfio-pci
+driver@0000:02:10.2: driver=- override=vfio-pci > driver=vfio-pci override=vfio-pci
+mtu@0000:02:10.0: 1500 > 1400
+`},
+		"none": {plan.Goal{
+			key("numvfs"): vfs(), of(first, "driver"): drivers.Hidden, of(first, "mtu"): drivers.Hidden,
+		}, "numvfs@0000:02:00.0: autoprobe=1 vfs=0000:02:10.0 > autoprobe=1 vfs=-\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			steps, err := plan.Order(all.Specs(), withVF(), tc.to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(strings.TrimPrefix(tc.want, "\n"), named(steps)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestCoverTakesAllOfTheVFs: another number of them has all there is of each in
+// the one operation, and nothing of the PF's own link.
+func TestCoverTakesAllOfTheVFs(t *testing.T) {
+	for name, tc := range map[string]struct {
+		want     plan.Goal
+		baseline plan.Goal
+		is       plan.Draft
+	}{
+		"one more": {
+			want: plan.Goal{key("numvfs"): vfs(first, second), of(second, "driver"): vfio},
+			is: plan.Draft{Before: plan.Goal{
+				key("numvfs"): vfs(first), of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400",
+				of(second, "driver"): drivers.Hidden, of(second, "mtu"): drivers.Hidden,
+			}, After: plan.Goal{
+				key("numvfs"): vfs(first, second), of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400",
+				of(second, "driver"): vfio, of(second, "mtu"): drivers.Hidden,
+			}},
+		},
+		"one more, whose link was set once": {
+			want:     plan.Goal{key("numvfs"): vfs(first, second), of(second, "driver"): igb},
+			baseline: plan.Goal{of(second, "mtu"): "1300"},
+			is: plan.Draft{Before: plan.Goal{
+				key("numvfs"): vfs(first), of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400",
+				of(second, "driver"): drivers.Hidden, of(second, "mtu"): drivers.Hidden,
+			}, After: plan.Goal{
+				key("numvfs"): vfs(first, second), of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400",
+				of(second, "driver"): igb, of(second, "mtu"): "1300",
+			}},
+		},
+		"none": {
+			want: plan.Goal{key("numvfs"): vfs()},
+			is: plan.Draft{
+				Before: plan.Goal{key("numvfs"): vfs(first), of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400"},
+				After:  plan.Goal{key("numvfs"): vfs(), of(first, "driver"): drivers.Hidden, of(first, "mtu"): drivers.Hidden},
+			},
+		},
+		"as many": {want: plan.Goal{key("numvfs"): vfs(first)}, is: plan.Draft{Before: plan.Goal{}, After: plan.Goal{}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := plan.Cover(all.Specs(), plan.Function{Target: nic, Want: tc.want, Observed: withVF(), Baseline: tc.baseline})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.is, d); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	_, err := plan.Cover(all.Specs(), plan.Function{
+		Target: nic, Want: plan.Goal{key("numvfs"): vfs(), of(first, "driver"): vfio}, Observed: withVF(),
+	})
+	if !errors.Is(err, drivers.ErrHidden) {
+		t.Errorf("a driver of a VF that goes: %v, want %v", err, drivers.ErrHidden)
+	}
+	d, err := plan.Cover(all.Specs(), plan.Function{
+		Target: nic, Want: plan.Goal{key("numvfs"): vfs(), of(first, "driver"): drivers.Hidden}, Observed: withVF(),
+	})
+	if err != nil || d.After[of(first, "driver")] != drivers.Hidden {
+		t.Errorf("a VF that shall go is asked to be hidden: %v, %v", d, err)
 	}
 }
 
