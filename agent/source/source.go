@@ -51,6 +51,9 @@ type Interface struct {
 	Features map[string]bool `json:"features,omitempty"` // by the kernel's names, "tx-tcp-segmentation"
 	Driver   string          `json:"driver,omitempty"`   // the driver's name as in /sys/bus/pci/drivers
 	VFs      *VFs            `json:"vfs,omitempty"`      // nil leaves their number as it is
+	// Port is what is asked of the physical function for this one. No source says
+	// it so: it comes from the VFs of that function's entry.
+	Port *Port `json:"port,omitempty"`
 	// AllowManagementPath is the reason for touching the function although it is
 	// on the node's management path; "" forbids it.
 	AllowManagementPath string `json:"allow_management_path,omitempty"`
