@@ -154,14 +154,18 @@ func vfText(c Call) string {
 
 // setVF makes one write.
 func setVF(c Call) error {
+	pf := byIndex(c.Index)
+	if c.Op == OpVFMAC {
+		mac, err := net.ParseMAC(c.Value)
+		if err != nil {
+			return fmt.Errorf("%w: %w", unix.EINVAL, err)
+		}
+		return netlink.LinkSetVfHardwareAddr(pf, c.Number, mac)
+	}
 	if err := VFValue(c.Op, c.Value); err != nil {
 		return fmt.Errorf("%w: %w", unix.EINVAL, err)
 	}
-	pf := byIndex(c.Index)
 	switch c.Op {
-	case OpVFMAC:
-		mac, _ := net.ParseMAC(c.Value)
-		return netlink.LinkSetVfHardwareAddr(pf, c.Number, mac)
 	case OpVFVLAN:
 		v, _ := ParseVLAN(c.Value)
 		return netlink.LinkSetVfVlanQosProto(pf, c.Number, v.ID, v.QoS, map[string]int{Dot1Q: unix.ETH_P_8021Q, Dot1ad: unix.ETH_P_8021AD}[v.Protocol])
