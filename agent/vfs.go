@@ -37,12 +37,7 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			continue
 		}
 		if !s.of(r) {
-			all = append(all, r)
-			for _, l := range last {
-				if l.pf == r.target {
-					all = append(all, l)
-				}
-			}
+			all = append(append(all, r), virtual(last, r.target)...)
 			continue
 		}
 		if released {
@@ -71,6 +66,11 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 		}
 	}
 	return all
+}
+
+// virtual are the requests for the virtual functions of a physical one.
+func virtual(requests []request, pf drivers.Target) []request {
+	return slices.DeleteFunc(slices.Clone(requests), func(r request) bool { return r.pf != pf })
 }
 
 // givenBack are requests to give back the virtual functions of a released one

@@ -37,7 +37,7 @@ func portScenarios() []scenario {
 		}
 		return goal
 	}
-	one := func(w *world) plan.Goal {
+	one := func() plan.Goal {
 		goal := of(vf, vlan100)
 		goal[keyOf(sriov.KindMAC, vf)], goal[keyOf(sriov.KindSpoofCheck, vf)] = vfMAC, "off"
 		return goal
@@ -46,13 +46,13 @@ func portScenarios() []scenario {
 	return []scenario{
 		{
 			name: "what a PF keeps for one VF", foreign: byHand,
-			setup: before, draft: func(w *world) plan.Draft { return w.coverPorts(one(w)) },
+			setup: before, draft: func(w *world) plan.Draft { return w.coverPorts(one()) },
 		},
 		{
 			name: "what a PF keeps for one VF, with its driver", foreign: byHand,
 			setup: before,
 			draft: func(w *world) plan.Draft {
-				goal := one(w)
+				goal := one()
 				maps.Copy(goal, driverGoal(vf, "vfio-pci"))
 				return w.coverPorts(goal)
 			},
@@ -76,7 +76,7 @@ func portScenarios() []scenario {
 			name: "what a PF cannot keep for a VF", foreign: byHand,
 			setup: before,
 			draft: func(w *world) plan.Draft {
-				goal := one(w)
+				goal := one()
 				goal[keyOf(sriov.KindLinkState, vf)] = "disable"
 				return w.coverPorts(goal)
 			},

@@ -49,10 +49,11 @@ type VLAN struct {
 // String is "id=100 qos=0 protocol=802.1Q", which ParseVLAN reads back. Where
 // there is no VLAN its protocol means nothing, and drivers tell different ones.
 func (v VLAN) String() string {
-	if v.Protocol == "" || v.ID == 0 && v.QoS == 0 {
-		v.Protocol = Dot1Q
+	protocol := v.Protocol
+	if protocol == "" || v.ID == 0 && v.QoS == 0 {
+		protocol = Dot1Q
 	}
-	return numbersText(vlanWords(), v.ID, v.QoS) + " protocol=" + v.Protocol
+	return numbersText(vlanWords(), v.ID, v.QoS) + " protocol=" + protocol
 }
 
 func vlanWords() []string { return []string{"id", "qos"} }
@@ -227,17 +228,9 @@ func parseVFs(message []byte) (vfs []VF, told bool, err error) {
 			return nil, told, fmt.Errorf("decode VFs: %w", err)
 		}
 		for _, info := range list {
-			of, err := nl.ParseRouteAttr(info.Value)
+			vf, err := parseVF(info.Value)
 			if err != nil {
 				return nil, told, fmt.Errorf("decode VFs: %w", err)
-			}
-			vf := VF{Index: -1}
-			vlan, hasVLAN := VLAN{}, false
-			for _, attr := range of {
-				hasVLAN = vf.read(attr.Attr.Type&nl.NLA_TYPE_MASK, attr.Value, &vlan) || hasVLAN
-			}
-			if hasVLAN {
-				vf.VLAN = vlan.String()
 			}
 			if vf.Index >= 0 {
 				vfs = append(vfs, vf)
@@ -245,6 +238,22 @@ func parseVFs(message []byte) (vfs []VF, told bool, err error) {
 		}
 	}
 	return vfs, told, nil
+}
+
+// parseVF reads what is told of one VF; its index is -1 when nothing is.
+func parseVF(info []byte) (VF, error) {
+	attrs, err := nl.ParseRouteAttr(info)
+	if err != nil {
+		return VF{}, err
+	}
+	vf, vlan, hasVLAN := VF{Index: -1}, VLAN{}, false
+	for _, a := range attrs {
+		hasVLAN = vf.read(a.Attr.Type&nl.NLA_TYPE_MASK, a.Value, &vlan) || hasVLAN
+	}
+	if hasVLAN {
+		vf.VLAN = vlan.String()
+	}
+	return vf, nil
 }
 
 // read takes in one attribute, which begins with the index of its VF (struct

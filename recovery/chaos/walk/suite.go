@@ -34,6 +34,7 @@ func rings(on, value string) Step    { return Step{verb: setRings, on: on, value
 func feature(on string, n int) Step {
 	return Step{verb: setFeature, on: on, value: knownFeature, number: n}
 }
+
 func port(op host.Op, pf string, vf int, value string) Step {
 	return Step{verb: setPort, op: op, on: pf, number: vf, value: value}
 }
