@@ -8,6 +8,7 @@ import (
 	"eniagent/drivers"
 	"eniagent/drivers/all"
 	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
 	"eniagent/drivers/sriov"
 )
 
@@ -59,7 +60,7 @@ func portScenarios() []scenario {
 		},
 		{
 			name: "a rate of one VF", foreign: func(w *world) { w.setPort(sriov.KindRate, 0, "min=0 max=9") },
-			setup: func(w *world) { w.setLink(maker, 1500, true); w.setPort(sriov.KindRate, 0, "min=0 max=100") },
+			setup: func(w *world) { w.linked(); w.setPort(sriov.KindRate, 0, "min=0 max=100") },
 			draft: func(w *world) plan.Draft {
 				return w.coverPorts(plan.Goal{keyOf(sriov.KindRate, vf): "min=0 max=200"})
 			},
@@ -92,6 +93,22 @@ func portScenarios() []scenario {
 			},
 			fails: true,
 		},
+	}
+}
+
+// linked sets the PF up, now and whenever the host boots.
+func (w *world) linked() {
+	w.t.Helper()
+	w.setLink(maker, 1500, true)
+	if err := w.kernel.Edit(func(c *sim.Config) error {
+		for _, d := range c.Devices {
+			if d.Address == string(maker) {
+				d.Net.Up = true
+			}
+		}
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
