@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
+	"eniagent/drivers/sriov"
 	"eniagent/journal"
 )
 
@@ -41,7 +43,47 @@ func parts(i source.Interface) []part {
 	if len(i.Features) > 0 {
 		ps = append(ps, part{link.KindFeatures, func(at drivers.State) drivers.State { return link.WithFeatures(at, i.Features) }})
 	}
+	if i.Port == nil {
+		return ps
+	}
+	if p := i.Port; p.VLAN != nil {
+		ps = append(ps, part{sriov.KindVLAN, func(at drivers.State) drivers.State {
+			return sriov.WithVLAN(at, func(v *host.VLAN) {
+				put(&v.ID, p.VLAN.ID, &v.QoS, p.VLAN.QoS)
+				v.Protocol = cmp.Or(p.VLAN.Protocol, v.Protocol)
+			})
+		}})
+	}
+	if p := i.Port; p.MinTxRate != nil || p.MaxTxRate != nil {
+		ps = append(ps, part{sriov.KindRate, func(at drivers.State) drivers.State {
+			return sriov.WithRate(at, func(r *host.Rate) { put(&r.Min, p.MinTxRate, &r.Max, p.MaxTxRate) })
+		}})
+	}
 	return ps
+}
+
+// askPort asks for what the physical function shall keep for this one, as far
+// as it is asked as a whole.
+func (r *request) askPort() {
+	p := r.asked.Port
+	if p == nil {
+		return
+	}
+	ask := func(kind drivers.Kind, to string) {
+		if to != "" {
+			r.goal[drivers.Key{Kind: kind, Target: r.target}] = drivers.State(to)
+		}
+	}
+	onOff := func(on *bool) string {
+		if on == nil {
+			return ""
+		}
+		return map[bool]string{true: "on", false: "off"}[*on]
+	}
+	ask(sriov.KindMAC, p.MAC)
+	ask(sriov.KindTrust, onOff(p.Trust))
+	ask(sriov.KindSpoofCheck, onOff(p.SpoofCheck))
+	ask(sriov.KindLinkState, p.LinkState)
 }
 
 // put sets each first of two to the second, where there is one.
@@ -66,10 +108,13 @@ func (v View) askPart(ctx context.Context, r *request, p part) bool {
 		r.goal[key] = after
 		return true
 	}
-	switch o := v.observer().Observe(ctx, key); o.Presence {
-	case drivers.Present:
+	spec, _ := v.Drivers.Specs.Find(p.kind)
+	switch o := v.observer().Observe(ctx, key); {
+	case o.Presence == drivers.Present:
 		r.goal[key] = p.with(o.State)
-	case drivers.Concealed:
+	case o.Presence == drivers.Concealed && spec.OfVF:
+		r.goal[key] = p.with("") // the VF is still to be made
+	case o.Presence == drivers.Concealed:
 		b, known := v.baseline(key, r.identity)
 		switch {
 		case known && !b.Unknown:

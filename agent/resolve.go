@@ -195,6 +195,7 @@ func (v View) ask(ctx context.Context, r *request) {
 		}
 		r.goal[drivers.Key{Kind: link.KindAdmin, Target: r.target}] = state
 	}
+	r.askPort()
 	for _, p := range parts(r.asked.Interface) {
 		if !v.askPart(ctx, r, p) {
 			return
@@ -263,7 +264,7 @@ func (v View) release(ctx context.Context, r *request) {
 	case ok && b.Unknown:
 		r.cannot(Refused, fmt.Errorf("it was on %s before the agent first touched it, by another hand: %s", b.State, sayBaseline(r.target)))
 		return
-	case !ok && !known && spec.Taken(now.State):
+	case !ok && !known && spec.Taken(now.State) && !v.onlyPort(r):
 		r.cannot(Refused, fmt.Errorf("it is on %s, and the journal does not know what it was before: %s", now.State, sayBaseline(r.target)))
 		return
 	}
@@ -276,8 +277,28 @@ func (v View) release(ctx context.Context, r *request) {
 	if to, ok := r.goal[driver]; ok && spec.Hides(to) {
 		// What was before had no netdev: what its link was like while the agent had
 		// it on another driver is nothing to go back to.
-		maps.DeleteFunc(r.goal, func(k drivers.Key, _ drivers.State) bool { return k != driver })
+		maps.DeleteFunc(r.goal, func(k drivers.Key, _ drivers.State) bool { return k != driver && !v.ofVF(k) })
 	}
+}
+
+func (v View) ofVF(k drivers.Key) bool {
+	spec, _ := v.Drivers.Specs.Find(k.Kind)
+	return spec.OfVF
+}
+
+// onlyPort says that of a virtual function nothing was touched but what its
+// physical one keeps for it: whose program it is in makes no difference.
+func (v View) onlyPort(r *request) bool {
+	found := false
+	for _, kind := range v.functionKinds() {
+		k := drivers.Key{Kind: kind, Target: r.target}
+		if _, ok := v.baseline(k, r.identity); ok && !v.ofVF(k) {
+			return false
+		} else if ok {
+			found = true
+		}
+	}
+	return found
 }
 
 // sayBaseline is what to do about a function whose past nobody knows.

@@ -31,17 +31,17 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 		if r.pf != "" {
 			continue // it comes with its PF
 		}
-		if asked == nil || r.err != nil || r.asked.State == source.Released {
+		released := r.asked.State == source.Released
+		if asked == nil && !released || r.err != nil {
 			all = append(all, r)
 			continue
 		}
 		if !s.of(r) {
-			all = append(all, r)
-			for _, l := range last {
-				if l.pf == r.target {
-					all = append(all, l)
-				}
-			}
+			all = append(append(all, r), virtual(last, r.target)...)
+			continue
+		}
+		if released {
+			all = append(append(all, r), v.givenBack(ctx, r, requests)...)
 			continue
 		}
 		addresses, err := sriov.Addresses(ctx, v.Host, r.target, asked.Count)
@@ -59,13 +59,52 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			all = append(all, request{
 				asked: entry{Kept: r.asked.Kept, Interface: source.Interface{
 					Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver,
-					AllowManagementPath: r.asked.AllowManagementPath,
+					Port: portOf(vf), AllowManagementPath: r.asked.AllowManagementPath,
 				}},
 				entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
 			})
 		}
 	}
 	return all
+}
+
+// virtual are the requests for the virtual functions of a physical one.
+func virtual(requests []request, pf drivers.Target) []request {
+	return slices.DeleteFunc(slices.Clone(requests), func(r request) bool { return r.pf != pf })
+}
+
+// givenBack are requests to give back the virtual functions of a released one
+// that were touched. While it has other ones than it had before, they are given
+// back with it.
+func (v View) givenBack(ctx context.Context, r request, requests []request) (all []request) {
+	addresses, err := host.VFsOf(ctx, v.Host, string(r.target))
+	if err != nil {
+		return nil // it is looked at itself, which says why
+	}
+	for i, t := range addresses {
+		named := slices.ContainsFunc(requests, func(o request) bool { return o.target == t && o.pf == "" })
+		if named || !v.everTouched(t) {
+			continue
+		}
+		all = append(all, request{
+			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, State: source.Released}},
+			entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
+		})
+	}
+	id, err := host.Identify(ctx, v.Host, r.target)
+	key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
+	if b, ok := v.baseline(key, id); len(all) == 0 || err != nil || ok && !v.observer().Observe(ctx, key).Is(b.State) {
+		return nil
+	}
+	return all
+}
+
+// portOf is what is asked of the physical function for a VF; nil is nothing.
+func portOf(vf source.VF) *source.Port {
+	if vf.Port == (source.Port{}) {
+		return nil
+	}
+	return &vf.Port
 }
 
 // gather puts what is asked of the virtual functions into the request of the

@@ -208,7 +208,7 @@ func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observe
 func (v View) functionKinds() []drivers.Kind {
 	var kinds []drivers.Kind
 	for _, s := range v.Drivers.Specs {
-		if s.Netdev || s.Makes != nil || s.Kind == dpdk.KindDriver {
+		if s.Netdev || s.OfVF || s.Makes != nil || s.Kind == dpdk.KindDriver {
 			kinds = append(kinds, s.Kind)
 		}
 	}

@@ -50,6 +50,10 @@ type Spec struct {
 	// Netdev says that the state belongs to the function's netdev: it is hidden
 	// while a key with Hides has no netdev, and is Fresh when one comes back.
 	Netdev bool
+	// OfVF says that the state is one that a physical function keeps for a virtual
+	// one, whatever that is bound to: it goes with the VF, and is hidden while the
+	// physical one has no netdev.
+	OfVF bool
 	// Hides says that, in this state, the function has no netdev. Only a kind
 	// that re-creates the netdev has it.
 	Hides func(State) bool

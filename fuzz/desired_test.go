@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/file"
 	"eniagent/drivers"
+	"eniagent/drivers/host"
 )
 
 // parser is file.Parse, or a broken variant of it.
@@ -84,7 +87,7 @@ func checkInterfaces(list []source.Interface) error {
 			}
 		}
 		link := i.MTU != 0 || i.Up != nil || i.AltNames != nil || i.Channels != nil || i.Rings != nil || i.Features != nil
-		asks := i.Driver != "" || link
+		asks := i.Driver != "" || link || i.VFs != nil
 		switch {
 		case selectors != 1 || seen[i.Selector]:
 			return fmt.Errorf("%+v selects nothing, several, or what another entry does", i)
@@ -100,7 +103,7 @@ func checkInterfaces(list []source.Interface) error {
 			return fmt.Errorf("%+v asks a link of a function that will have none", i)
 		}
 		seen[i.Selector] = true
-		if err := checkSettings(i); err != nil {
+		if err := errors.Join(checkSettings(i), checkVFs(i.VFs)); err != nil {
 			return err
 		}
 	}
@@ -143,6 +146,48 @@ func checkSettings(i source.Interface) error {
 	return nil
 }
 
+// checkVFs: of each VF is asked what one can have, and no two have one MAC.
+func checkVFs(v *source.VFs) error {
+	if v == nil {
+		return nil
+	}
+	if v.Count < 0 || v.Count > 256 || len(v.Overrides) > v.Count || v.Defaults.MAC != "" {
+		return fmt.Errorf("%+v", v)
+	}
+	macs := map[string]bool{"": false}
+	for i := range v.Count {
+		vf := v.Of(i)
+		mac, err := net.ParseMAC(vf.MAC)
+		if vf.MAC != "" && (err != nil || macs[vf.MAC] || mac[0]&1 != 0) {
+			return fmt.Errorf("MAC %q of VF %d", vf.MAC, i)
+		}
+		macs[vf.MAC] = vf.MAC != ""
+		if vf.LinkState != "" && !slices.Contains(host.LinkStates(), vf.LinkState) {
+			return fmt.Errorf("link state %q of VF %d", vf.LinkState, i)
+		}
+		if l := vf.VLAN; l != nil && (l.ID != nil && (*l.ID < 0 || *l.ID > 4094) || l.QoS != nil && (*l.QoS < 0 || *l.QoS > 7)) {
+			return fmt.Errorf("VLAN %+v of VF %d", l, i)
+		}
+		if least, most := vf.MinTxRate, vf.MaxTxRate; least != nil && most != nil && *most != 0 && *least > *most {
+			return fmt.Errorf("rates %d and %d of VF %d", *least, *most, i)
+		}
+	}
+	return nil
+}
+
+// renderVFs is JSON too, and the fields have the same names; what is empty there
+// is not there.
+func renderVFs(v *source.VFs) any {
+	all := map[string]any{"count": v.Count}
+	if v.Defaults != (source.VF{}) {
+		all["defaults"] = v.Defaults
+	}
+	if len(v.Overrides) > 0 {
+		all["overrides"] = v.Overrides
+	}
+	return all
+}
+
 // render writes interfaces as a file; JSON's strings are YAML's.
 func render(list []source.Interface) string {
 	var b strings.Builder
@@ -172,6 +217,9 @@ func render(list []source.Interface) string {
 		addJSON("channels", i.Channels != nil, i.Channels)
 		addJSON("rings", i.Rings != nil, i.Rings)
 		addJSON("features", i.Features != nil, i.Features)
+		if i.VFs != nil {
+			addJSON("vfs", true, renderVFs(i.VFs))
+		}
 		if i.MTU != 0 {
 			fields = append(fields, fmt.Sprintf("mtu: %d", i.MTU))
 		}
@@ -222,6 +270,9 @@ func desiredSeeds(t testing.TB) [][]byte {
 		"name: a, altNames: [eni0, 'b c', 5, '5', eni0]", "name: a, altNames: []", "name: a, altNames: [x, y]", "name: a, altNames: *x", "name: a, altNames: {x: y}",
 		"name: a, channels: {combined: 4}", "name: a, channels: {rx: 0, tx: -1, combind: 2}", "name: a, channels: 4", "name: a, rings: {rx: 1024, tx: 1024}", "name: a, rings: {rx: 0x400}",
 		"name: a, rings: {}", "name: a, features: {tx-tcp-segmentation: false, rx-gro: true}", "name: a, features: {tso: on, <<: *x}", "name: a, features: {[x]: true}", "name: a, state: released, rings: {rx: 64}",
+		"name: a, vfs: {count: 2, defaults: {vlan: {id: 100, qos: 3, protocol: 802.1ad}, trust: true}, overrides: [{index: 1, mac: 52-54-00-00-01-01, vlan: {id: 0}}]}",
+		"name: a, vfs: {count: 2, defaults: {min_tx_rate: 5, spoof_check: FALSE}, overrides: [{index: 0, max_tx_rate: 4, link_state: auto}]}", "name: a, vfs: {count: 0}",
+		"name: a, vfs: {count: 2, overrides: [{index: 0, mac: 52:54:00:00:01:00}, {index: 1, mac: 52:54:00:00:01:00}]}", "name: a, vfs: {count: 1, defaults: {vlan: {}, mac: 52:54:00:00:01:00}}",
 	} {
 		seeds = append(seeds, []byte(head+"- {"+entry+"}\n"))
 	}

@@ -405,7 +405,7 @@ func (w *world) rebind(to string) {
 // scenarios is each kind of operation there is.
 func scenarios() []scenario {
 	restored := plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"}
-	return slices.Concat(entryScenarios(), poolScenarios(), settingScenarios(), vfScenarios(), []scenario{
+	return slices.Concat(entryScenarios(), poolScenarios(), settingScenarios(), vfScenarios(), portScenarios(), []scenario{
 		{
 			name: "bind", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },

@@ -53,6 +53,8 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			return Draft{}, fmt.Errorf("%s=%s: there will be no such VF: %w", key, want, drivers.ErrHidden)
 		case spec.Netdev && at.hidden && want != drivers.Hidden:
 			return Draft{}, fmt.Errorf("%s=%s: the function has no netdev: %w", key, want, drivers.ErrHidden)
+		case spec.OfVF && o.Presence == drivers.Concealed && !at.remade && want != drivers.Hidden:
+			return Draft{}, fmt.Errorf("%s=%s: its physical function has no netdev: %w: bind its kernel driver first", key, want, drivers.ErrHidden)
 		}
 		if !o.Is(want) {
 			d.Before[key], d.After[key] = o.State, want

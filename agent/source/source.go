@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -50,6 +51,9 @@ type Interface struct {
 	Features map[string]bool `json:"features,omitempty"` // by the kernel's names, "tx-tcp-segmentation"
 	Driver   string          `json:"driver,omitempty"`   // the driver's name as in /sys/bus/pci/drivers
 	VFs      *VFs            `json:"vfs,omitempty"`      // nil leaves their number as it is
+	// Port is what is asked of the physical function for this one. No source says
+	// it so: it comes from the VFs of that function's entry.
+	Port *Port `json:"port,omitempty"`
 	// AllowManagementPath is the reason for touching the function although it is
 	// on the node's management path; "" forbids it.
 	AllowManagementPath string `json:"allow_management_path,omitempty"`
@@ -70,6 +74,41 @@ type VF struct {
 	Up     *bool  `json:"up,omitempty"`
 	MTU    int    `json:"mtu,omitempty"` // bytes
 	Driver string `json:"driver,omitempty"`
+	Port
+}
+
+// Port is what is asked of the physical function for a virtual one, whatever
+// that is bound to.
+type Port struct {
+	MAC        string `json:"mac,omitempty"` // lower case, colons; of one VF only
+	VLAN       *VLAN  `json:"vlan,omitempty"`
+	Trust      *bool  `json:"trust,omitempty"`
+	SpoofCheck *bool  `json:"spoof_check,omitempty"`
+	LinkState  string `json:"link_state,omitempty"`  // "auto", "enable", "disable"
+	MinTxRate  *int   `json:"min_tx_rate,omitempty"` // Mbit/s; 0 is none
+	MaxTxRate  *int   `json:"max_tx_rate,omitempty"` // Mbit/s; 0 is none
+}
+
+// VLAN is the VLAN asked for, each field of which may be nil or empty: as it is.
+type VLAN struct {
+	ID       *int   `json:"id,omitempty"` // 0 is none
+	QoS      *int   `json:"qos,omitempty"`
+	Protocol string `json:"protocol,omitempty"` // "802.1Q" or "802.1ad"
+}
+
+// over is p in the place of another, field by field.
+func (p Port) over(o Port) Port {
+	p.MAC, p.LinkState = cmp.Or(p.MAC, o.MAC), cmp.Or(p.LinkState, o.LinkState)
+	p.Trust, p.SpoofCheck = cmp.Or(p.Trust, o.Trust), cmp.Or(p.SpoofCheck, o.SpoofCheck)
+	p.MinTxRate, p.MaxTxRate = cmp.Or(p.MinTxRate, o.MinTxRate), cmp.Or(p.MaxTxRate, o.MaxTxRate)
+	if p.VLAN == nil || o.VLAN == nil {
+		p.VLAN = cmp.Or(p.VLAN, o.VLAN)
+		return p
+	}
+	p.VLAN = &VLAN{
+		ID: cmp.Or(p.VLAN.ID, o.VLAN.ID), QoS: cmp.Or(p.VLAN.QoS, o.VLAN.QoS), Protocol: cmp.Or(p.VLAN.Protocol, o.VLAN.Protocol),
+	}
+	return p
 }
 
 // Override is what is asked of the VF with an index, in the place of the
@@ -98,6 +137,7 @@ func (v VFs) Of(index int) VF {
 		if drivers.Userspace(o.Driver) {
 			vf.Up, vf.MTU = nil, 0 // no netdev for the defaults to be of
 		}
+		vf.Port = o.over(vf.Port)
 	}
 	return vf
 }

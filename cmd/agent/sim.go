@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -143,7 +145,8 @@ func (c *cli) simWriteCommand(on func(func(*sim.File, []string) error) func(*cob
 // simSetCommand sets what is no attribute in sysfs as some other tool would.
 func (c *cli) simSetCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: "set mtu|altname|channels|rings|feature ADDRESS VALUE", Short: "Set the netdev of a function as another tool would; name=on and name=off for a feature or a name",
+		Use:   "set mtu|altname|channels|rings|feature|vf.mac|vf.vlan|vf.trust|vf.spoofchk|vf.state|vf.rate ADDRESS VALUE",
+		Short: "Set the netdev of a function, or what a PF keeps for its VF, as another tool would; name=on and name=off for a feature or a name",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 3 {
 				return usage(errors.New("agent sim set wants what to set, a PCI address and a value"))
@@ -151,11 +154,18 @@ func (c *cli) simSetCommand(on func(func(*sim.File, []string) error) func(*cobra
 			return nil
 		},
 		RunE: on(func(f *sim.File, args []string) error {
-			dev, err := host.NetdevOf(context.Background(), f, args[1])
+			call := host.Call{Op: host.Op(args[0]), Target: drivers.Target(args[1]), Value: args[2]}
+			at, err := args[1], error(nil)
+			if slices.Contains(host.VFOps(), call.Op) {
+				if at, call.Number, err = pfOf(f, call.Target); err != nil {
+					return err
+				}
+			}
+			dev, err := host.NetdevOf(context.Background(), f, at)
 			if err != nil {
 				return err
 			}
-			call := host.Call{Op: host.Op(args[0]), Target: drivers.Target(args[1]), Index: dev.Index, Value: args[2]}
+			call.Index = dev.Index
 			switch call.Op {
 			case host.OpMTU:
 				call.Number, err = strconv.Atoi(args[2])
@@ -169,4 +179,16 @@ func (c *cli) simSetCommand(on func(func(*sim.File, []string) error) func(*cobra
 			return f.Foreign(call)
 		}),
 	}
+}
+
+// pfOf is the physical function of a virtual one, and which of its VFs that is.
+func pfOf(f *sim.File, vf drivers.Target) (string, int, error) {
+	ctx := context.Background()
+	physfn, err := f.Readlink(ctx, host.Attr(string(vf), "physfn"))
+	if err != nil {
+		return "", 0, fmt.Errorf("%s is no virtual function: %w", vf, err)
+	}
+	pf := path.Base(physfn)
+	all, err := host.VFsOf(ctx, f, pf)
+	return pf, slices.Index(all, vf), err
 }

@@ -18,7 +18,7 @@ type kind struct {
 }
 
 func kinds() []kind {
-	return []kind{
+	list := []kind{
 		{module.Spec(), module.New},
 		{dpdk.NoIOMMUSpec(), dpdk.NewNoIOMMU},
 		{sriov.NumVFsSpec(), sriov.NewNumVFs},
@@ -31,6 +31,10 @@ func kinds() []kind {
 		{link.AdminSpec(), link.NewAdmin},
 		{deviceplugin.Spec(), deviceplugin.New},
 	}
+	for _, s := range sriov.AttributeSpecs() {
+		list = append(list, kind{s, sriov.NewAttribute(s.Kind)})
+	}
+	return list
 }
 
 // Specs are the kinds as they are on any machine.

@@ -98,6 +98,25 @@ func samples() map[drivers.Kind][]drivertest.Sample {
 			{Name: "away", Target: maker, Prepare: driverless, Before: vfs(2), After: vfs(0), Renewed: append(remade, "inode")},
 			{Name: "the switch alone", Target: maker, Before: vfs(2), After: "autoprobe=0 vfs=0000:01:10.0,0000:01:10.2"},
 		},
+		sriov.KindMAC: {
+			{Name: "of a VF", Target: vf, Before: host.NoMAC, After: "52:54:00:00:01:00"},
+			{Name: "of a VF on vfio-pci", Target: vf, Prepare: onVFIO, Before: host.NoMAC, After: "52:54:00:00:01:00"},
+			{Name: "of a VF without a driver", Target: "0000:01:10.2", Prepare: driverless, Before: host.NoMAC, After: "52:54:00:00:01:00"},
+		},
+		sriov.KindVLAN: {
+			{Name: "igb", Target: vf, Before: "id=0 qos=0 protocol=802.1Q", After: "id=100 qos=3 protocol=802.1Q"},
+			{Name: "of a provider", Config: withMoreOfVFs, Target: vf, Before: "id=0 qos=0 protocol=802.1Q", After: "id=4094 qos=7 protocol=802.1ad"},
+		},
+		sriov.KindTrust:      {{Target: vf, Before: "off", After: "on"}},
+		sriov.KindSpoofCheck: {{Target: vf, Before: "on", After: "off"}},
+		sriov.KindLinkState: {
+			{Config: withMoreOfVFs, Target: vf, Before: "auto", After: "disable"},
+			{Config: withMoreOfVFs, Target: vf, Before: "auto", After: "enable"},
+		},
+		sriov.KindRate: {
+			{Name: "igb with a link", Target: vf, Prepare: makerUp, Before: "min=0 max=0", After: "min=0 max=1000"},
+			{Name: "both", Config: withMoreOfVFs, Target: vf, Before: "min=0 max=0", After: "min=100 max=20000"},
+		},
 		dpdk.KindDriver: {
 			{Name: "VF to vfio-pci", Target: vf, Prepare: withVFIO, Before: dpdk.Bound("igbvf"), After: dpdk.Bound("vfio-pci"), Renewed: remade},
 			{Name: "PF to vfio-pci", Target: pf, Prepare: withVFIO, Before: dpdk.Bound("igb"), After: dpdk.Bound("vfio-pci"), Renewed: remade},
@@ -153,6 +172,23 @@ func driverless(t testing.TB, k *sim.Kernel) {
 	for _, a := range []drivers.Target{vf, "0000:01:10.2"} {
 		drivertest.MustApply(t, all.New(k), dpdk.KindDriver, a, "driver=- override=-")
 	}
+}
+
+// withMoreOfVFs is a node whose driver lets everything be set of VFs.
+func withMoreOfVFs() sim.Config {
+	c := sim.DefaultNode()
+	for i := range c.Modules {
+		for k := range c.Modules[i].Drivers {
+			if d := &c.Modules[i].Drivers[k]; d.VFs != nil {
+				d.VFs = &sim.VFLimits{}
+			}
+		}
+	}
+	return c
+}
+
+func makerUp(t testing.TB, k *sim.Kernel) {
+	drivertest.MustApply(t, all.New(k), link.KindAdmin, maker, link.Up)
 }
 
 // vfs is the state in which maker has so many VFs.
@@ -279,6 +315,26 @@ func TestSpecsLegal(t *testing.T) {
 		{drivers.Key{Kind: "features", Target: pf}, "rx-gro=maybe", false},
 		{drivers.Key{Kind: "features", Target: pf}, "-", false},
 		{drivers.Key{Kind: "features", Target: "module/vfio"}, "rx-gro=off", false},
+		{drivers.Key{Kind: "vf.mac", Target: vf}, "52:54:00:00:01:00", true},
+		{drivers.Key{Kind: "vf.mac", Target: vf}, host.NoMAC, true},
+		{drivers.Key{Kind: "vf.mac", Target: vf}, "01:00:5e:00:00:01", false},
+		{drivers.Key{Kind: "vf.mac", Target: vf}, "52:54:00:00:01:0A", false},
+		{drivers.Key{Kind: "vf.mac", Target: "module/vfio"}, host.NoMAC, false},
+		{drivers.Key{Kind: "vf.vlan", Target: vf}, "id=4094 qos=7 protocol=802.1ad", true},
+		{drivers.Key{Kind: "vf.vlan", Target: vf}, "id=0 qos=0 protocol=802.1ad", false},
+		{drivers.Key{Kind: "vf.vlan", Target: vf}, "id=4095 qos=0 protocol=802.1Q", false},
+		{drivers.Key{Kind: "vf.vlan", Target: vf}, "id=1 qos=8 protocol=802.1Q", false},
+		{drivers.Key{Kind: "vf.vlan", Target: vf}, "id=01 qos=0 protocol=802.1Q", false},
+		{drivers.Key{Kind: "vf.vlan", Target: vf}, "id=1 qos=0", false},
+		{drivers.Key{Kind: "vf.trust", Target: vf}, "on", true},
+		{drivers.Key{Kind: "vf.trust", Target: vf}, "-", false},
+		{drivers.Key{Kind: "vf.spoofchk", Target: vf}, "true", false},
+		{drivers.Key{Kind: "vf.state", Target: vf}, "enable", true},
+		{drivers.Key{Kind: "vf.state", Target: vf}, "up", false},
+		{drivers.Key{Kind: "vf.state", Target: vf}, drivers.Default, false},
+		{drivers.Key{Kind: "vf.rate", Target: vf}, "min=5 max=0", true},
+		{drivers.Key{Kind: "vf.rate", Target: vf}, "min=5 max=4", false},
+		{drivers.Key{Kind: "vf.rate", Target: vf}, "min=-1 max=4", false},
 		{drivers.Key{Kind: "driver", Target: pf}, dpdk.Bound("vfio-pci"), true},
 		{drivers.Key{Kind: "driver", Target: pf}, drivers.Hidden, false},
 		{drivers.Key{Kind: "driver", Target: pf}, "driver=../../x override=-", false},

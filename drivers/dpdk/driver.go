@@ -17,7 +17,9 @@ const KindDriver drivers.Kind = "driver"
 // DriverSpec is the kind driver on any machine.
 func DriverSpec() drivers.Spec {
 	return drivers.Spec{
-		Kind: KindDriver, Class: drivers.Volatile, After: []drivers.Kind{"numvfs"}, Fresh: Binding{}.State(),
+		Kind: KindDriver, Class: drivers.Volatile, Fresh: Binding{}.State(),
+		// A VF's driver reads what its physical function keeps for it.
+		After: []drivers.Kind{"numvfs", "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state"},
 		Hides: hides, Taken: taken, Cuts: cuts, Legal: legal, Route: route,
 	}
 }

@@ -76,6 +76,8 @@ func (r Rules) allowed(c Call) error {
 		}
 	case OpAltName, OpChannels, OpRings, OpFeature:
 		return allowedSetting(c)
+	case OpVFMAC, OpVFVLAN, OpVFTrust, OpVFSpoofCheck, OpVFState, OpVFRate:
+		return allowedVF(c)
 	case OpLoad:
 		name, ok := c.Target.ModuleName()
 		file := moduleFile.FindStringSubmatch(c.Path)

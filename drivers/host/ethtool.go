@@ -15,7 +15,11 @@ import (
 
 // Settings is one group of the settings of netdev index.
 func (Linux) Settings(_ context.Context, index int, which Setting) (s Settings, err error) {
-	if which == SettingAltNames {
+	switch which {
+	case SettingVFs:
+		s.VFs, err = readVFs(index)
+		return s, err
+	case SettingAltNames:
 		l, err := netlink.LinkByIndex(index)
 		if err != nil {
 			return s, fmt.Errorf("netdev %d: %w", index, noNetdev(err))

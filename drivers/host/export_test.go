@@ -12,6 +12,8 @@ func WriteOnce(path, value string) error { return writeOnce(path, value) }
 
 func Decompress(f *os.File, limit int64) ([]byte, error) { return decompress(f, limit) }
 
+func ParseVFs(message []byte) ([]VF, bool, error) { return parseVFs(message) }
+
 func ParseUevent(message []byte) (Event, bool) { return parseUevent(message) }
 
 // OverThePipe is an error as the agent gets it from a writer child.

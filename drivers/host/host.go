@@ -111,6 +111,15 @@ const (
 	// It is not durable before OpSync.
 	OpReplace Op = "replace"
 	OpSync    Op = "sync" // make the file Path, and that it is there or not, durable
+
+	// Those of VFs let netdev Index, a physical function's, give VF Number the Value
+	// that VF has for it.
+	OpVFMAC        Op = "vf.mac"
+	OpVFVLAN       Op = "vf.vlan"
+	OpVFTrust      Op = "vf.trust"
+	OpVFSpoofCheck Op = "vf.spoofchk"
+	OpVFState      Op = "vf.state"
+	OpVFRate       Op = "vf.rate"
 )
 
 // MaxFile bounds a file that is read byte for byte, and one that is written.
@@ -135,7 +144,8 @@ type Call struct {
 
 // Label names the call for faults, crash points and metrics: "autoprobe",
 // "numvfs", "override", "unbind", "bind", "probe", "param", "mtu", "altname",
-// "channels", "rings", "feature", "admin", "load", "unload", "replace", "sync".
+// "channels", "rings", "feature", "admin", "load", "unload", "replace", "sync",
+// "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state", "vf.rate".
 func (c Call) Label() string {
 	if c.Op != OpSysfs {
 		return string(c.Op)
@@ -162,8 +172,9 @@ func (c Call) Label() string {
 // Labels are all the labels there are, in the order in which a bind meets them.
 func Labels() []string {
 	return []string{
-		"load", "param", "autoprobe", "numvfs", "override", "unbind", "bind", "probe",
-		"mtu", "altname", "channels", "rings", "feature", "admin", "unload", "replace", "sync",
+		"load", "param", "autoprobe", "numvfs", "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state",
+		"override", "unbind", "bind", "probe",
+		"mtu", "altname", "channels", "rings", "feature", "admin", "vf.rate", "unload", "replace", "sync",
 	}
 }
 
@@ -184,6 +195,8 @@ func (c Call) String() string {
 		return fmt.Sprintf("ethtool -G index %d %s", c.Index, c.Value)
 	case OpFeature:
 		return fmt.Sprintf("ethtool -K index %d %s %s", c.Index, c.Value, onOff(c.Number == 1))
+	case OpVFMAC, OpVFVLAN, OpVFTrust, OpVFSpoofCheck, OpVFState, OpVFRate:
+		return vfText(c)
 	case OpLoad:
 		return strings.TrimSpace(fmt.Sprintf("insmod %s %s", c.Path, c.Value))
 	case OpReplace:

@@ -204,6 +204,8 @@ func (l Linux) Do(_ context.Context, c Call) error {
 		return netlink.LinkDelAltName(byIndex(c.Index), c.Value)
 	case OpChannels, OpRings, OpFeature:
 		return onNetdev(c.Index, func(eth *ethtool.Ethtool, name string) error { return set(eth, name, c) })
+	case OpVFMAC, OpVFVLAN, OpVFTrust, OpVFSpoofCheck, OpVFState, OpVFRate:
+		return setVF(c)
 	case OpLoad:
 		return loadModule(l.path(c.Path), c.Value)
 	case OpUnload:

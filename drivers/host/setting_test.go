@@ -95,6 +95,30 @@ func (r rig) channels() {
 	}
 }
 
+// TestVFsOfWhatHasNone: what this machine's kernel answers where a driver makes
+// no VFs.
+func TestVFsOfWhatHasNone(t *testing.T) {
+	inNetns(t, func() {
+		r := rig{t: t}
+		r.port = mustLink(t, &netlink.Bridge{LinkAttrs: named("port0")})
+		for _, op := range host.VFOps() {
+			value := map[host.Op]string{
+				host.OpVFMAC: "52:54:00:00:01:00", host.OpVFVLAN: "id=5 qos=0 protocol=802.1ad", host.OpVFTrust: "on",
+				host.OpVFSpoofCheck: "off", host.OpVFState: "disable", host.OpVFRate: "min=1 max=2",
+			}[op]
+			r.wants(syscall.EOPNOTSUPP, host.Call{Op: op, Index: r.port, Value: value})
+			r.wants(syscall.ENODEV, host.Call{Op: op, Index: 4711, Value: value})
+		}
+		linux := host.Linux{Root: "/"}
+		if _, err := linux.Settings(context.Background(), r.port, host.SettingVFs); !errors.Is(err, syscall.EOPNOTSUPP) {
+			t.Errorf("VFs of a bridge: %v, want EOPNOTSUPP", err)
+		}
+		if _, err := linux.Settings(context.Background(), 4711, host.SettingVFs); !errors.Is(err, syscall.ENODEV) {
+			t.Errorf("VFs of nothing: %v, want ENODEV", err)
+		}
+	})
+}
+
 // queues makes room for four of each.
 func queues(a netlink.LinkAttrs) netlink.LinkAttrs {
 	a.NumTxQueues, a.NumRxQueues = 4, 4

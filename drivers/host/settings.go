@@ -15,6 +15,7 @@ const (
 	SettingChannels Setting = "channels"
 	SettingRings    Setting = "rings"
 	SettingFeatures Setting = "features"
+	SettingVFs      Setting = "vfs" // what it keeps for its virtual functions
 )
 
 // Settings is one group of a netdev's settings; the others are empty.
@@ -25,6 +26,7 @@ type Settings struct {
 	Rings       Rings     `json:"rings,omitzero"`
 	MaxRings    Rings     `json:"max_rings,omitzero"`
 	Features    []Feature `json:"features,omitempty"` // by name
+	VFs         []VF      `json:"vfs,omitempty"`
 }
 
 // Channels are the queues of a netdev, each with an interrupt. Those for other

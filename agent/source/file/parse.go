@@ -26,7 +26,7 @@ const (
 // Parse reads the text of a file. The path is for messages only. An error
 // holds every problem of the file, each a *source.Problem.
 func Parse(path string, data []byte) (*source.Desired, error) {
-	p := &parser{}
+	p := &parser{macs: map[string]int{}}
 	list := p.document(data)
 	if err := p.problems.err(path); err != nil {
 		return nil, err
@@ -42,6 +42,7 @@ func Parse(path string, data []byte) (*source.Desired, error) {
 
 type parser struct {
 	problems problems
+	macs     map[string]int // of virtual functions, and on which line
 }
 
 // document reads the whole text.

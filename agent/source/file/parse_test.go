@@ -41,6 +41,13 @@ func TestExample(t *testing.T) {
 				Channels: &source.Channels{Combined: ptr(4)}, Rings: &source.Rings{RX: ptr(1024), TX: ptr(1024)},
 				Features: map[string]bool{"tx-tcp-segmentation": false},
 			},
+			{Selector: source.Selector{PCI: "0000:5e:00.0"}, State: source.Configured, VFs: &source.VFs{
+				Count: 4,
+				Defaults: source.VF{Driver: "vfio-pci", Port: source.Port{
+					VLAN: &source.VLAN{ID: ptr(100), QoS: ptr(0), Protocol: "802.1Q"}, Trust: ptr(false), SpoofCheck: ptr(true), LinkState: "auto", MaxTxRate: ptr(1000),
+				}},
+				Overrides: []source.Override{{VF: source.VF{Port: source.Port{MAC: "52:54:00:00:01:00", VLAN: &source.VLAN{ID: ptr(200)}}}}},
+			}},
 			{Selector: source.Selector{Name: "eth3"}, State: source.Configured, MTU: 9000, AllowManagementPath: "the whole rack goes to jumbo frames tonight"},
 		},
 	}

@@ -44,11 +44,17 @@ func (p *parser) vfs(f field, path string) *source.VFs {
 	if d, ok := fields["defaults"]; ok {
 		v.Defaults = p.vf(d.value, d.line, join(path, "defaults"), nil, "")
 	}
+	if d := fields["defaults"]; v.Defaults.MAC != "" {
+		p.problems.add(d.line, join(path, "defaults.mac"), nil, "one MAC for all of them; give each its own, in overrides")
+	}
 	if len(p.problems) > before {
 		return nil // what the overrides are to be held against is not known
 	}
 	if o, ok := fields["overrides"]; ok {
 		v.Overrides = p.overrides(o, join(path, "overrides"), v)
+	}
+	if len(p.problems) == before {
+		p.ports(v, f.line, path)
 	}
 	if asked := present(fields, []string{"defaults", "overrides"}); v.Count == 0 && len(asked) > 0 {
 		p.problems.add(f.line, path, nil, "there are to be none, so nothing can be asked of them; remove "+strings.Join(asked, ", "))
@@ -74,12 +80,13 @@ func (p *parser) number(f field, path string, least, most int, want string) int 
 // vf reads what is asked of one virtual function; above is the driver that it
 // has without a field of its own.
 func (p *parser) vf(n *yaml.Node, line int, path string, also []string, above string) source.VF {
+	asks := append(names(vfAttributes()), portNames()...)
 	if n.Kind != yaml.MappingNode {
-		p.problems.add(line, path, n, "want a mapping of "+strings.Join(names(vfAttributes()), ", "))
+		p.problems.add(line, path, n, "want a mapping of "+strings.Join(asks, ", "))
 		return source.VF{}
 	}
 	var e source.Interface
-	fields, meant := p.fields(n, path, append(names(vfAttributes()), also...))
+	fields, meant := p.fields(n, path, append(slices.Clone(asks), also...))
 	for _, a := range vfAttributes() {
 		f, ok := fields[a.name]
 		if !ok {
@@ -89,21 +96,22 @@ func (p *parser) vf(n *yaml.Node, line int, path string, also []string, above st
 			p.problems.add(f.line, join(path, a.name), f.value, a.want)
 		}
 	}
+	port := p.port(fields, path)
 	link := present(fields, []string{"up", "mtu"})
 	driver := above
 	if e.Driver != "" {
 		driver = e.Driver
 	}
 	switch {
-	case len(present(fields, names(vfAttributes()))) == 0 && len(meant) == 0:
-		p.problems.add(line, path, nil, "nothing is asked; add "+strings.Join(names(vfAttributes()), ", ")+", or remove it")
+	case len(present(fields, asks)) == 0 && len(meant) == 0:
+		p.problems.add(line, path, nil, "nothing is asked; add "+strings.Join(asks, ", ")+", or remove it")
 	case len(link) > 0 && drivers.Userspace(driver):
 		p.problems.add(line, path, nil, driver+" leaves no network interface to configure; remove "+strings.Join(link, ", "))
 	}
 	if d := misnamed(e.Driver); d != "" {
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value, "that is a module's name; the driver is "+d)
 	}
-	return source.VF{Up: e.Up, MTU: e.MTU, Driver: e.Driver}
+	return source.VF{Up: e.Up, MTU: e.MTU, Driver: e.Driver, Port: port}
 }
 
 func (p *parser) overrides(f field, path string, v *source.VFs) []source.Override {

@@ -119,7 +119,7 @@ func (m *machine) dropVFs(pf *function, seq uint64) bool {
 			return false
 		}
 	}
-	pf.VFs = 0
+	pf.VFs, pf.Kept = 0, nil
 	m.requeue(pf)
 	m.dirty = true
 	return true
@@ -130,7 +130,7 @@ func (m *machine) dropVFs(pf *function, seq uint64) bool {
 func (m *machine) createVFs(pf *function, n int) {
 	addrs := m.vfs(pf.Address)
 	addrs = addrs[:min(n, len(addrs))]
-	pf.VFs = len(addrs)
+	pf.VFs, pf.Kept = len(addrs), freshVFs(len(addrs))
 	m.requeue(pf)
 	m.dirty = true
 	for _, addr := range addrs {

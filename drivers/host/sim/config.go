@@ -110,6 +110,8 @@ type Driver struct {
 	// RandomIsPermanent is that it tells a MAC that it has made up as the
 	// device's permanent one (igbvf_reset copies it to perm_addr).
 	RandomIsPermanent bool `json:"random_is_permanent,omitempty"`
+	// VFs is what it lets be set of the VFs that it makes; nil is nothing.
+	VFs *VFLimits `json:"vfs,omitempty"`
 }
 
 // Makes is what a function has once it is bound to a driver.

@@ -66,6 +66,7 @@ func (m *machine) functionLine(f *function) string {
 			line += word
 		}
 	}
+	line += f.keptText()
 	if f.Ail != nil {
 		line += fmt.Sprintf(" ails=%+v", *f.Ail)
 	}

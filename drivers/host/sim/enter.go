@@ -25,6 +25,8 @@ func (m *machine) enter(w *call) (errno syscall.Errno, over bool) {
 		if n := m.netdev(c.Index); n != nil {
 			w.Address = n.Bus
 		}
+	case host.OpVFMAC, host.OpVFVLAN, host.OpVFTrust, host.OpVFSpoofCheck, host.OpVFState, host.OpVFRate:
+		w.Act, w.Address = actVF, string(c.Target)
 	case host.OpReplace, host.OpSync:
 		w.Act = act(c.Op)
 	case host.OpLoad:

@@ -67,6 +67,11 @@ func callOf(label string) (prepare []host.Call, c host.Call) {
 		return nil, host.Call{Op: host.OpRings, Index: 4, Value: "rx=512 mini=0 jumbo=0 tx=512"}
 	case "feature":
 		return nil, host.Call{Op: host.OpFeature, Index: 4, Value: "rx-gro"}
+	case "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state", "vf.rate":
+		return nil, host.Call{Op: host.Op(label), Target: drivers.Target(vf0), Index: 3, Value: map[string]string{
+			"vf.mac": "52:54:00:00:01:00", "vf.vlan": "id=5 qos=0 protocol=802.1ad", "vf.trust": "on",
+			"vf.spoofchk": "off", "vf.state": "disable", "vf.rate": "min=1 max=2",
+		}[label]}
 	case "replace":
 		return nil, replace(pools, "{}", "")
 	case "sync":
@@ -90,6 +95,7 @@ func TestFaultsOfEveryLabel(t *testing.T) {
 				{"noop", Fault{Noop: true}, 0, false},
 			} {
 				k, h := withVFIO(t)
+				limitVFs(t, k, VFLimits{})
 				prepare, c := callOf(label)
 				h.must(prepare...)
 				was := k.String()

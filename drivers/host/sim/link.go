@@ -34,6 +34,7 @@ func (m *machine) addFunctionNetdev(f *function, driver *Driver) {
 	dev := &m.Netdevs[len(m.Netdevs)-1]
 	dev.Dark = f.Dark
 	m.requeue(f)
+	m.askMAC(f, dev)
 	if dev.Random && driver.RandomIsPermanent {
 		dev.PermMAC = dev.MAC
 	}

@@ -60,6 +60,7 @@ type function struct {
 	Override *string `json:"override,omitempty"`
 	Owner    uint64  `json:"owner,omitempty"` // the call that has its device_lock
 	VFs      int     `json:"vfs,omitempty"`
+	Kept     []kept  `json:"kept,omitempty"`     // for its VFs, by their index; never changed in place
 	NoProbe  bool    `json:"no_probe,omitempty"` // sriov_drivers_autoprobe is 0
 	NoIOMMU  string  `json:"no_iommu,omitempty"` // the group that vfio made for it
 	UIO      string  `json:"uio,omitempty"`      // "uio0"

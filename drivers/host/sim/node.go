@@ -82,6 +82,11 @@ func IGB() *Settings {
 // channels.
 func IGBVF() *Settings { return intelRings() }
 
+// IGBVFs is what igb lets be set of its VFs (igb_netdev_ops).
+func IGBVFs() *VFLimits {
+	return &VFLimits{NoLinkState: true, Only8021Q: true, NoMinRate: true, Speed: 1000}
+}
+
 func intelRings() *Settings {
 	s := &Settings{MinRing: 64, RingStep: 8}
 	s.Rings, s.MaxRings = host.Rings{RX: 256, TX: 256}, host.Rings{RX: 4096, TX: 4096}
@@ -108,7 +113,7 @@ func modules() []Module {
 		{Name: "dca", Path: "kernel/drivers/dca/dca.ko.xz"},
 		{Name: "i2c_algo_bit", Path: "kernel/drivers/i2c/algos/i2c-algo-bit.ko.xz"},
 		{Name: "igb", Path: "kernel/drivers/net/ethernet/intel/igb/igb.ko.xz", Boot: true, Needs: []string{"dca", "i2c_algo_bit"}, Drivers: []Driver{
-			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet, RefusesOthers: syscall.EINVAL},
+			{Name: "igb", Match: []string{"8086:10c9"}, Makes: MakesNet, RefusesOthers: syscall.EINVAL, VFs: IGBVFs()},
 		}},
 		{Name: "igbvf", Path: "kernel/drivers/net/ethernet/intel/igbvf/igbvf.ko.xz", Boot: true, Drivers: []Driver{
 			{Name: "igbvf", Match: []string{"8086:10ca"}, Makes: MakesNet, RandomIsPermanent: true},

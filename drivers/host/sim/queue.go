@@ -25,6 +25,7 @@ const (
 	actMTU       act = "mtu"
 	actAdmin     act = "admin"
 	actAltName   act = "altname"
+	actVF        act = "vf"
 	actChannels  act = "channels"
 	actRings     act = "rings"
 	actFeature   act = "feature"
@@ -203,6 +204,8 @@ func (m *machine) advance(w *call, now time.Time) (errno syscall.Errno, over boo
 		return m.setAdmin(w.Call.Index, w.Call.Number != 0), true
 	case actAltName, actChannels, actRings, actFeature:
 		return m.setSetting(w.Call), true
+	case actVF:
+		return m.setVF(w.Call), true
 	case actParam:
 		return m.setParam(w.Module, w.Param, w.Call.Value), true
 	case actRescan:

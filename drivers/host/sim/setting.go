@@ -50,6 +50,9 @@ func (m *machine) settings(index int, which host.Setting) (s host.Settings, errn
 			return s, syscall.EOPNOTSUPP
 		}
 		return host.Settings{Rings: n.Set.Rings, MaxRings: n.Set.MaxRings}, 0
+	case host.SettingVFs:
+		s.VFs, errno = m.keptVFs(n)
+		return s, errno
 	case host.SettingFeatures:
 		return host.Settings{Features: slices.Clone(n.Set.Features)}, 0
 	}

@@ -141,10 +141,7 @@ func (e *eyes) number(thing string, n uint64) int {
 
 // netdev leaves out the carrier, which comes when the NIC has trained its link.
 func (e *eyes) netdev(ctx context.Context, addr string, l host.Link) string {
-	mac, perm := l.MAC, l.PermMAC
-	if first, err := strconv.ParseUint(strings.Split(mac+":", ":")[0], 16, 8); err == nil && first&2 != 0 && !strings.HasPrefix(mac, knownMAC) {
-		mac = "random"
-	}
+	mac, perm := orRandom(l.MAC), l.PermMAC
 	switch perm {
 	case "":
 		perm = "-"
@@ -156,12 +153,28 @@ func (e *eyes) netdev(ctx context.Context, addr string, l host.Link) string {
 		e.text(ctx, host.SysNet+l.Name+"/addr_assign_type"))
 }
 
+// orRandom is a MAC, unless it was made up.
+func orRandom(mac string) string {
+	if first, err := strconv.ParseUint(strings.Split(mac+":", ":")[0], 16, 8); err == nil && first&2 != 0 && !strings.HasPrefix(mac, knownMAC) {
+		return "random"
+	}
+	return mac
+}
+
 // settings are one group of a netdev's. Of the features it has one only: which
 // there are differs from kernel to kernel.
 func (e *eyes) settings(ctx context.Context, addr string, index int, which host.Setting) string {
 	set, err := e.Settings(ctx, index, which)
 	if err != nil {
 		return fmt.Sprintf("set %s %s %s", addr, which, outcome(err))
+	}
+	if which == host.SettingVFs {
+		line := "set " + addr
+		for _, vf := range set.VFs {
+			line += fmt.Sprintf(" vf%d={mac=%s %s trust=%s spoofchk=%s state=%s %s}",
+				vf.Index, orRandom(vf.MAC), vf.VLAN, vf.Trust, vf.SpoofCheck, vf.LinkState, vf.Rate)
+		}
+		return line
 	}
 	for _, f := range set.Features {
 		if f.Name == knownFeature {

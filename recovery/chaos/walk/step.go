@@ -27,6 +27,7 @@ const (
 	setChannels  verb = "channels"
 	setRings     verb = "rings"
 	setFeature   verb = "feature"
+	setPort      verb = "vf" // what a PF keeps for its VF number
 	load         verb = "load"
 	unload       verb = "unload"
 	hold         verb = "hold"    // a program opens the vfio function
@@ -41,6 +42,7 @@ type Step struct {
 	driver string // of bind and unbind; "" is the one that may be bound, or is
 	value  string // of a sysfs attribute
 	number int    // of mtu and admin
+	op     host.Op
 }
 
 // setting is the group of settings that the step writes; "" when it writes none.
@@ -54,6 +56,8 @@ func (s Step) setting() host.Setting {
 		return host.SettingRings
 	case setFeature:
 		return host.SettingFeatures
+	case setPort:
+		return host.SettingVFs
 	}
 	return ""
 }
@@ -92,6 +96,8 @@ func (s Step) call(release string, now state) host.Call {
 		c = host.Call{Op: host.Op(s.verb), Target: c.Target, Index: now.indexOf(s.on), Number: s.number}
 	case setAltName, setChannels, setRings, setFeature:
 		c = host.Call{Op: host.Op(s.verb), Target: c.Target, Index: now.indexOf(s.on), Value: s.value, Number: s.number}
+	case setPort:
+		c = host.Call{Op: s.op, Target: c.Target, Index: now.indexOf(s.on), Value: s.value, Number: s.number}
 	case load:
 		c = host.Call{Op: host.OpLoad, Target: drivers.Target("module/" + s.on), Path: "/lib/modules/" + release + "/" + moduleFile(s.on)}
 	case unload:
@@ -102,7 +108,7 @@ func (s Step) call(release string, now state) host.Call {
 
 // String is the step before it is known what it will be on a machine.
 func (s Step) String() string {
-	return strings.TrimSpace(fmt.Sprint(s.verb, " ", s.on, " ", s.driver, s.value, " ", s.number))
+	return strings.TrimSpace(fmt.Sprint(s.verb, s.op, " ", s.on, " ", s.driver, s.value, " ", s.number))
 }
 
 // told is the call without the numbers that differ between machines.
@@ -112,6 +118,8 @@ func (s Step) told(c host.Call) string {
 		return fmt.Sprintf("%s %s %d", s.verb, s.on, s.number)
 	case setAltName, setChannels, setRings, setFeature:
 		return fmt.Sprintf("%s %s %q %d", s.verb, s.on, s.value, s.number)
+	case setPort:
+		return fmt.Sprintf("%s %s %d %q", s.op, s.on, s.number, s.value)
 	case load, unload, remove, probe, hold, release:
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", s.verb, s.on, s.value))
 	}

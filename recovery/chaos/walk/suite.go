@@ -3,6 +3,8 @@ package walk
 import (
 	"slices"
 	"strings"
+
+	"eniagent/drivers/host"
 )
 
 // Scenario is a walk with a name.
@@ -13,7 +15,7 @@ type Scenario struct {
 
 // Suite are the scenarios that hold the contract of each write.
 func (m Machine) Suite() []Scenario {
-	return slices.Concat(m.binding(), m.counting(), m.linksAndModules(), m.settings())
+	return slices.Concat(m.binding(), m.counting(), m.linksAndModules(), m.settings(), m.ports())
 }
 
 func override(on, value string) Step    { return Step{verb: setOverride, on: on, value: value} }
@@ -31,6 +33,10 @@ func channels(on, value string) Step { return Step{verb: setChannels, on: on, va
 func rings(on, value string) Step    { return Step{verb: setRings, on: on, value: value} }
 func feature(on string, n int) Step {
 	return Step{verb: setFeature, on: on, value: knownFeature, number: n}
+}
+
+func port(op host.Op, pf string, vf int, value string) Step {
+	return Step{verb: setPort, op: op, on: pf, number: vf, value: value}
 }
 func module(v verb, name string) Step { return Step{verb: v, on: name} }
 
@@ -171,5 +177,35 @@ func (m Machine) settings() []Scenario {
 		{"features", slices.Concat([]Step{
 			feature(b.Address, 0), feature(b.Address, 0), feature(b.Address, 1), feature(absent, 0), feature(vf0, 0), feature(vf0, 1), feature(b.Address, 0),
 		}, anew)},
+	}
+}
+
+// ports is what a PF keeps for its VFs. Each ends without these, so that the next
+// walk has new ones.
+func (m Machine) ports() []Scenario {
+	a, b := m.PFs[0].Address, m.PFs[1].Address
+	vf0, vf1 := m.PFs[0].vf(0), m.PFs[0].vf(1)
+	const mac, noVLAN = knownMAC + ":00:01:00", "id=0 qos=0 protocol=802.1Q"
+	return []Scenario{
+		{"what a PF keeps for its VFs", []Step{
+			port(host.OpVFMAC, a, 0, mac), port(host.OpVFMAC, a, 0, mac), port(host.OpVFMAC, a, 0, host.NoMAC), port(host.OpVFMAC, a, 1, "01:00:5e:00:00:01"),
+			port(host.OpVFMAC, a, 2, mac), port(host.OpVFVLAN, a, 0, "id=100 qos=3 protocol=802.1Q"), port(host.OpVFVLAN, a, 1, "id=4094 qos=0 protocol=802.1Q"),
+			port(host.OpVFVLAN, a, 0, "id=100 qos=0 protocol=802.1ad"), port(host.OpVFVLAN, a, 0, "id=0 qos=5 protocol=802.1Q"), port(host.OpVFVLAN, a, 0, noVLAN),
+			port(host.OpVFVLAN, a, 7, noVLAN), port(host.OpVFTrust, a, 0, "on"), port(host.OpVFTrust, a, 0, "on"), port(host.OpVFTrust, a, 0, "off"),
+			port(host.OpVFTrust, a, 2, "on"), port(host.OpVFSpoofCheck, a, 1, "off"), port(host.OpVFSpoofCheck, a, 2, "off"), port(host.OpVFState, a, 0, "disable"),
+			port(host.OpVFRate, a, 0, "min=0 max=100"), port(host.OpVFRate, a, 0, "min=10 max=100"), port(host.OpVFMAC, b, 0, mac), port(host.OpVFVLAN, b, 0, noVLAN),
+			port(host.OpVFTrust, b, 0, "on"), port(host.OpVFSpoofCheck, b, 0, "off"), port(host.OpVFState, b, 0, "auto"), port(host.OpVFTrust, absent, 0, "on"),
+			port(host.OpVFTrust, vf0, 0, "on"), vfs(a, "0"),
+		}},
+		{"what outlives a VF's driver, and what does not outlive the VF", []Step{
+			port(host.OpVFMAC, a, 0, mac), port(host.OpVFVLAN, a, 1, "id=7 qos=0 protocol=802.1Q"), override(vf0, "vfio-pci"), unbindFrom("", vf0),
+			port(host.OpVFTrust, a, 0, "on"), toProbe(vf0), port(host.OpVFVLAN, a, 0, "id=8 qos=0 protocol=802.1Q"), unbindFrom("", vf0), override(vf0, "\n"),
+			toProbe(vf0), vfs(a, "0"), vfs(a, "2"), port(host.OpVFVLAN, a, 1, "id=7 qos=0 protocol=802.1Q"), unbindFrom(pfDriver, a), bindTo(pfDriver, a),
+			vfs(a, "1"), vfs(a, "0"),
+		}},
+		{"the MAC of a VF whose PF is up", []Step{
+			admin(a, 1), port(host.OpVFMAC, a, 0, mac), unbindFrom("", vf0), toProbe(vf0), port(host.OpVFMAC, a, 0, host.NoMAC), unbindFrom("", vf0), toProbe(vf0),
+			port(host.OpVFMAC, a, 1, knownMAC+":00:01:01"), unbindFrom("", vf1), toProbe(vf1), vfs(a, "0"),
+		}},
 	}
 }

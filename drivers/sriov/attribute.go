@@ -1,0 +1,258 @@
+package sriov
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"syscall"
+
+	"eniagent/drivers"
+	"eniagent/drivers/host"
+)
+
+// What the driver of a physical function keeps for each of its virtual ones.
+const (
+	KindMAC        drivers.Kind = "vf.mac"
+	KindVLAN       drivers.Kind = "vf.vlan"
+	KindTrust      drivers.Kind = "vf.trust"
+	KindSpoofCheck drivers.Kind = "vf.spoofchk"
+	KindLinkState  drivers.Kind = "vf.state"
+	KindRate       drivers.Kind = "vf.rate"
+)
+
+// untold is the state where the driver tells nothing of the attribute. It is
+// never written.
+const untold drivers.State = "-"
+
+// AttributeSpecs are these kinds on any machine. What a VF has when it is made
+// depends on the driver: most give it no MAC, and check what it sends.
+//
+// The driver of the VF comes after them, since it reads its MAC when it is
+// probed. A rate comes after the link is up: igb takes none without a link
+// (igb_ndo_set_vf_bw).
+func AttributeSpecs() []drivers.Spec {
+	spec := func(kind drivers.Kind, cuts func(from, to drivers.State) bool, after ...drivers.Kind) drivers.Spec {
+		return drivers.Spec{
+			Kind: kind, Class: drivers.Volatile, OfVF: true, Fresh: drivers.Default, WhenAsked: true,
+			After: append([]drivers.Kind{KindNumVFs}, after...), Cuts: cuts,
+			Legal: func(t drivers.Target, to drivers.State) error { return legalAttribute(kind, t, to) },
+		}
+	}
+	return []drivers.Spec{
+		spec(KindMAC, readdresses), spec(KindVLAN, readdresses), spec(KindTrust, nil), spec(KindSpoofCheck, nil),
+		spec(KindLinkState, darkens), spec(KindRate, nil, "admin"),
+	}
+}
+
+// readdresses says whether who could reach a VF may no longer.
+func readdresses(from, to drivers.State) bool { return from != drivers.Hidden && from != to }
+
+// darkens says whether a VF may lose its link: "auto" is that of the physical
+// function.
+func darkens(from, to drivers.State) bool {
+	return readdresses(from, to) && from != "disable" && to != "enable"
+}
+
+func legalAttribute(kind drivers.Kind, t drivers.Target, to drivers.State) error {
+	if _, ok := t.PCIAddress(); !ok {
+		return fmt.Errorf("target %q of %s: %w", t, kind, drivers.ErrIllegal)
+	}
+	if err := host.VFValue(host.Op(kind), string(to)); err != nil {
+		return fmt.Errorf("%s: %w: %w", kind, drivers.ErrIllegal, err)
+	}
+	return nil
+}
+
+// WithVLAN is the state at with some of its VLAN changed.
+func WithVLAN(at drivers.State, change func(*host.VLAN)) drivers.State {
+	v, _ := host.ParseVLAN(string(at)) // none: what is asked alone is the goal, as of a VF that is still to be made
+	change(&v)
+	return drivers.State(v.String())
+}
+
+// WithRate is the state at with some of its rate changed.
+func WithRate(at drivers.State, change func(*host.Rate)) drivers.State {
+	r, _ := host.ParseRate(string(at))
+	change(&r)
+	return drivers.State(r.String())
+}
+
+// NewAttribute makes the driver of one of these kinds.
+func NewAttribute(kind drivers.Kind) func(host.Host) drivers.Driver {
+	return func(h host.Host) drivers.Driver { return attribute{h, kind} }
+}
+
+type attribute struct {
+	host host.Host
+	kind drivers.Kind
+}
+
+// place is where an attribute is kept.
+type place struct {
+	driver string      // of the physical function
+	pf     host.Netdev // its netdev; without a name it has none
+	index  int         // of the VF
+}
+
+// place finds the physical function of a VF, and its index there.
+func (a attribute) place(ctx context.Context, t drivers.Target) (p place, err error) {
+	address, ok := t.PCIAddress()
+	if !ok {
+		return p, fmt.Errorf("%q: %w", t, drivers.ErrIllegal)
+	}
+	physfn, err := a.host.Readlink(ctx, host.Attr(address, "physfn"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := a.host.Inode(ctx, host.PCIDevices+address); errors.Is(err, fs.ErrNotExist) {
+			return p, fmt.Errorf("%s: %w", t, drivers.ErrGone)
+		}
+		return p, fmt.Errorf("%s is no virtual function: %w", t, drivers.ErrUnsupported)
+	}
+	if err != nil {
+		return p, fmt.Errorf("read physfn of %s: %w", t, err)
+	}
+	pf := path.Base(physfn)
+	vfs, err := host.VFsOf(ctx, a.host, pf)
+	if err != nil {
+		return p, err
+	}
+	if p.index = slices.Index(vfs, t); p.index < 0 {
+		return p, fmt.Errorf("%s is none of the VFs of %s: %w", t, pf, drivers.ErrUnknown)
+	}
+	if p.driver, err = host.DriverOf(ctx, a.host, pf); err != nil {
+		return p, err
+	}
+	p.pf, err = host.NetdevOf(ctx, a.host, pf)
+	return p, err
+}
+
+// read is the state, and where it is kept; Hidden where the physical function
+// has no netdev to ask.
+func (a attribute) read(ctx context.Context, t drivers.Target) (drivers.State, place, error) {
+	p, err := a.place(ctx, t)
+	if err != nil {
+		return "", p, err
+	}
+	if p.pf.Name == "" {
+		return drivers.Hidden, p, nil
+	}
+	s, err := a.host.Settings(ctx, p.pf.Index, host.SettingVFs)
+	switch {
+	case errors.Is(err, syscall.EOPNOTSUPP):
+		return untold, p, nil
+	case errors.Is(err, syscall.ENODEV):
+		return drivers.Hidden, p, nil // it went between the two reads
+	case err != nil:
+		return "", p, fmt.Errorf("read the VFs of %s: %w", p.pf.Name, err)
+	}
+	at := slices.IndexFunc(s.VFs, func(vf host.VF) bool { return vf.Index == p.index })
+	if at < 0 {
+		return "", p, fmt.Errorf("the driver of %s says nothing of VF %d now: %w", p.pf.Name, p.index, drivers.ErrUnknown)
+	}
+	return a.of(s.VFs[at]), p, nil
+}
+
+// of is the attribute of a VF.
+func (a attribute) of(vf host.VF) drivers.State {
+	text := map[drivers.Kind]string{
+		KindMAC: vf.MAC, KindVLAN: vf.VLAN, KindTrust: vf.Trust, KindSpoofCheck: vf.SpoofCheck,
+		KindLinkState: vf.LinkState, KindRate: vf.Rate,
+	}[a.kind]
+	if text == "" {
+		return untold
+	}
+	return drivers.State(text)
+}
+
+// Observe asks the driver of the physical function, whatever the VF is bound to.
+func (a attribute) Observe(ctx context.Context, t drivers.Target) drivers.Observation {
+	state, _, err := a.read(ctx, t)
+	switch {
+	case errors.Is(err, drivers.ErrGone):
+		return drivers.Observation{Presence: drivers.Gone}
+	case err != nil:
+		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
+	}
+	return drivers.Seen(state)
+}
+
+// Apply lets the physical function set the attribute, and reads it back.
+func (a attribute) Apply(ctx context.Context, t drivers.Target, to drivers.State) error {
+	if err := legalAttribute(a.kind, t, to); err != nil {
+		return err
+	}
+	at, p, err := a.read(ctx, t)
+	switch {
+	case err != nil:
+		return a.fault(t, "find physical function", err, "")
+	case at == to:
+		return nil
+	case at == drivers.Hidden:
+		return a.fault(t, "find physical function", drivers.ErrHidden, noNetdev)
+	}
+	call := host.Call{Op: host.Op(a.kind), Target: t, Index: p.pf.Index, Number: p.index, Value: string(to)}
+	if err := a.host.Do(ctx, call); err != nil {
+		return a.refused(ctx, t, p, err)
+	}
+	if at, _, err = a.read(ctx, t); err != nil {
+		return a.fault(t, "read back", err, "")
+	}
+	if at != to {
+		return a.fault(t, "read back", fmt.Errorf("want %s, found %s: %w", to, at, drivers.ErrUnverified), "")
+	}
+	return nil
+}
+
+const noNetdev = "its physical function needs a network interface: bind its kernel driver first"
+
+// refused says what the answer of a driver means (ndo_set_vf_* of
+// linux/netdevice.h).
+func (a attribute) refused(ctx context.Context, t drivers.Target, p place, err error) error {
+	do := "set by " + p.pf.Name
+	switch {
+	case errors.Is(err, syscall.EOPNOTSUPP):
+		return a.fault(t, do, fmt.Errorf("%w: %w", drivers.ErrUnsupported, err), a.without(p))
+	case errors.Is(err, syscall.EPROTONOSUPPORT):
+		return a.fault(t, do, fmt.Errorf("%w: %w", drivers.ErrUnsupported, err), "its driver "+p.driver+" knows no such protocol: ask for "+host.Dot1Q)
+	case errors.Is(err, syscall.EINVAL) && a.kind == KindRate:
+		if state, serr := p.pf.Attr(ctx, a.host, "operstate"); serr == nil && state == "down" {
+			// Not EINVAL: it is another matter once there is a link.
+			return a.fault(t, do, fmt.Errorf("%w: %s has no link", syscall.EAGAIN, p.pf.Name), "its driver "+p.driver+" takes a rate with a link only: set it up, and see its cable")
+		}
+		return a.fault(t, do, err, "its driver "+p.driver+" takes no such rate: ask for no min_tx_rate, and for no more than the link has")
+	case errors.Is(err, syscall.EINVAL):
+		return a.fault(t, do, err, "its driver "+p.driver+" takes no such value: see the kernel's log")
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EBUSY):
+		return a.fault(t, do, err, "the VF is being reset: it is tried again")
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return a.fault(t, do, err, "the agent needs CAP_NET_ADMIN, and the device's firmware may have to allow it")
+	}
+	return a.fault(t, do, err, "")
+}
+
+// without is the remedy where a driver cannot do it.
+func (a attribute) without(p place) string {
+	field := map[drivers.Kind]string{
+		KindMAC: "mac", KindVLAN: "vlan", KindTrust: "trust", KindSpoofCheck: "spoof_check",
+		KindLinkState: "link_state", KindRate: "min_tx_rate and max_tx_rate",
+	}[a.kind]
+	return fmt.Sprintf("its driver %s lets no %s of a VF be set: take %s off vfs", p.driver, a.kind, field)
+}
+
+// Precheck refuses what the driver does not even tell of.
+func (a attribute) Precheck(ctx context.Context, t drivers.Target, from, to drivers.State) error {
+	if from != untold {
+		return nil
+	}
+	p, err := a.place(ctx, t)
+	if err != nil {
+		return a.fault(t, "precheck", err, "")
+	}
+	return a.fault(t, "precheck "+string(to), fmt.Errorf("%w: %s tells nothing of it", drivers.ErrUnsupported, p.pf.Name), a.without(p))
+}
+
+func (a attribute) fault(t drivers.Target, do string, err error, remedy string) error {
+	return &drivers.Error{Key: drivers.Key{Kind: a.kind, Target: t}, Do: do, Err: err, Remedy: remedy}
+}
