@@ -15,18 +15,18 @@ import (
 )
 
 // drive brings the host to the goal of an operation, which is its After or its
-// Before: observe, plan, one step, observe again, until there is no step left.
-// That last observation is the verification.
+// Before: look, plan, one step, look again, until there is no step left. The
+// last look is at everything, and is the verification.
 //
-// stop ends it between two steps only: what a step has done is still observed.
+// stop ends it between two steps only: what a step has done is still looked at.
 func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Goal) error {
 	ctx, checked := context.WithoutCancel(stop), false
+	s := sight{seen: plan.Observed{}}
+	if err := e.look(ctx, op, everything, &s); err != nil {
+		return err
+	}
 	for n, most := 0, 16+8*len(op.Changes); n < most; n++ {
-		observed, err := e.observe(ctx, op)
-		if err != nil {
-			return err
-		}
-		steps, err := plan.Order(e.Drivers.Specs, observed, goal)
+		steps, err := e.next(ctx, op, goal, &s)
 		if err != nil {
 			return err
 		}
@@ -38,7 +38,7 @@ func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Go
 		}
 		if !checked {
 			most += 2 * len(steps) // a list may have many hops
-			if err := e.mayDrive(ctx, op, observed, goal); err != nil {
+			if err := e.mayDrive(ctx, op, s.seen, goal); err != nil {
 				return err
 			}
 			checked = true
@@ -46,21 +46,70 @@ func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Go
 		if err := e.step(ctx, op, steps[0]); err != nil {
 			return err
 		}
+		s.fresh = nil
+		if err := e.look(ctx, op, e.touched(op, steps[0].Key), &s); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("the host does not settle: %w", drivers.ErrUnverified)
 }
 
-// observe reads all keys of an operation. One that nothing explains is foreign:
-// hands off, even in the middle.
-func (e *Engine) observe(ctx context.Context, op *journal.Operation) (plan.Observed, error) {
-	seen := make(plan.Observed, len(op.Changes))
+// sight is what was seen of an operation's keys, and of which targets since the
+// last step. To look at all of them after each step would be quadratic: a
+// function may make a hundred others.
+type sight struct {
+	seen  plan.Observed
+	fresh map[drivers.Target]bool
+}
+
+// everything is all the targets of an operation.
+const everything drivers.Target = ""
+
+// next are the steps that are left, the first of them on a target that was
+// looked at since the last one; none says that everything was, and is right.
+func (e *Engine) next(ctx context.Context, op *journal.Operation, goal plan.Goal, s *sight) ([]drivers.Step, error) {
+	for {
+		steps, err := plan.Order(e.Drivers.Specs, s.seen, goal)
+		if err != nil {
+			return nil, err
+		}
+		at := everything
+		if len(steps) > 0 {
+			at = steps[0].Key.Target
+		}
+		if s.fresh[everything] || s.fresh[at] {
+			return steps, nil
+		}
+		if err := e.look(ctx, op, at, s); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// touched is what a step may have changed: its own target, or everything where
+// others come and go with that.
+func (e *Engine) touched(op *journal.Operation, k drivers.Key) drivers.Target {
+	for _, c := range op.Changes {
+		if spec, _ := e.Drivers.Specs.Find(c.Key.Kind); spec.Makes != nil && c.Key.Target == k.Target {
+			return everything
+		}
+	}
+	return k.Target
+}
+
+// look reads the keys of a target of an operation. One that nothing explains is
+// foreign: hands off, even in the middle.
+func (e *Engine) look(ctx context.Context, op *journal.Operation, at drivers.Target, s *sight) error {
 	var worst error
 	for _, c := range op.Changes {
+		if at != everything && c.Key.Target != at {
+			continue
+		}
 		o := e.Observer().Observe(ctx, c.Key)
-		seen[c.Key] = o
+		s.seen[c.Key] = o
 		switch recovery.Classify(e.Drivers.Specs, op, c, o) {
 		case recovery.Unobservable:
-			return nil, fmt.Errorf("%s: %w: %w", c.Key, errUnobservable, o.Err)
+			return fmt.Errorf("%s: %w: %w", c.Key, errUnobservable, o.Err)
 		case recovery.Foreign:
 			worst = fmt.Errorf("%s is %s: %w", c.Key, o, errForeign)
 		case recovery.Gone:
@@ -70,14 +119,21 @@ func (e *Engine) observe(ctx context.Context, op *journal.Operation) (plan.Obser
 		}
 	}
 	if worst != nil {
-		return nil, worst
+		return worst
 	}
-	return seen, e.sameDevice(ctx, op)
+	if s.fresh == nil {
+		s.fresh = map[drivers.Target]bool{}
+	}
+	s.fresh[at] = true
+	return e.sameDevice(ctx, op, at)
 }
 
 // sameDevice refuses to go on with another device at the same address.
-func (e *Engine) sameDevice(ctx context.Context, op *journal.Operation) error {
+func (e *Engine) sameDevice(ctx context.Context, op *journal.Operation, at drivers.Target) error {
 	for t, recorded := range op.Identity {
+		if at != everything && t != at {
+			continue
+		}
 		now, err := e.Observer().Identify(ctx, t)
 		if err != nil {
 			return err
