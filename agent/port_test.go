@@ -272,19 +272,25 @@ func TestAPortIsGivenBackUnderAProgram(t *testing.T) {
 func TestWhatADriverCannotSet(t *testing.T) {
 	id, lowest := 5, 100
 	for name, tc := range map[string]struct {
-		port source.Port
-		says []string
+		port  source.Port
+		stays Condition
+		says  []string
 	}{
-		"a link state":  {source.Port{LinkState: "disable"}, []string{"not supported", "igb lets no vf.state of a VF be set", "take link_state off"}},
-		"a protocol":    {source.Port{VLAN: &source.VLAN{ID: &id, Protocol: host.Dot1ad}}, []string{"not supported", "ask for 802.1Q"}},
-		"a lowest rate": {source.Port{MinTxRate: &lowest}, []string{"igb takes no such rate"}},
+		"a link state":  {source.Port{LinkState: "disable"}, Refused, []string{"not supported", "igb lets no vf.state of a VF be set", "take link_state off"}},
+		"a protocol":    {source.Port{VLAN: &source.VLAN{ID: &id, Protocol: host.Dot1ad}}, Refused, []string{"not supported", "ask for 802.1Q"}},
+		"a lowest rate": {source.Port{MinTxRate: &lowest}, Failed, []string{"igb takes no such rate"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			withNode(t, func(n *node) {
 				n.upByHand()
-				n.want(portsOf(2, source.Port{}, only(1, tc.port)))
-				settled(10 * time.Minute)
-				if !strings.Contains(n.conditions(), "pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=failed") {
+				labels := n.written(func() {
+					n.want(portsOf(2, source.Port{}, only(1, tc.port)))
+					settled(10 * time.Minute)
+				})
+				if tc.stays == Refused && len(labels) != 1 {
+					t.Errorf("tried again: %v", labels)
+				}
+				if !strings.Contains(n.conditions(), "pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1="+string(tc.stays)) {
 					t.Errorf("%s\n%s", n.conditions(), n.log)
 				}
 				for _, s := range tc.says {

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"sync"
 	"syscall"
+	"time"
 
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -82,12 +84,42 @@ func WithRate(at drivers.State, change func(*host.Rate)) drivers.State {
 
 // NewAttribute makes the driver of one of these kinds.
 func NewAttribute(kind drivers.Kind) func(host.Host) drivers.Driver {
-	return func(h host.Host) drivers.Driver { return attribute{h, kind} }
+	return func(h host.Host) drivers.Driver { return attribute{h, kind, &denials{at: map[denial]time.Time{}}} }
 }
 
 type attribute struct {
-	host host.Host
-	kind drivers.Kind
+	host   host.Host
+	kind   drivers.Kind
+	denied *denials
+}
+
+// denials are what drivers were found not to be able to set: only trying tells.
+type denials struct {
+	mu sync.Mutex
+	at map[denial]time.Time
+}
+
+// denial is of the netdev of a physical function.
+type denial struct {
+	index int
+	to    drivers.State // "" is any
+}
+
+// forgotten is when a driver is tried again: its device may have been given
+// another mode.
+const forgotten = time.Hour
+
+func (d *denials) add(of denial) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.at[of] = time.Now()
+}
+
+func (d *denials) has(of denial) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, ok := d.at[of]
+	return ok && time.Since(at) < forgotten
 }
 
 // place is where an attribute is kept.
@@ -194,7 +226,7 @@ func (a attribute) Apply(ctx context.Context, t drivers.Target, to drivers.State
 	}
 	call := host.Call{Op: host.Op(a.kind), Target: t, Index: p.pf.Index, Number: p.index, Value: string(to)}
 	if err := a.host.Do(ctx, call); err != nil {
-		return a.refused(ctx, t, p, err)
+		return a.refused(ctx, t, p, to, err)
 	}
 	if at, _, err = a.read(ctx, t); err != nil {
 		return a.fault(t, "read back", err, "")
@@ -209,13 +241,15 @@ const noNetdev = "its physical function needs a network interface: bind its kern
 
 // refused says what the answer of a driver means (ndo_set_vf_* of
 // linux/netdevice.h).
-func (a attribute) refused(ctx context.Context, t drivers.Target, p place, err error) error {
+func (a attribute) refused(ctx context.Context, t drivers.Target, p place, to drivers.State, err error) error {
 	do := "set by " + p.pf.Name
 	switch {
 	case errors.Is(err, syscall.EOPNOTSUPP):
+		a.denied.add(denial{index: p.pf.Index})
 		return a.fault(t, do, fmt.Errorf("%w: %w", drivers.ErrUnsupported, err), a.without(p))
 	case errors.Is(err, syscall.EPROTONOSUPPORT):
-		return a.fault(t, do, fmt.Errorf("%w: %w", drivers.ErrUnsupported, err), "its driver "+p.driver+" knows no such protocol: ask for "+host.Dot1Q)
+		a.denied.add(denial{p.pf.Index, to})
+		return a.fault(t, do, fmt.Errorf("%w: %w", drivers.ErrUnsupported, err), p.noProtocol())
 	case errors.Is(err, syscall.EINVAL) && a.kind == KindRate:
 		if state, serr := p.pf.Attr(ctx, a.host, "operstate"); serr == nil && state == "down" {
 			// Not EINVAL: it is another matter once there is a link.
@@ -232,6 +266,11 @@ func (a attribute) refused(ctx context.Context, t drivers.Target, p place, err e
 	return a.fault(t, do, err, "")
 }
 
+// noProtocol is the remedy where a driver knows only one.
+func (p place) noProtocol() string {
+	return "its driver " + p.driver + " knows no such protocol: ask for " + host.Dot1Q
+}
+
 // without is the remedy where a driver cannot do it.
 func (a attribute) without(p place) string {
 	field := map[drivers.Kind]string{
@@ -241,16 +280,20 @@ func (a attribute) without(p place) string {
 	return fmt.Sprintf("its driver %s lets no %s of a VF be set: take %s off vfs", p.driver, a.kind, field)
 }
 
-// Precheck refuses what the driver does not even tell of.
+// Precheck refuses what the driver does not even tell of, and what it was found
+// not to be able to set.
 func (a attribute) Precheck(ctx context.Context, t drivers.Target, from, to drivers.State) error {
-	if from != untold {
-		return nil
-	}
 	p, err := a.place(ctx, t)
-	if err != nil {
-		return a.fault(t, "precheck", err, "")
+	do, never := "precheck "+string(to), fmt.Errorf("%w: %s does not set it", drivers.ErrUnsupported, p.pf.Name)
+	switch {
+	case err != nil:
+		return a.fault(t, do, err, "")
+	case from == untold, a.denied.has(denial{index: p.pf.Index}):
+		return a.fault(t, do, never, a.without(p))
+	case a.denied.has(denial{p.pf.Index, to}):
+		return a.fault(t, do, never, p.noProtocol())
 	}
-	return a.fault(t, "precheck "+string(to), fmt.Errorf("%w: %s tells nothing of it", drivers.ErrUnsupported, p.pf.Name), a.without(p))
+	return nil
 }
 
 func (a attribute) fault(t drivers.Target, do string, err error, remedy string) error {

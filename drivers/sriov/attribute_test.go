@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -130,6 +132,48 @@ func TestAnswersOfDrivers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestADriverIsNotAskedTwice for what it cannot set, until its PF has another
+// netdev, or it may have another mode.
+func TestADriverIsNotAskedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := sim.New(sim.DefaultNode())
+		d := sriov.NewAttribute(sriov.KindVLAN)(k)
+		refuses := func(to drivers.State) bool {
+			t.Helper()
+			o := d.Observe(t.Context(), vf1)
+			err := d.(drivers.Prechecker).Precheck(t.Context(), vf1, o.State, to)
+			if err != nil && (!errors.Is(err, drivers.ErrUnsupported) || !strings.Contains(err.Error(), "ask for 802.1Q")) {
+				t.Errorf("precheck: %v", err)
+			}
+			return err != nil
+		}
+		const provider = "id=5 qos=0 protocol=802.1ad"
+		if refuses(provider) {
+			t.Error("refused before it was tried")
+		}
+		if err := d.Apply(t.Context(), vf0, provider); !errors.Is(err, drivers.ErrUnsupported) {
+			t.Fatal(err)
+		}
+		if !refuses(provider) || refuses("id=5 qos=0 protocol=802.1Q") {
+			t.Error("it is tried again, or more is refused than was")
+		}
+		time.Sleep(2 * time.Hour)
+		if refuses(provider) {
+			t.Error("it is never tried again")
+		}
+		if err := d.Apply(t.Context(), vf0, provider); err == nil || !refuses(provider) {
+			t.Errorf("tried again: %v", err)
+		}
+		address := string(pf)
+		must(t, k, host.Call{Op: host.OpSysfs, Path: host.PCIDrivers + "igb/unbind", Value: address},
+			host.Call{Op: host.OpSysfs, Path: host.PCIDrivers + "igb/bind", Value: address},
+			host.Call{Op: host.OpSysfs, Path: host.Attr(address, "sriov_numvfs"), Value: "2"})
+		if refuses(provider) {
+			t.Error("what another netdev could not do is refused")
+		}
+	})
 }
 
 // TestAPFWithoutANetdev hides what its driver would keep, and has nobody to ask.
