@@ -276,7 +276,7 @@ func TestWhatADriverCannotSet(t *testing.T) {
 		stays Condition
 		says  []string
 	}{
-		"a link state":  {source.Port{LinkState: "disable"}, Refused, []string{"not supported", "igb lets no vf.state of a VF be set", "take link_state off"}},
+		"a link state":  {source.Port{LinkState: "disable"}, Refused, []string{"not supported", "igb lets no vf.state of a VF be set", "take linkState off"}},
 		"a protocol":    {source.Port{VLAN: &source.VLAN{ID: &id, Protocol: host.Dot1ad}}, Refused, []string{"not supported", "ask for 802.1Q"}},
 		"a lowest rate": {source.Port{MinTxRate: &lowest}, Failed, []string{"igb takes no such rate"}},
 	} {

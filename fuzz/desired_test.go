@@ -271,7 +271,7 @@ func desiredSeeds(t testing.TB) [][]byte {
 		"name: a, channels: {combined: 4}", "name: a, channels: {rx: 0, tx: -1, combind: 2}", "name: a, channels: 4", "name: a, rings: {rx: 1024, tx: 1024}", "name: a, rings: {rx: 0x400}",
 		"name: a, rings: {}", "name: a, features: {tx-tcp-segmentation: false, rx-gro: true}", "name: a, features: {tso: on, <<: *x}", "name: a, features: {[x]: true}", "name: a, state: released, rings: {rx: 64}",
 		"name: a, vfs: {count: 2, defaults: {vlan: {id: 100, qos: 3, protocol: 802.1ad}, trust: true}, overrides: [{index: 1, mac: 52-54-00-00-01-01, vlan: {id: 0}}]}",
-		"name: a, vfs: {count: 2, defaults: {min_tx_rate: 5, spoof_check: FALSE}, overrides: [{index: 0, max_tx_rate: 4, link_state: auto}]}", "name: a, vfs: {count: 0}",
+		"name: a, vfs: {count: 2, defaults: {minTxRate: 5, spoofCheck: FALSE}, overrides: [{index: 0, maxTxRate: 4, linkState: auto}]}", "name: a, vfs: {count: 0}",
 		"name: a, vfs: {count: 2, overrides: [{index: 0, mac: 52:54:00:00:01:00}, {index: 1, mac: 52:54:00:00:01:00}]}", "name: a, vfs: {count: 1, defaults: {vlan: {}, mac: 52:54:00:00:01:00}}",
 	} {
 		seeds = append(seeds, []byte(head+"- {"+entry+"}\n"))

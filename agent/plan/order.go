@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,7 +34,7 @@ func Order(specs drivers.Specs, observed Observed, goal Goal) ([]drivers.Step, e
 		}
 		at[key] = o.State
 	}
-	keys, err := sorted(specs, goal)
+	keys, err := sorted(specs, observed, goal)
 	if err != nil {
 		return nil, err
 	}
@@ -78,19 +79,47 @@ func follow(specs drivers.Specs, spec drivers.Spec, at map[drivers.Key]drivers.S
 }
 
 // sorted is the keys of the goal, those that others come after first.
-func sorted(specs drivers.Specs, goal Goal) ([]drivers.Key, error) {
+func sorted(specs drivers.Specs, observed Observed, goal Goal) ([]drivers.Key, error) {
 	rank := map[drivers.Kind]int{}
 	for key := range goal {
 		if _, err := rankOf(specs, key.Kind, rank, nil); err != nil {
 			return nil, err
 		}
 	}
+	turn := turns(specs, observed, goal)
 	return slices.SortedFunc(maps.Keys(goal), func(a, b drivers.Key) int {
-		if d := rank[a.Kind] - rank[b.Kind]; d != 0 {
-			return d
-		}
-		return a.Compare(b)
+		return cmp.Or(turn[a]-turn[b], rank[a.Kind]-rank[b.Kind], a.Compare(b))
 	}), nil
+}
+
+// turns puts the keys of functions that another one makes after all of that
+// one's own, and whatever comes after such a function's keys with them: a
+// virtual function gets its MAC, for one, only from a physical one whose link is
+// up (igb_main.c, igb_vf_reset_msg). A link that goes down does so last.
+func turns(specs drivers.Specs, observed Observed, goal Goal) map[drivers.Key]int {
+	states, maker := map[drivers.Key][]drivers.State{}, map[drivers.Target]bool{}
+	for key, want := range goal {
+		states[key] = []drivers.State{observed[key].State, want}
+		if spec, _ := specs.Find(key.Kind); spec.Makes != nil {
+			maker[key.Target] = true
+		}
+	}
+	turn := map[drivers.Key]int{}
+	if len(maker) == 0 {
+		return turn
+	}
+	for key, want := range goal {
+		spec, _ := specs.Find(key.Kind)
+		_, function := key.Target.PCIAddress()
+		_, _, made := specs.Maker(key.Target, states)
+		switch {
+		case made, !function && len(spec.After) > 0:
+			turn[key] = 1
+		case maker[key.Target] && spec.Netdev && spec.Cuts != nil && spec.Cuts(want, want):
+			turn[key] = 2
+		}
+	}
+	return turn
 }
 
 // rankOf is how many kinds must come before a kind, at the longest.

@@ -174,12 +174,39 @@ driver@0000:02:10.2: driver=- override=- > driver=- override=vfio-pci
 driver@0000:02:10.2: driver=- override=vfio-pci > driver=vfio-pci override=vfio-pci
 mtu@0000:02:10.0: 1500 > 1400
 `},
+		"one more, and the PF's link first": {plan.Goal{
+			key("numvfs"): vfs(first, second), key("mtu"): "1500", of(first, "driver"): "driver=igbvf override=-", of(first, "mtu"): "1400",
+			of(second, "vf.mac"): "52:54:00:00:00:01", of(second, "driver"): "driver=igbvf override=-", of(second, "admin"): "up",
+		}, `
+numvfs@0000:02:00.0: autoprobe=1 vfs=0000:02:10.0 > autoprobe=1 vfs=-
+numvfs@0000:02:00.0: autoprobe=1 vfs=- > autoprobe=0 vfs=-
+numvfs@0000:02:00.0: autoprobe=0 vfs=- > autoprobe=0 vfs=0000:02:10.0,0000:02:10.2
+numvfs@0000:02:00.0: autoprobe=0 vfs=0000:02:10.0,0000:02:10.2 > autoprobe=1 vfs=0000:02:10.0,0000:02:10.2
+mtu@0000:02:00.0: 9000 > 1500
+vf.mac@0000:02:10.2: default > 52:54:00:00:00:01
+driver@0000:02:10.0: driver=- override=- > driver=igbvf override=-
+driver@0000:02:10.2: driver=- override=- > driver=igbvf override=-
+mtu@0000:02:10.0: 1500 > 1400
+admin@0000:02:10.2: down > up
+`},
+		"the link goes down last": {plan.Goal{
+			key("numvfs"): vfs(first), key("mtu"): "1500", key("admin"): "down", of(first, "driver"): none, of(first, "mtu"): drivers.Hidden,
+		}, `
+mtu@0000:02:00.0: 9000 > 1500
+driver@0000:02:10.0: driver=igbvf override=- > driver=- override=-
+admin@0000:02:00.0: up > down
+`},
 		"none": {plan.Goal{
 			key("numvfs"): vfs(), of(first, "driver"): drivers.Hidden, of(first, "mtu"): drivers.Hidden,
 		}, "numvfs@0000:02:00.0: autoprobe=1 vfs=0000:02:10.0 > autoprobe=1 vfs=-\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			steps, err := plan.Order(all.Specs(), withVF(), tc.to)
+			from := withVF()
+			from[key("admin")] = drivers.Seen("up")
+			for _, kind := range []drivers.Kind{"vf.mac", "admin"} {
+				from[of(second, kind)] = drivers.Seen(drivers.Hidden)
+			}
+			steps, err := plan.Order(all.Specs(), from, tc.to)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -255,7 +255,7 @@ func (a attribute) refused(ctx context.Context, t drivers.Target, p place, to dr
 			// Not EINVAL: it is another matter once there is a link.
 			return a.fault(t, do, fmt.Errorf("%w: %s has no link", syscall.EAGAIN, p.pf.Name), "its driver "+p.driver+" takes a rate with a link only: set it up, and see its cable")
 		}
-		return a.fault(t, do, err, "its driver "+p.driver+" takes no such rate: ask for no min_tx_rate, and for no more than the link has")
+		return a.fault(t, do, err, "its driver "+p.driver+" takes no such rate: ask for no minTxRate, and for no more than the link has")
 	case errors.Is(err, syscall.EINVAL):
 		return a.fault(t, do, err, "its driver "+p.driver+" takes no such value: see the kernel's log")
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EBUSY):
@@ -274,8 +274,8 @@ func (p place) noProtocol() string {
 // without is the remedy where a driver cannot do it.
 func (a attribute) without(p place) string {
 	field := map[drivers.Kind]string{
-		KindMAC: "mac", KindVLAN: "vlan", KindTrust: "trust", KindSpoofCheck: "spoof_check",
-		KindLinkState: "link_state", KindRate: "min_tx_rate and max_tx_rate",
+		KindMAC: "mac", KindVLAN: "vlan", KindTrust: "trust", KindSpoofCheck: "spoofCheck",
+		KindLinkState: "linkState", KindRate: "minTxRate and maxTxRate",
 	}[a.kind]
 	return fmt.Sprintf("its driver %s lets no %s of a VF be set: take %s off vfs", p.driver, a.kind, field)
 }

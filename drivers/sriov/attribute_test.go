@@ -106,10 +106,10 @@ func TestAnswersOfDrivers(t *testing.T) {
 		isNot  error
 		remedy string
 	}{
-		{"a link state", sriov.KindLinkState, "enable", nil, drivers.ErrUnsupported, nil, "take link_state off vfs"},
+		{"a link state", sriov.KindLinkState, "enable", nil, drivers.ErrUnsupported, nil, "take linkState off vfs"},
 		{"a protocol", sriov.KindVLAN, "id=5 qos=0 protocol=802.1ad", nil, drivers.ErrUnsupported, nil, "ask for 802.1Q"},
 		{"a rate without a link", sriov.KindRate, "min=0 max=5", nil, syscall.EAGAIN, syscall.EINVAL, "takes a rate with a link only"},
-		{"a rate that it has not", sriov.KindRate, "min=1 max=5", up, syscall.EINVAL, syscall.EAGAIN, "ask for no min_tx_rate"},
+		{"a rate that it has not", sriov.KindRate, "min=1 max=5", up, syscall.EINVAL, syscall.EAGAIN, "ask for no minTxRate"},
 		{"a reset", sriov.KindMAC, "52:54:00:00:01:00", fault(syscall.EAGAIN), syscall.EAGAIN, nil, "it is tried again"},
 		{"another reset", sriov.KindMAC, "52:54:00:00:01:00", fault(syscall.EBUSY), syscall.EBUSY, nil, "it is tried again"},
 		{"a value", sriov.KindMAC, "52:54:00:00:01:00", fault(syscall.EINVAL), syscall.EINVAL, nil, "takes no such value"},

@@ -75,7 +75,9 @@ func (n *node) agent(code int, args ...string) string {
 // settled waits until everything is as desired.
 func (n *node) settled(p *Proc) {
 	n.t.Helper()
-	res, err := n.vm.Agent(n.ctx(), "status", "--wait", "40s", "--state-dir", StateDir)
+	ctx, cancel := context.WithTimeout(n.ctx(), unhurried)
+	defer cancel()
+	res, err := n.vm.Agent(ctx, "status", "--wait", "2m", "--state-dir", StateDir)
 	if err != nil || !res.OK() {
 		_, log := p.Output()
 		n.t.Fatalf("the agent does not settle: %v, %v\nits log: %s", err, res, log)

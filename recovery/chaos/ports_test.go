@@ -18,8 +18,8 @@ type kept struct {
 		ID  int `json:"vlan"`
 		QoS int `json:"qos"`
 	} `json:"vlan_list"`
-	SpoofCheck bool   `json:"spoofchk"`
-	Trust      string `json:"trust"`
+	SpoofCheck bool `json:"spoofchk"`
+	Trust      bool `json:"trust"`
 	Rate       struct {
 		Max int `json:"max_tx"`
 	} `json:"rate"`
@@ -30,7 +30,7 @@ func (k kept) String() string {
 	if len(k.VLANs) > 0 {
 		vlan = fmt.Sprintf("%d/%d", k.VLANs[0].ID, k.VLANs[0].QoS)
 	}
-	return fmt.Sprintf("%s vlan %s spoofchk %t trust %s", k.Address, vlan, k.SpoofCheck, k.Trust)
+	return fmt.Sprintf("%s vlan %s spoofchk %t trust %t", k.Address, vlan, k.SpoofCheck, k.Trust)
 }
 
 func (n *node) keepsFor(pf NIC) []kept {
@@ -56,7 +56,7 @@ func sevenVFs(pf NIC, vlan int) string {
 		}
 		each = append(each, fmt.Sprintf("{index: %d, mac: %q, vlan: {id: %d, qos: %d}%s}", i, ownMAC(pf, i), vlan+i, i, rest))
 	}
-	return fmt.Sprintf("{pci: %q, up: true, vfs: {count: 7, defaults: {driver: vfio-pci, trust: true, spoof_check: false}, overrides: [%s]}}",
+	return fmt.Sprintf("{pci: %q, up: true, vfs: {count: 7, defaults: {driver: vfio-pci, trust: true, spoofCheck: false}, overrides: [%s]}}",
 		pf.Addr, strings.Join(each, ", "))
 }
 
@@ -71,7 +71,7 @@ func (n *node) hasSeven(pf NIC, vlan int) {
 	}
 	status := n.agent(0, "status")
 	for i, vf := range vfs {
-		if got, want := all[i].String(), fmt.Sprintf("%s vlan %d/%d spoofchk false trust on", ownMAC(pf, i), vlan+i, i); got != want {
+		if got, want := all[i].String(), fmt.Sprintf("%s vlan %d/%d spoofchk false trust true", ownMAC(pf, i), vlan+i, i); got != want {
 			n.t.Errorf("VF %d of %s: ip tells %s, want %s", i, pf.Addr, got, want)
 		}
 		driver := "vfio-pci"
@@ -104,8 +104,10 @@ func TestTwoPFsWithAllTheirVFs(t *testing.T) {
 
 	// Another hand: repaired, and no VF is made anew.
 	inode := n.inodeOf(n.vfsOf(n.a)[3])
+	words := []string{"kind=vf.vlan", n.vfsOf(n.a)[3].Addr, "step made"}
+	were := n.lines(p, words...)
 	n.ip("link set " + n.ipLink(n.a).Name + " vf 3 vlan 999 qos 1")
-	must(t, n.vm.WaitFor(t.Context(), "the VLAN to be repaired", n.moreLines(p, 0, "vf.vlan", n.vfsOf(n.a)[3].Addr, "state=done")))
+	must(t, n.vm.WaitFor(t.Context(), "the VLAN to be repaired", n.moreLines(p, were, words...)))
 	n.settled(p)
 	n.hasSeven(n.a, 100)
 	if now := n.inodeOf(n.vfsOf(n.a)[3]); now != inode {

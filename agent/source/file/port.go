@@ -19,7 +19,7 @@ const (
 // portNames are the fields that ask something of the physical function for a
 // virtual one.
 func portNames() []string {
-	return []string{"mac", "vlan", "trust", "spoof_check", "link_state", "min_tx_rate", "max_tx_rate"}
+	return []string{"mac", "vlan", "trust", "spoofCheck", "linkState", "minTxRate", "maxTxRate"}
 }
 
 // port reads these fields of one virtual function.
@@ -31,13 +31,13 @@ func (p *parser) port(fields map[string]field, path string) (port source.Port) {
 		port.VLAN = p.vlan(f, join(path, "vlan"))
 	}
 	port.Trust = p.toggle(fields, path, "trust")
-	port.SpoofCheck = p.toggle(fields, path, "spoof_check")
-	if f, ok := fields["link_state"]; ok {
-		port.LinkState = p.word(f, join(path, "link_state"), "auto", "enable", "disable")
+	port.SpoofCheck = p.toggle(fields, path, "spoofCheck")
+	if f, ok := fields["linkState"]; ok {
+		port.LinkState = p.word(f, join(path, "linkState"), "auto", "enable", "disable")
 	}
 	const rate = "want a number of Mbit/s from 0 to 1048576, without quotes; 0 is none"
-	port.MinTxRate = p.optional(fields, path, "min_tx_rate", maxRate, rate)
-	port.MaxTxRate = p.optional(fields, path, "max_tx_rate", maxRate, rate)
+	port.MinTxRate = p.optional(fields, path, "minTxRate", maxRate, rate)
+	port.MaxTxRate = p.optional(fields, path, "maxTxRate", maxRate, rate)
 	return port
 }
 
@@ -114,7 +114,7 @@ func (p *parser) word(f field, path string, words ...string) string {
 func (p *parser) ports(v *source.VFs, line int, path string) {
 	check := func(where string, vf source.VF) {
 		if least, most := vf.MinTxRate, vf.MaxTxRate; least != nil && most != nil && *most != 0 && *least > *most {
-			p.problems.add(line, where, nil, fmt.Sprintf("min_tx_rate %d is above max_tx_rate %d; swap them, or ask for less", *least, *most))
+			p.problems.add(line, where, nil, fmt.Sprintf("minTxRate %d is above maxTxRate %d; swap them, or ask for less", *least, *most))
 		}
 	}
 	before := len(p.problems)

@@ -12,10 +12,10 @@ func TestParsePorts(t *testing.T) {
 	got, err := Parse("f", []byte(head+`- pci: "0000:3b:00.0"
   vfs:
     count: 3
-    defaults: {driver: vfio-pci, vlan: {id: 100, qos: 3, protocol: 802.1ad}, trust: true, max_tx_rate: 500}
+    defaults: {driver: vfio-pci, vlan: {id: 100, qos: 3, protocol: 802.1ad}, trust: true, maxTxRate: 500}
     overrides:
-      - {index: 2, mac: 52-54-00-00-01-0A, spoof_check: false, vlan: {id: 0}}
-      - {index: 0, link_state: disable, trust: false, min_tx_rate: 0, max_tx_rate: 0}
+      - {index: 2, mac: 52-54-00-00-01-0A, spoofCheck: false, vlan: {id: 0}}
+      - {index: 0, linkState: disable, trust: false, minTxRate: 0, maxTxRate: 0}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestParseRefusesPorts(t *testing.T) {
 	const (
 		defaults = `vfs: {count: 2, defaults: {`
 		in       = `f: line 3: interfaces[0].vfs.`
-		asks     = `driver, up, mtu, mac, vlan, trust, spoof_check, link_state, min_tx_rate, max_tx_rate`
+		asks     = `driver, up, mtu, mac, vlan, trust, spoofCheck, linkState, minTxRate, maxTxRate`
 		rate     = `want a number of Mbit/s from 0 to 1048576, without quotes; 0 is none`
 	)
 	for _, tc := range []struct{ name, text, want string }{
@@ -57,13 +57,13 @@ func TestParseRefusesPorts(t *testing.T) {
 		{"QoS 8", defaults + "vlan: {id: 1, qos: 8}}}", in + "defaults.vlan.qos: 8: want a priority from 0 to 7, without quotes"},
 		{"a protocol", defaults + "vlan: {id: 1, protocol: 802.1q}}}", in + "defaults.vlan.protocol: 802.1q: want one of 802.1Q, 802.1ad"},
 		{"half trusted", defaults + "trust: maybe}}", in + "defaults.trust: maybe: want true or false"},
-		{"on", defaults + "spoof_check: on}}", in + "defaults.spoof_check: on: want true or false"},
-		{"a link that is up", defaults + "link_state: up}}", in + "defaults.link_state: up: want one of auto, enable, disable"},
-		{"a rate with a unit", defaults + "max_tx_rate: 10G}}", in + "defaults.max_tx_rate: 10G: " + rate},
-		{"a rate below none", defaults + "min_tx_rate: -1}}", in + "defaults.min_tx_rate: -1: " + rate},
-		{"more at least than at most", defaults + "min_tx_rate: 6, max_tx_rate: 5}}", in + "defaults: min_tx_rate 6 is above max_tx_rate 5; swap them, or ask for less"},
-		{"the same of both", "vfs: {count: 2, defaults: {min_tx_rate: 6}, overrides: [{index: 1, max_tx_rate: 5}]}", in + "overrides: index 1: min_tx_rate 6 is above max_tx_rate 5; swap them, or ask for less"},
-		{"another spelling", defaults + "spoofCheck: true}}", in + "defaults: spoofCheck: unknown field; did you mean spoof_check?"},
+		{"on", defaults + "spoofCheck: on}}", in + "defaults.spoofCheck: on: want true or false"},
+		{"a link that is up", defaults + "linkState: up}}", in + "defaults.linkState: up: want one of auto, enable, disable"},
+		{"a rate with a unit", defaults + "maxTxRate: 10G}}", in + "defaults.maxTxRate: 10G: " + rate},
+		{"a rate below none", defaults + "minTxRate: -1}}", in + "defaults.minTxRate: -1: " + rate},
+		{"more at least than at most", defaults + "minTxRate: 6, maxTxRate: 5}}", in + "defaults: minTxRate 6 is above maxTxRate 5; swap them, or ask for less"},
+		{"the same of both", "vfs: {count: 2, defaults: {minTxRate: 6}, overrides: [{index: 1, maxTxRate: 5}]}", in + "overrides: index 1: minTxRate 6 is above maxTxRate 5; swap them, or ask for less"},
+		{"another spelling", defaults + "spoofCheck: true}}", in + "defaults: spoofCheck: unknown field; did you mean spoofCheck?"},
 		{"outside of VFs", "trust: true", `f: line 3: interfaces[0]: trust: unknown field; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, altNames, channels, rings, features, vfs`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
