@@ -50,6 +50,7 @@ type Interface struct {
 	Features map[string]bool `json:"features,omitempty"` // by the kernel's names, "tx-tcp-segmentation"
 	Driver   string          `json:"driver,omitempty"`   // the driver's name as in /sys/bus/pci/drivers
 	VFs      *VFs            `json:"vfs,omitempty"`      // nil leaves their number as it is
+	Pool     string          `json:"pool,omitempty"`     // of the device plugin, "intel.com/sriov"
 	// AllowManagementPath is the reason for touching the function although it is
 	// on the node's management path; "" forbids it.
 	AllowManagementPath string `json:"allow_management_path,omitempty"`
@@ -70,7 +71,11 @@ type VF struct {
 	Up     *bool  `json:"up,omitempty"`
 	MTU    int    `json:"mtu,omitempty"` // bytes
 	Driver string `json:"driver,omitempty"`
+	Pool   string `json:"pool,omitempty"` // NoPool, in an override, is none
 }
+
+// NoPool is what an override says of a VF that is not in the pool of the others.
+const NoPool = "none"
 
 // Override is what is asked of the VF with an index, in the place of the
 // defaults, field by field.
@@ -95,9 +100,15 @@ func (v VFs) Of(index int) VF {
 		if o.MTU != 0 {
 			vf.MTU = o.MTU
 		}
+		if o.Pool != "" {
+			vf.Pool = o.Pool
+		}
 		if drivers.Userspace(o.Driver) {
 			vf.Up, vf.MTU = nil, 0 // no netdev for the defaults to be of
 		}
+	}
+	if vf.Pool == NoPool {
+		vf.Pool = ""
 	}
 	return vf
 }

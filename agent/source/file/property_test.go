@@ -73,6 +73,10 @@ func interfaces() *rapid.Generator[source.Interface] {
 			}
 			ask(t, &i)
 		}
+		if i.State != source.Released && rapid.Bool().Draw(t, "pooled") {
+			// One for each driver, or the two would be refused.
+			i.Pool = rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?(\.[a-z]{1,3})?/[a-zA-Z0-9_-]{0,9}`).Draw(t, "pool") + "-" + i.Driver
+		}
 		return i
 	})
 }
@@ -148,6 +152,9 @@ func rendered(t *rapid.T, i source.Interface) []string {
 	}
 	if i.Driver != "" {
 		fields = append(fields, "driver: "+rapid.SampledFrom([]string{i.Driver, `"` + i.Driver + `"`}).Draw(t, "quoted"))
+	}
+	if i.Pool != "" {
+		fields = append(fields, fmt.Sprintf("pool: %q", i.Pool))
 	}
 	if i.MTU != 0 {
 		fields = append(fields, fmt.Sprintf("mtu: %d", i.MTU))
