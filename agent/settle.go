@@ -17,6 +17,10 @@ import (
 
 // settle brings one function to what is asked of it.
 func (a *Agent) settle(ctx context.Context, r request) {
+	if r.pool != "" {
+		a.settlePool(ctx, r)
+		return
+	}
 	if _, ok := a.view.paused(r.target); ok {
 		a.wakeFor(r.target) // since it was dispatched; the next look says so
 		return
@@ -65,7 +69,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		return
 	}
 	reason, ok := a.mayChange(ctx, r, observed)
-	if !ok || a.heldBack(r, draft, seen) || !a.settleFirst(ctx, r) {
+	if !ok || a.heldBack(r, draft, seen) || !a.takeOut(ctx, r, targetsIn(draft), seen) || !a.settleFirst(ctx, r) {
 		return
 	}
 	a.report(r, Changing, "", seen, 0)

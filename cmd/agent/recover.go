@@ -138,6 +138,9 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 		return err
 	}
 	left := error(nil)
+	if r.DryRun && len(r.Pools) > 0 {
+		left = errPending
+	}
 	for _, e := range r.Entries {
 		switch {
 		case e.Outcome == string(journal.Quarantined):
@@ -163,6 +166,12 @@ func recoverTable(w io.Writer, r agent.RecoverReport) {
 	}
 	for _, e := range r.Entries {
 		recoverEntry(w, e)
+	}
+	for _, p := range r.Pools {
+		fmt.Fprintf(w, "\nThe device plugin's file names what is not as asked, in %s: %s\n", p.Entry, p.Reason)
+		for _, s := range p.Steps {
+			fmt.Fprintf(w, "  withdrawn first: %s  ->  %s\n", s.From, s.To)
+		}
 	}
 	if len(r.Quarantined) > 0 {
 		fmt.Fprintf(w, "\nIn quarantine, for a person to decide on: %v (see agent journal show)\n", r.Quarantined)
