@@ -127,9 +127,14 @@ func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {
 	if report.Pools, err = a.adoptPools(ctx, q, current); err != nil || q.Dry {
 		return report, err
 	}
+	return report, a.adoptAll(ctx, report, q)
+}
+
+// adoptAll keeps what is adopted.
+func (a *Agent) adoptAll(ctx context.Context, report AdoptReport, q Adoption) error {
 	for _, p := range report.Pools {
 		if err := a.adoptPool(ctx, p, q); err != nil {
-			return report, err
+			return err
 		}
 	}
 	for _, e := range report.Functions {
@@ -137,10 +142,10 @@ func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {
 			continue
 		}
 		if err := a.adoptOne(ctx, e, q); err != nil {
-			return report, err
+			return err
 		}
 	}
-	return report, nil
+	return nil
 }
 
 // adoptEntry says what is to be done about a function; false when no other hand

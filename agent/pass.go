@@ -277,7 +277,11 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
 		return
 	}
-	fields := []any{"entry", r.entry, "target", r.target, "state", c, "msg", "interface is " + string(c)}
+	what := "interface is "
+	if r.pool != "" {
+		what = "pool is "
+	}
+	fields := []any{"entry", r.entry, "target", r.target, "state", c, "msg", what + string(c)}
 	if reason != "" {
 		fields = append(fields, "why", reason)
 	}

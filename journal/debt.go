@@ -38,11 +38,11 @@ const (
 func debtOf(c *Control) Debt {
 	d := Debt{What: c.Action, Why: c.Why, Who: c.Who}
 	var err error
-	if d.Owed, err = strconv.ParseUint(c.Facts[factOwed], 10, 64); err != nil {
-		d.Owed = 1
-	}
-	if d.Paid, err = strconv.ParseUint(c.Facts[factPaid], 10, 64); err != nil || d.Paid > d.Owed {
-		d.Paid = 0
+	d.Owed, err = strconv.ParseUint(c.Facts[factOwed], 10, 64)
+	readable := err == nil
+	d.Paid, err = strconv.ParseUint(c.Facts[factPaid], 10, 64)
+	if !readable || err != nil || d.Paid > d.Owed {
+		d.Owed, d.Paid = max(1, d.Owed), 0
 	}
 	if d.Since, err = time.Parse(time.RFC3339Nano, c.Facts[factSince]); err != nil {
 		d.Since = c.Created

@@ -21,6 +21,7 @@ import (
 	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
@@ -66,7 +67,10 @@ type world struct {
 	// written is how many writes the kernel had seen when it was booted, and
 	// filed how many of all that it ever saw were of files, which survive it.
 	written, filed int
-	log            bytes.Buffer
+	// text is the device plugin's file, and edited how often the agent changed it.
+	text   string
+	edited int
+	log    bytes.Buffer
 }
 
 func newWorld(t testing.TB) *world {
@@ -99,7 +103,7 @@ func (w *world) load(module string) {
 func (w *world) copyAt() *world {
 	c := &world{
 		t: w.t, kernel: w.kernel.Clone(), store: w.store.Clone(), earlier: w.earlier,
-		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed,
+		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed, edited: w.edited,
 	}
 	if w.dir != "" {
 		c.dir = w.copyFile()
@@ -189,6 +193,13 @@ func (w *world) open() (*journal.Journal, *engine.Engine) {
 				w.filed++
 			}
 			w.checkIntent(p.String(), p.Call.Target)
+		}
+		if p.Call.Op == host.OpReplace {
+			text, _ := w.kernel.File(context.Background(), poolFile)
+			if p.When == sim.After && text != w.text {
+				w.edited++
+			}
+			w.text = text
 		}
 		w.pass("host " + p.String())
 	}
@@ -315,6 +326,26 @@ func (w *world) operations() (open, quarantined []journal.Operation) {
 	}
 	defer j.Abandon()
 	return j.Operations(), j.Quarantined()
+}
+
+// debt is what the store has of the restarts that are owed.
+func (w *world) debt() (d journal.Debt) {
+	w.t.Helper()
+	if w.dir != "" {
+		s, err := journal.OpenReadOnly(filepath.Join(w.dir, journal.FileName))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		d, _ = s.Debt(deviceplugin.Restart)
+		return d
+	}
+	j, err := journal.OpenMemory(context.Background(), w.store.Clone(), journal.Options{BootID: "x", FlushAfter: time.Hour})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer j.Abandon()
+	d, _ = j.Debt(deviceplugin.Restart)
+	return d
 }
 
 // closed are the operations that the store has as closed.

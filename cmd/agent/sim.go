@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,6 +117,9 @@ func (c *cli) simFileCommand(on func(func(*sim.File, []string) error) func(*cobr
 			return nil
 		},
 		RunE: on(func(f *sim.File, args []string) error {
+			if filepath.Ext(args[0]) == ".json" { // which the agent may write, too
+				return f.WriteFile(args[0], args[1])
+			}
 			return f.Edit(func(cfg *sim.Config) error {
 				cfg.Files[args[0]] = args[1]
 				return nil

@@ -119,7 +119,11 @@ func selector(t *rapid.T) source.Selector {
 func render(t *rapid.T, list []source.Interface) string {
 	s := "apiVersion: eniagent/v1alpha1\n" + "interfaces:\n"
 	for _, i := range list {
-		fields := rapid.Permutation(rendered(t, i)).Draw(t, "order")
+		fields := rendered(t, i)
+		if i.Pool != "" {
+			fields = append(fields, fmt.Sprintf("pool: %q", i.Pool))
+		}
+		fields = rapid.Permutation(fields).Draw(t, "order")
 		if rapid.Bool().Draw(t, "flow") {
 			s += "- {" + strings.Join(fields, ", ") + "}\n"
 			continue
@@ -152,9 +156,6 @@ func rendered(t *rapid.T, i source.Interface) []string {
 	}
 	if i.Driver != "" {
 		fields = append(fields, "driver: "+rapid.SampledFrom([]string{i.Driver, `"` + i.Driver + `"`}).Draw(t, "quoted"))
-	}
-	if i.Pool != "" {
-		fields = append(fields, fmt.Sprintf("pool: %q", i.Pool))
 	}
 	if i.MTU != 0 {
 		fields = append(fields, fmt.Sprintf("mtu: %d", i.MTU))
