@@ -143,6 +143,9 @@ func (v View) publishable(ctx context.Context, r request, may func(context.Conte
 		} else if pool.Driver != m.asked.Driver {
 			pool.Driver = "" // not the same of all, or not said
 		}
+		if m.released() {
+			continue // nobody waits for it
+		}
 		if err := may(ctx, m); err != nil {
 			missing = append(missing, fmt.Sprintf("%s (%v)", m.entry, err))
 			continue
@@ -380,7 +383,7 @@ func (a *Agent) poolRight(ctx context.Context, r request, observed plan.Observed
 	a.drifts.right(r, observed)
 	a.isSafe(r.target)
 	switch {
-	case len(r.members) == 0:
+	case r.goal[poolKey(r.target)] == deviceplugin.Absent && r.later == "":
 		a.report(r, Released, "", seen, 0)
 	case r.later != "":
 		a.report(r, Pending, r.later, seen, 0)
@@ -582,7 +585,7 @@ func (v View) planPool(ctx context.Context, r request, e PlanEntry) PlanEntry {
 	switch {
 	case len(e.Steps) > 0, later != "":
 		e.Condition, e.Reason = Pending, later
-	case len(r.members) == 0:
+	case to == deviceplugin.Absent:
 		e.Condition = Released
 	}
 	return e

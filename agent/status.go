@@ -155,6 +155,13 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 		}
 	}
 	report.Left = a.view.left(report)
+	if len(report.Pools) > 0 {
+		for _, r := range a.current(ctx) {
+			if r.pool != "" && r.err == nil {
+				a.beside(r.target, func() { a.withdraw(ctx, r) })
+			}
+		}
+	}
 	a.Wake()
 	return report
 }

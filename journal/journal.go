@@ -242,7 +242,13 @@ func (j *Journal) end(e *edit, c Closing) error {
 }
 
 // owedFor is why something is owed after an operation.
-func owedFor(o *Operation) string { return fmt.Sprintf("operation %d changed %v", o.ID, o.Targets()) }
+func owedFor(o *Operation) string {
+	text := fmt.Sprintf("operation %d changed", o.ID)
+	for _, t := range o.Targets() {
+		text += " " + string(t)
+	}
+	return text
+}
 
 func firstText(ss ...string) string {
 	for _, s := range ss {

@@ -95,7 +95,7 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if len(r.Entries) == 0 {
+	if len(r.Entries)+len(r.Pools) == 0 {
 		return c.showRecovery(r)
 	}
 	if !yes {
@@ -159,9 +159,9 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 
 func recoverTable(w io.Writer, r agent.RecoverReport) {
 	switch {
-	case len(r.Entries) == 0:
+	case len(r.Entries)+len(r.Pools) == 0:
 		fmt.Fprintln(w, "Nothing was left unfinished.")
-	case r.DryRun:
+	case r.DryRun && len(r.Entries) > 0:
 		fmt.Fprintf(w, "%s open. Nothing was touched.\n", count(len(r.Entries), "operation is", "operations are"))
 	}
 	for _, e := range r.Entries {

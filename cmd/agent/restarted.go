@@ -49,6 +49,6 @@ func restartLine(w io.Writer, r *agent.RestartReport) {
 	if r == nil {
 		return
 	}
-	fmt.Fprintf(w, "RESTART OWED to the device plugin, for %s ago on, last because %s:\n  restart it on this node, then: agent plugin-restarted %d\n",
+	fmt.Fprintf(w, "RESTART OWED to the device plugin for %s, last as %s:\n  restart it on this node, then: agent plugin-restarted %d\n",
 		age(r.Since), r.Why, r.Number)
 }
