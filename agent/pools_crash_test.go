@@ -22,7 +22,7 @@ import (
 // every crashes an agent at one in so many boundaries.
 //
 //nolint:gochecknoglobals // a flag of the test binary
-var every = flag.Int("pool-crashes", 3, "crash an agent with pools at one in so many boundaries; 1 is all")
+var every = flag.Int("pool-crashes", 6, "crash an agent with pools at one in so many boundaries; 1 is all")
 
 // poolCrashes are what was found by crashing an agent at each boundary of what
 // it does to pools and their functions.
@@ -259,7 +259,7 @@ func TestBrokenPoolsAreCaught(t *testing.T) {
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			c := &poolCrashes{t: t, breaks: v.breaks, sees: v.sees}
-			c.all(*every)
+			c.all(3)
 			if !c.seen() {
 				t.Errorf("not noticed by %s in %d crashes; found was %q", v.sees, c.points, c.found)
 			}

@@ -184,6 +184,9 @@ func (a *Agent) recoverOne(ctx context.Context, planned RecoverEntry) RecoverEnt
 func (a *Agent) Acknowledge(ctx context.Context, who, why string) error {
 	err := a.c.Journal.Acknowledge(ctx, who, why)
 	level.Warn(a.logger).Log("why", why, "err", err, "msg", "loss of the journal acknowledged")
+	if err == nil {
+		a.duty(context.WithoutCancel(ctx)) // which nothing was written for before
+	}
 	a.Wake()
 	return err
 }
