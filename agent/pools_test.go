@@ -595,3 +595,92 @@ func TestAPlanShowsPools(t *testing.T) {
 		n.agent.c.Observe = false
 	})
 }
+
+// TestAHeldFunctionLeavesItsPool: what it is asked for now it cannot have yet,
+// and no other pod shall get it meanwhile.
+func TestAHeldFunctionLeavesItsPool(t *testing.T) {
+	withPools(t, func(n *node) {
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		release := n.kernel.Hold(portA)
+		n.want(inPool(pci(portA, "uio_pci_generic"), poolX))
+		settled(10 * time.Second)
+		n.expect("pci 0000:02:00.0=held")
+		n.driver(portA, "vfio-pci")
+		n.expectPool(poolX)
+		release()
+		settled(time.Minute)
+		n.driver(portA, "uio_pci_generic")
+		n.expectPool(poolX, portA)
+	})
+}
+
+// TestAPoolInQuarantine: another hand wrote the entry in the middle of an
+// operation on it. What was done is owed, and a person decides.
+func TestAPoolInQuarantine(t *testing.T) {
+	withPools(t, func(n *node) {
+		n.kernel.Hook = func(p sim.Point) {
+			if p.Call.Op == host.OpReplace && p.When == sim.Before {
+				n.writePlugin(`{"resourceList":[{"resourceName":"x","resourcePrefix":"intel.com","selectors":{"vendors":["15b3"]}}]}`)
+			}
+		}
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		n.kernel.Hook = nil
+		n.expectPools("intel.com/x=quarantined")
+		n.expect("pci 0000:02:00.0=right")
+		n.expectOwed(1) // nobody can say that it is not
+		op := n.journal.Quarantined()[0]
+		if _, err := n.agent.Resolve(n.t.Context(), Resolution{Operation: op.ID, How: Replay, Who: "test"}); err != nil {
+			n.t.Fatal(err)
+		}
+		settled(10 * time.Second)
+		n.expectPools("intel.com/x=right")
+		n.expectPool(poolX, portA)
+		n.expectOwed(2)
+	})
+}
+
+// TestObservingWithdrawsNothing, and says what it would.
+func TestObservingWithdrawsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.writePlugin(theirs)
+		n.start(withPlugin)
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		n.halt()
+		n.kernel.Reboot()
+		n.start(func(c *Config) { withPlugin(c); c.Observe = true })
+		defer n.halt()
+		settled(10 * time.Second)
+		n.expectPool(poolX, portA)
+		r := n.agent.Recover(t.Context(), true)
+		if len(r.Pools) != 1 || r.Pools[0].Steps[0].To != deviceplugin.Absent {
+			t.Errorf("%+v", r.Pools)
+		}
+	})
+}
+
+// TestAPausedPoolIsLeft, and goes on where it was.
+func TestAPausedPoolIsLeft(t *testing.T) {
+	withPools(t, func(n *node) {
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		pool := Order{Targets: []string{"pool " + poolX}, Who: "test", Why: "looking"}
+		if _, err := n.agent.Pause(n.t.Context(), pool); err != nil {
+			n.t.Fatal(err)
+		}
+		n.want(pci(portA, "uio_pci_generic"))
+		settled(10 * time.Second)
+		n.expectPools("intel.com/x=paused")
+		n.expectPool(poolX, portA)
+		n.driver(portA, "vfio-pci") // which the file still names
+		if _, err := n.agent.Resume(n.t.Context(), pool); err != nil {
+			n.t.Fatal(err)
+		}
+		settled(10 * time.Second)
+		n.expectPool(poolX)
+		n.driver(portA, "uio_pci_generic")
+	})
+}
