@@ -358,14 +358,29 @@ func (a *Agent) settlePool(ctx context.Context, r request) {
 	result := a.run(ctx, draft, reason)
 	a.drifts.ended(r, reason, result)
 	a.after(result, false, append(left(draft, r.target), r.target)...)
-	if result.Outcome == engine.Refused && errors.Is(result.Err, drivers.ErrNotReady) {
+	switch {
+	case result.Outcome == engine.Done:
+		a.poolDone(context.WithoutCancel(ctx), r)
+	case result.Outcome == engine.Refused && errors.Is(result.Err, drivers.ErrNotReady):
 		a.report(r, Pending, result.Err.Error(), seen, 0) // one has changed meanwhile
 		a.wakeAt(time.Now().Add(retryBlocked), r.target)
-		return
+	default:
+		a.reportResult(ctx, r, result)
 	}
-	a.reportResult(ctx, r, result)
-	if result.Outcome == engine.Done {
-		a.isSafe(r.target)
+}
+
+// poolDone reports a pool whose entry was just written. Another of its functions
+// may be as asked by now, and is for the next look.
+func (a *Agent) poolDone(ctx context.Context, r request) {
+	draft, observed, err := a.view.examine(ctx, &r)
+	seen := sight{observed: describe(r.target, observed)}
+	switch {
+	case err != nil:
+		a.report(r, conditionOf(err), err.Error(), seen, 0)
+	case !draft.Empty():
+		a.report(r, Pending, "its functions have changed meanwhile", seen, 0)
+	default:
+		a.poolRight(ctx, r, observed, seen)
 	}
 }
 

@@ -363,6 +363,9 @@ func (x *crashed) explained(w *world, labels ...string) {
 // owed: for each operation that changed the device plugin's file, whoever it was
 // that closed it, its restart is owed, once; for none that did not.
 func (x *crashed) owed(w *world, path string) {
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(x.draft.After)), func(k drivers.Key) bool { return k.Kind == deviceplugin.Kind }) {
+		return
+	}
 	changed, uncertain := 0, 0
 	for _, op := range w.closed() {
 		for _, c := range op.Changes {
