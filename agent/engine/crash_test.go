@@ -361,7 +361,8 @@ func (x *crashed) explained(w *world, labels ...string) {
 }
 
 // owed: for each operation that changed the device plugin's file, whoever it was
-// that closed it, its restart is owed, once; for none that did not.
+// that closed it, its restart is owed, once; for none that did not. Where one was
+// found to be undone already, nobody can say.
 func (x *crashed) owed(w *world, path string) {
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(x.draft.After)), func(k drivers.Key) bool { return k.Kind == deviceplugin.Kind }) {
 		return
@@ -374,7 +375,7 @@ func (x *crashed) owed(w *world, path string) {
 			}
 			if op.State == journal.Done {
 				changed++
-			} else if w.edited > 0 {
+			} else if w.edited > 0 || w.met[op.ID] {
 				uncertain++
 			}
 			break

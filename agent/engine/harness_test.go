@@ -70,13 +70,15 @@ type world struct {
 	// text is the device plugin's file, and edited how often the agent changed it.
 	text   string
 	edited int
-	log    bytes.Buffer
+	// met are operations that an engine found to be undone by another.
+	met map[uint64]bool
+	log bytes.Buffer
 }
 
 func newWorld(t testing.TB) *world {
 	c := sim.DefaultNode()
 	c.Fence = true
-	w := &world{t: t, kernel: sim.New(c), store: journal.NewMemory(), attempts: 3, files: map[drivers.Target]drivers.State{}, undone: map[uint64]bool{}}
+	w := &world{t: t, kernel: sim.New(c), store: journal.NewMemory(), attempts: 3, files: map[drivers.Target]drivers.State{}, undone: map[uint64]bool{}, met: map[uint64]bool{}}
 	w.boot()
 	return w
 }
@@ -103,7 +105,7 @@ func (w *world) load(module string) {
 func (w *world) copyAt() *world {
 	c := &world{
 		t: w.t, kernel: w.kernel.Clone(), store: w.store.Clone(), earlier: w.earlier,
-		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed, edited: w.edited,
+		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed, edited: w.edited, met: maps.Clone(w.met),
 	}
 	if w.dir != "" {
 		c.dir = w.copyFile()
@@ -187,6 +189,9 @@ func (w *world) open() (*journal.Journal, *engine.Engine) {
 		w.t.Fatal(err)
 	}
 	w.journal = j
+	for _, op := range j.Operations() {
+		w.met[op.ID] = w.met[op.ID] || op.State == journal.Reverting
+	}
 	w.kernel.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
 			if p.Call.Op == host.OpReplace || p.Call.Op == host.OpSync {
