@@ -52,6 +52,7 @@ fmt: ## Format the code
 crash: ## Crash every operation at every boundary (REPLAY='...' repeats one, SEED= chooses others)
 	go test ./agent/engine -count=1 -timeout 60m -v -run '^TestEvery$(if $(REPLAY),,|^TestBroken)' -args \
 		$(if $(REPLAY),-replay '$(REPLAY)',-seconds 1 -thirds 10 -disk 1) -crash-seed $(or $(SEED),1)
+	$(if $(REPLAY),,go test ./agent -count=1 -timeout 60m -v -run '^TestPoolsThroughCrashes$$' -args -pool-crashes 1)
 
 .PHONY: kill
 kill: ## Kill the agent on a simulated node, at random moments and at every system call (KILLS=1000 SEED=)

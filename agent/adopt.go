@@ -14,6 +14,7 @@ import (
 
 	"eniagent/agent/inventory"
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/module"
@@ -23,6 +24,7 @@ import (
 // Adoption is what an operator asks for with agent adopt.
 type Adoption struct {
 	Baselines map[drivers.Target]string // drivers that release restores
+	Pools     []string                  // of the device plugin's file, that are the agent's from now on
 	Dry       bool
 	Who       string
 	Why       string
@@ -45,6 +47,17 @@ type AdoptEntry struct {
 	Adopted bool   `json:"adopted"` // its baseline is written, or would be
 }
 
+// AdoptPool is a pool of which the device plugin's file has an entry that is not
+// the agent's.
+type AdoptPool struct {
+	Pool    string           `json:"pool"`
+	File    string           `json:"file"`
+	Found   drivers.State    `json:"found"`
+	Names   []drivers.Target `json:"names"` // of functions
+	Remedy  string           `json:"remedy,omitempty"`
+	Adopted bool             `json:"adopted"`
+}
+
 // Leftover is what another tool left, to be dealt with by a person.
 type Leftover struct {
 	Path   string `json:"path"`
@@ -59,6 +72,7 @@ type AdoptReport struct {
 	Who       string       `json:"who"`
 	Why       string       `json:"why,omitempty"`
 	Functions []AdoptEntry `json:"functions"`
+	Pools     []AdoptPool  `json:"pools,omitempty"`
 	Leftovers []Leftover   `json:"leftovers"`
 }
 
@@ -110,18 +124,28 @@ func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {
 		return report, fmt.Errorf("--baseline %s: there is no such network function: agent inventory lists those there are", t)
 	}
 	report.Leftovers = append(report.Leftovers, a.predecessor(ctx)...)
-	if q.Dry {
-		return report, nil
+	if report.Pools, err = a.adoptPools(ctx, q, current); err != nil || q.Dry {
+		return report, err
+	}
+	return report, a.adoptAll(ctx, report, q)
+}
+
+// adoptAll keeps what is adopted.
+func (a *Agent) adoptAll(ctx context.Context, report AdoptReport, q Adoption) error {
+	for _, p := range report.Pools {
+		if err := a.adoptPool(ctx, p, q); err != nil {
+			return err
+		}
 	}
 	for _, e := range report.Functions {
 		if !e.Adopted {
 			continue
 		}
 		if err := a.adoptOne(ctx, e, q); err != nil {
-			return report, err
+			return err
 		}
 	}
-	return report, nil
+	return nil
 }
 
 // adoptEntry says what is to be done about a function; false when no other hand
@@ -282,4 +306,53 @@ func (a *Agent) predecessor(ctx context.Context) (found []Leftover) {
 		})
 	}
 	return found
+}
+
+// adoptPools are the pools that are asked for, or named to be taken on, and that
+// the file has from another hand. What such an entry names is no pool of the
+// agent's before a person says so: its other functions would be taken out of it.
+func (a *Agent) adoptPools(ctx context.Context, q Adoption, current []request) (found []AdoptPool, err error) {
+	names := slices.Clone(q.Pools)
+	for _, r := range current {
+		if r.pool != "" {
+			names = append(names, r.pool)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		t, err := drivers.FileEntry(a.view.PluginFile, name)
+		if err != nil {
+			return nil, fmt.Errorf("--pool %s: %w", name, err)
+		}
+		o, named := a.view.observer().Observe(ctx, poolKey(t)), slices.Contains(q.Pools, name)
+		switch {
+		case o.Presence != drivers.Present && named:
+			return nil, fmt.Errorf("--pool %s: %w", name, orUnknown(o.Err))
+		case slices.Contains(a.view.ownPools(), t) && named:
+			return nil, fmt.Errorf("--pool %s: it is the agent's already: leave it out", name)
+		case o.State == deviceplugin.Absent && named:
+			return nil, fmt.Errorf("--pool %s: %s has no such entry: leave it out", name, a.view.PluginFile)
+		case o.Presence != drivers.Present, o.State == deviceplugin.Absent, slices.Contains(a.view.ownPools(), t):
+			continue
+		}
+		p := AdoptPool{Pool: name, File: a.view.PluginFile, Found: o.State, Names: append([]drivers.Target{}, deviceplugin.Functions(o.State)...), Adopted: named}
+		if !named {
+			p.Remedy = "agent adopt --pool " + name + " takes it on: it is then as the desired state has it, and withdrawn with its functions"
+		}
+		found = append(found, p)
+	}
+	return found, nil
+}
+
+func (a *Agent) adoptPool(ctx context.Context, p AdoptPool, q Adoption) error {
+	t, err := drivers.FileEntry(p.File, p.Pool)
+	if err != nil || !p.Adopted {
+		return err
+	}
+	c, err := a.view.orderFor(ctx, orderAdopted, t, q.Who, q.Why)
+	if err != nil {
+		return err
+	}
+	level.Warn(a.logger).Log("target", t, "who", q.Who, "why", q.Why, "before", p.Found, "msg", "adopted")
+	return a.c.Journal.SetControl(ctx, c)
 }

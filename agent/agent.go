@@ -49,6 +49,9 @@ type Config struct {
 	WithoutDefault bool
 	// Allocated is what guard.Options wants: nil where there is no kubelet.
 	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
+	// PluginFile is the SR-IOV device plugin's configuration, which the host must
+	// allow to be written; "" knows of none.
+	PluginFile string
 	// StepTimeout bounds a step, which may be several reads and a write of the
 	// host; the engine's default when zero.
 	StepTimeout time.Duration
@@ -70,7 +73,8 @@ type Agent struct {
 	agenda   *agenda
 	// panicked has the panic of a worker, which ends the loop.
 	panicked chan error
-	modules  chan struct{} // held by whoever loads modules
+	modules  chan struct{}         // held by whoever loads modules
+	duty     func(context.Context) // what is done before anything else
 
 	workers sync.WaitGroup
 	slots   chan struct{}
@@ -85,6 +89,9 @@ type Agent struct {
 	remembered []journal.Selection
 	reports    map[string]InterfaceReport // by entry
 	order      []string                   // of entries
+	pools      []request                  // that are reported, beside the entries
+	unsafe     map[drivers.Target]bool    // pools that named what is not as asked when the agent started, and may still
+	dutiful    bool                       // what an earlier boot left in files was dealt with
 	busy       map[drivers.Target]bool    // a worker is on it
 	missed     map[drivers.Target]bool    // a pass came while a worker was on it
 	kept       map[uint64]*kept           // operations that stay open
@@ -117,22 +124,22 @@ func New(c Config) *Agent {
 		logger: log.With(c.Logger, "component", "agent"),
 		view: View{
 			Records: c.Journal.Records, Drivers: set, Host: c.Host, BootID: c.BootID, MachineID: c.MachineID,
-			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts,
+			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile,
 		},
 		panicked: make(chan error, 1),
 		agenda:   newAgenda(), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
-		unjudged: map[uint64]bool{},
-		kept:     map[uint64]*kept{},
-		source:   SourceReport{Source: c.Name, Object: c.Object},
+		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
+		kept:   map[uint64]*kept{},
+		source: SourceReport{Source: c.Name, Object: c.Object},
 	}
 	a.health, a.breakers = health.New(), newBreakers()
 	a.drifts, a.states = newDrifts(driftTotal(c.Registry)), newStates(c.Registry, a.logger)
 	for _, op := range c.Journal.Operations() {
 		a.unjudged[op.ID] = true
 	}
-	a.guard = a.newGuard()
-	e.Guard, a.view.Guard = a.guard, a.guard
+	a.guard, a.duty = a.newGuard(), a.outlived
+	e.Guard, a.view.Guard = poolRule{a.guard, func() View { return a.view }}, a.guard
 	a.metrics = newMetrics(c.Registry, a)
 	watchMetrics(c.Registry, a)
 	return a
@@ -148,6 +155,7 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 		return fmt.Errorf("take over from the last boot: %w", err)
 	}
 	a.restore()
+	a.duty(ctx)
 	updates, err := a.c.Source.Updates(ctx)
 	if err != nil {
 		return fmt.Errorf("open source: %w", err)

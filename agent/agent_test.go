@@ -46,6 +46,8 @@ type node struct {
 	ended   chan error
 	fault   func(string) error // of the journal's commits
 	breaks  func(*Agent)       // breaks something in it before it runs
+	// boundary is told of each write and commit, before and after.
+	boundary func(string)
 }
 
 type syncBuffer struct {

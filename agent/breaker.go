@@ -119,7 +119,7 @@ func unrecorded(r engine.Result) error {
 	default:
 		return nil
 	}
-	for _, passing := range []error{drivers.ErrFenced, drivers.ErrHeld, drivers.ErrNotReady, syscall.EBUSY, context.Canceled, errSignal} {
+	for _, passing := range []error{drivers.ErrFenced, drivers.ErrHeld, drivers.ErrNotReady, engine.ErrBusy, syscall.EBUSY, context.Canceled, errSignal} {
 		if errors.Is(r.Err, passing) {
 			return nil
 		}

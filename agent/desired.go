@@ -137,6 +137,7 @@ func (a *Agent) forgive(ctx context.Context, entries []string) {
 			continue
 		}
 		targets = append(targets, targetsOf(i, a.remembered)...)
+		targets = append(targets, a.view.poolsOf(i)...)
 	}
 	a.mu.Unlock()
 	kept, _ := a.c.Journal.Desired(a.c.Name)
@@ -187,7 +188,7 @@ func (a *Agent) remember(ctx context.Context, requests []request) error {
 	if err := a.c.Journal.SetDesired(ctx, d); err != nil {
 		return fmt.Errorf("keep desired state: %w", err)
 	}
-	if a.c.Journal.RecoveredBoot() != a.c.BootID {
+	if a.c.Journal.RecoveredBoot() != a.c.BootID && a.dutyDone() {
 		return a.c.Journal.SetRecoveredBoot(ctx)
 	}
 	return nil
@@ -197,7 +198,7 @@ func (a *Agent) remember(ctx context.Context, requests []request) error {
 func selections(old []journal.Selection, requests []request) []journal.Selection {
 	var all []journal.Selection
 	for _, r := range requests {
-		if r.asked.Selector.PCI != "" {
+		if r.asked.Selector.PCI != "" || r.pool != "" {
 			continue
 		}
 		i := slices.IndexFunc(old, func(s journal.Selection) bool { return s.Selector == r.entry })

@@ -156,6 +156,13 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("POST /acknowledge", answer(func(r *http.Request) (any, error) {
 		return struct{}{}, a.Acknowledge(r.Context(), r.URL.Query().Get("who"), r.URL.Query().Get("why"))
 	}))
+	mux.HandleFunc("POST /plugin-restarted", answer(func(r *http.Request) (any, error) {
+		number, err := strconv.ParseUint(r.URL.Query().Get("number"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("number: %w", err)
+		}
+		return a.PluginRestarted(r.Context(), number, r.URL.Query().Get("who"))
+	}))
 	mux.HandleFunc("GET /operations", answer(func(r *http.Request) (any, error) {
 		n, err := strconv.Atoi(r.URL.Query().Get("n"))
 		if err != nil {

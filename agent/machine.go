@@ -53,7 +53,7 @@ func (o Options) openPool(k host.Kernel, logger log.Logger) (*host.Pool, error) 
 	}
 	logger = log.With(logger, "component", "host")
 	return host.NewPool(k, host.PoolOptions{
-		Command: o.WriterCommand(), Fences: fences, WriteTimeout: o.WriteTimeout,
+		Command: o.WriterCommand(), Files: []string{o.PluginFile}, Fences: fences, WriteTimeout: o.WriteTimeout,
 		OnAbandon: func(t drivers.Target, what string) {
 			level.Warn(logger).Log("target", t, "kind", what, "msg", "write or read hangs in the kernel, its child is left to it and the target fenced")
 		},

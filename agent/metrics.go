@@ -29,6 +29,12 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 			Name: "eniagent_source_unreadable", Help: "1 while the last good desired state stands in for one that cannot be read.",
 		}),
 	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "eniagent_plugin_restart_owed", Help: "Changes of the device plugin's file since its last restart that the agent was told of.",
+	}, func() float64 {
+		owed, _ := a.RestartOwed()
+		return float64(owed.Owed)
+	})
 	if reg != nil {
 		reg.MustRegister(stateCollector{a})
 	}
@@ -46,12 +52,13 @@ func (m *metrics) sourceError(err error) {
 // stateCollector exports how things stand.
 type stateCollector struct{ agent *Agent }
 
-func descriptions() (interfaces, states, open, fenced, heartbeat, ready, failures, tainted *prometheus.Desc) {
+func descriptions() (interfaces, states, pools, open, fenced, heartbeat, ready, failures, tainted *prometheus.Desc) {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("eniagent_"+name, help, labels, nil)
 	}
 	return d("interfaces", "Interfaces of the desired state by condition.", "condition"),
 		d("interface_states", "Interfaces of the desired state by what they are, whatever is asked of them.", "state"),
+		d("pools", "Pools of the device plugin by condition.", "condition"),
 		d("operations", "Operations that are not closed, by state.", "state"),
 		d("fenced_targets", "Targets that a write still running in the kernel holds."),
 		d("heartbeat_timestamp_seconds", "When the reconcile loop last turned."),
@@ -62,30 +69,34 @@ func descriptions() (interfaces, states, open, fenced, heartbeat, ready, failure
 
 // Describe sends the descriptions.
 func (c stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	interfaces, states, open, fenced, heartbeat, ready, failures, tainted := descriptions()
-	for _, d := range []*prometheus.Desc{interfaces, states, open, fenced, heartbeat, ready, failures, tainted} {
+	interfaces, states, pools, open, fenced, heartbeat, ready, failures, tainted := descriptions()
+	for _, d := range []*prometheus.Desc{interfaces, states, pools, open, fenced, heartbeat, ready, failures, tainted} {
 		ch <- d
 	}
 }
 
 // Collect reads the agent.
 func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
-	interfaces, states, open, fenced, heartbeat, ready, failures, tainted := descriptions()
+	interfaces, states, pools, open, fenced, heartbeat, ready, failures, tainted := descriptions()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	a := c.agent
-	byCondition, standing := map[Condition]int{}, map[state.State]int{}
+	byCondition, pooled, standing := map[Condition]int{}, map[Condition]int{}, map[state.State]int{}
 	a.mu.Lock()
 	for _, entry := range a.order {
 		byCondition[a.reports[entry].Condition]++
 		is, _ := a.states.get(entry)
 		standing[is]++
 	}
+	for _, p := range a.pools {
+		pooled[a.reports[p.entry].Condition]++
+	}
 	last := a.heartbeat
 	a.mu.Unlock()
 	for _, condition := range Conditions() {
 		gauge(interfaces, float64(byCondition[condition]), string(condition))
+		gauge(pools, float64(pooled[condition]), string(condition))
 	}
 	for _, is := range state.States() {
 		gauge(states, float64(standing[is]), string(is))

@@ -57,6 +57,9 @@ func (v View) selections(d journal.Desired) []journal.Selection {
 // last in force, held against the host.
 func (v View) Status(ctx context.Context, name string) Status {
 	s := Status{Mode: "stopped", BootID: v.BootID, Interfaces: []InterfaceReport{}, Operations: []OperationReport{}, Failures: v.Records.Failures()}
+	if owed, ok := v.RestartOwed(); ok {
+		s.PluginRestart = &owed
+	}
 	d, _ := v.Records.Desired(name)
 	s.Source = SourceReport{Source: name, Object: d.Object, Generation: d.Generation}
 	for _, op := range slices.Concat(v.Records.Operations(), v.Records.Quarantined()) {
@@ -68,6 +71,10 @@ func (v View) Status(ctx context.Context, name string) Status {
 		return s
 	}
 	for _, r := range v.resolve(ctx, doc.Entries, v.selections(d)) {
+		if r.pool != "" {
+			s.Pools = append(s.Pools, poolReport(r, v.standing(ctx, r)))
+			continue
+		}
 		s.Interfaces = append(s.Interfaces, v.standing(ctx, r))
 	}
 	return s
@@ -96,7 +103,10 @@ func (v View) standing(ctx context.Context, r request) InterfaceReport {
 // RecoverNow recovers without a running agent.
 func RecoverNow(ctx context.Context, o Options, logger log.Logger, journalOptions func(*journal.Options)) (r RecoverReport, err error) {
 	err = alone(ctx, o, logger, journalOptions, func(a *Agent) error {
+		pools := a.view.unverified(ctx, a.current(ctx))
+		a.duty(ctx)
 		r = a.Recover(ctx, false)
+		r.Pools = pools // as they were
 		r.Through = throughJournal
 		return nil
 	})
@@ -128,6 +138,15 @@ func ResolveNow(ctx context.Context, o Options, q Resolution, logger log.Logger,
 	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
 		r, err = a.Resolve(ctx, q)
 		r.Through = throughJournal
+		return err
+	})
+	return r, err
+}
+
+// PluginRestartedNow is PluginRestarted without a running agent.
+func PluginRestartedNow(ctx context.Context, o Options, number uint64, who string, logger log.Logger, journalOptions func(*journal.Options)) (r RestartReport, err error) {
+	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
+		r, err = a.PluginRestarted(ctx, number, who)
 		return err
 	})
 	return r, err
@@ -183,6 +202,7 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 		Journal: j, Host: pool, Name: "file", Object: o.ConfigFile, Logger: logger, Version: o.Version,
 		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Observe: o.Observe, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
+		PluginFile: o.PluginFile,
 	})
 	defer a.stop()
 	if err := a.newBoot(ctx); err != nil {

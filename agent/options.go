@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"eniagent/agent/source/kubelet"
+	"eniagent/drivers/host"
 )
 
 // Options are the flags of `agent run`. Validate them before Run.
@@ -31,6 +32,7 @@ type Options struct {
 	NodeAddresses   []string // the node's own
 	KeepReachable   []string // addresses whose way must not be cut
 	WithoutDefault  bool     // work on a node that has no default route
+	PluginFile      string   // the SR-IOV device plugin's configuration, on the host
 	PodResources    string   // the kubelet's socket; "" does not ask it
 	Simulate        string   // state file of a simulated kernel; "" is the real one
 	LogLevel        string
@@ -48,7 +50,7 @@ func DefaultOptions() Options {
 		ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
 		Listen: "127.0.0.1:9810", Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
 		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
-		PodResources: kubelet.DefaultSocket,
+		PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
 	}
 }
 
@@ -108,6 +110,9 @@ func (o Options) validatePaths(p *problems) {
 	}
 	if o.PodResources != "" && !filepath.IsAbs(o.PodResources) {
 		p.bad("pod-resources", o.PodResources, "want an absolute path, or nothing where no kubelet is to be asked")
+	}
+	if err := host.WritableFile(o.PluginFile); err != nil {
+		p.bad("device-plugin-config", o.PluginFile, "%v", err)
 	}
 	if err := checkOwner(o.StateDir); err != nil {
 		p.bad("state-dir", o.StateDir, "%v", err)

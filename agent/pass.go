@@ -38,8 +38,12 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 	a.mu.Lock()
 	news := err != nil && (a.unkept == nil || a.unkept.Error() != err.Error())
 	a.unkept, a.passed = err, true
-	a.order = a.order[:0]
+	a.order, a.pools = a.order[:0], a.pools[:0]
 	for _, r := range requests {
+		if r.pool != "" {
+			a.pools = append(a.pools, r)
+			continue
+		}
 		a.order = append(a.order, r.entry)
 	}
 	a.mu.Unlock()
@@ -267,11 +271,17 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	}
 	a.reports[r.entry] = next
 	a.mu.Unlock()
-	a.noteState(r, c, seen)
+	if r.pool == "" {
+		a.noteState(r, c, seen)
+	}
 	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
 		return
 	}
-	fields := []any{"entry", r.entry, "target", r.target, "state", c, "msg", "interface is " + string(c)}
+	what := "interface is "
+	if r.pool != "" {
+		what = "pool is "
+	}
+	fields := []any{"entry", r.entry, "target", r.target, "state", c, "msg", what + string(c)}
 	if reason != "" {
 		fields = append(fields, "why", reason)
 	}

@@ -121,6 +121,9 @@ func (a *Agent) orderRequests(ctx context.Context, o Order) ([]request, error) {
 	var targets []drivers.Target
 	for _, name := range o.Targets {
 		t, err := a.view.named(ctx, name, current)
+		if _, _, entry := t.FileEntry(); entry {
+			err = fmt.Errorf("%s is withdrawn with its functions: release these, or ask for them without it", name)
+		}
 		if err != nil {
 			return nil, err
 		}

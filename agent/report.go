@@ -52,6 +52,17 @@ type InterfaceReport struct {
 	Kept bool `json:"kept,omitempty"`
 }
 
+// PoolReport is one pool of the device plugin, and how it stands.
+type PoolReport struct {
+	Pool      string           `json:"pool"` // "intel.com/sriov"
+	File      string           `json:"file,omitempty"`
+	Condition Condition        `json:"condition"`
+	Reason    string           `json:"reason,omitempty"`
+	Since     time.Time        `json:"since,omitzero"`
+	Functions []drivers.Target `json:"functions"` // that its entry names now
+	Operation uint64           `json:"operation,omitempty"`
+}
+
 // SourceReport is where desired state comes from and how that stands.
 type SourceReport struct {
 	Source     string `json:"source"`
@@ -71,9 +82,12 @@ type Status struct {
 	Heartbeat  time.Time         `json:"heartbeat"`
 	Source     SourceReport      `json:"source"`
 	Interfaces []InterfaceReport `json:"interfaces"`
+	Pools      []PoolReport      `json:"pools,omitempty"`
 	Operations []OperationReport `json:"operations"` // open and quarantined
-	Failures   []journal.Failure `json:"failures,omitempty"`
-	Tainted    string            `json:"tainted,omitempty"` // by what the agent did or was asked to
+	// PluginRestart is what the device plugin is owed, if anything.
+	PluginRestart *RestartReport    `json:"plugin_restart,omitempty"`
+	Failures      []journal.Failure `json:"failures,omitempty"`
+	Tainted       string            `json:"tainted,omitempty"` // by what the agent did or was asked to
 }
 
 // OperationReport is one operation of the journal.
@@ -163,6 +177,9 @@ type RecoverReport struct {
 	Quarantined []uint64       `json:"quarantined,omitempty"`
 	Unreadable  []string       `json:"unreadable,omitempty"`
 	Left        []Unfinished   `json:"left,omitempty"`
+	// Pools are those of the agent that name a function that is not as asked, and
+	// what is withdrawn of them before anything else.
+	Pools []PlanEntry `json:"pools,omitempty"`
 }
 
 // Unfinished is what stands in an older agent's way after recovery: an operation

@@ -34,6 +34,10 @@ type request struct {
 	// are the virtual functions that this request is about as well.
 	pf    drivers.Target
 	makes []drivers.Target
+	// pool is the name of a pool, of which this request is, and members the
+	// requests that ask for it.
+	pool    string
+	members []request
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
 	// later is what is asked once the function has its netdev; "" is nothing.
@@ -70,7 +74,7 @@ func (v View) complete(ctx context.Context, requests, last []request, s scope) [
 	}
 	v.gather(ctx, requests, s)
 	refuseTwice(requests)
-	return requests
+	return v.withPools(requests, s)
 }
 
 // yield drops the kept entries whose function another entry of the source

@@ -9,6 +9,7 @@ import (
 	"github.com/go-kit/log/level"
 
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/host"
 	"eniagent/drivers/module"
 	"eniagent/journal"
@@ -21,7 +22,7 @@ func (v View) rest() []journal.Baseline {
 	bs := slices.DeleteFunc(v.Records.Baselines(), func(b journal.Baseline) bool {
 		_, valid := v.Records.Baseline(b.Key)
 		_, pci := b.Key.Target.PCIAddress()
-		return pci || !valid || b.Unknown
+		return pci || !valid || b.Unknown || b.Key.Kind == deviceplugin.Kind
 	})
 	slices.SortStableFunc(bs, func(a, b journal.Baseline) int {
 		if am, bm := a.Key.Kind == module.Kind, b.Key.Kind == module.Kind; am != bm {
@@ -41,6 +42,13 @@ func (a *Agent) restEntries(ctx context.Context, o Order) []OrderEntry {
 	if !o.All || o.Cancel {
 		return nil
 	}
+	for _, t := range a.view.ownPools() {
+		if now := a.view.observer().Observe(ctx, poolKey(t)); !now.Is(deviceplugin.Absent) {
+			entries = append(entries, OrderEntry{Target: t, Condition: Pending, Steps: []StepReport{
+				{Kind: deviceplugin.Kind, Target: t, From: drivers.State(now.String()), To: deviceplugin.Absent},
+			}})
+		}
+	}
 	for _, b := range a.view.rest() {
 		e := OrderEntry{Target: b.Key.Target, Condition: Released, Steps: []StepReport{}}
 		if now := a.view.observer().Observe(ctx, b.Key); !now.Is(b.State) {
@@ -58,11 +66,12 @@ func (a *Agent) returnRest(ctx context.Context, o Order) (entries []OrderEntry) 
 	if c, ok := a.view.paused(); ok {
 		return []OrderEntry{{Condition: Paused, Reason: pausedText(c), Steps: []StepReport{}}}
 	}
+	entries = a.returnPools(ctx)
 	select {
 	case a.modules <- struct{}{}:
 		defer func() { <-a.modules }()
 	case <-ctx.Done():
-		return nil
+		return entries
 	}
 	left := a.view.rest()
 	for progress := true; progress; {
@@ -81,6 +90,27 @@ func (a *Agent) returnRest(ctx context.Context, o Order) (entries []OrderEntry) 
 			Target: b.Key.Target, Condition: Released, Steps: []StepReport{},
 			Reason: "left loaded: " + a.usersOf(ctx, b.Key),
 		})
+	}
+	return entries
+}
+
+// returnPools withdraws the pools, of which no function is left.
+func (a *Agent) returnPools(ctx context.Context) (entries []OrderEntry) {
+	for _, r := range a.current(ctx) {
+		if r.pool == "" || !slices.Contains(a.view.ownPools(), r.target) {
+			continue
+		}
+		if r.err == nil {
+			a.beside(r.target, func() { a.settlePool(ctx, r) })
+		}
+		e := OrderEntry{Target: r.target, Condition: Released, Steps: []StepReport{}}
+		if slices.Contains(a.view.ownPools(), r.target) {
+			e.Condition, e.Reason = Pending, fmt.Sprintf("it is %s", a.view.observer().Observe(ctx, poolKey(r.target)))
+			if r.err != nil {
+				e.Reason = r.err.Error()
+			}
+		}
+		entries = append(entries, e)
 	}
 	return entries
 }

@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
-		StepTimeout: 2*o.WriteTimeout + 10*time.Second,
+		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "msg", "agent started")
 	if o.NoIOMMU {

@@ -17,6 +17,10 @@ import (
 
 // settle brings one function to what is asked of it.
 func (a *Agent) settle(ctx context.Context, r request) {
+	if r.pool != "" {
+		a.settlePool(ctx, r)
+		return
+	}
 	if _, ok := a.view.paused(r.target); ok {
 		a.wakeFor(r.target) // since it was dispatched; the next look says so
 		return
@@ -27,14 +31,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	}
 	seen := a.view.sight(ctx, r.target, observed)
 	if err != nil {
-		a.report(r, conditionOf(err), err.Error(), seen, 0)
-		a.noteRefused(ctx, err)
-		switch c := conditionOf(err); {
-		case errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld):
-			a.wakeAt(time.Now().Add(retryHeld), r.target)
-		case c == Pending: // it could not be looked at
-			a.wakeAt(time.Now().Add(retryKept), r.target)
-		}
+		a.reportError(ctx, r, err, seen)
 		return
 	}
 	if draft.Empty() && len(a.view.firstMissing(ctx, r)) == 0 {
@@ -65,7 +62,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		return
 	}
 	reason, ok := a.mayChange(ctx, r, observed)
-	if !ok || a.heldBack(r, draft, seen) || !a.settleFirst(ctx, r) {
+	if !ok || a.heldBack(r, draft, seen) || !a.takeOut(ctx, r, targetsIn(draft), seen) || !a.settleFirst(ctx, r) {
 		return
 	}
 	a.report(r, Changing, "", seen, 0)
@@ -73,6 +70,18 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)
 	a.after(result, false, r.target)
+}
+
+// reportError reports a function that nothing can be done to now.
+func (a *Agent) reportError(ctx context.Context, r request, err error, seen sight) {
+	a.report(r, conditionOf(err), err.Error(), seen, 0)
+	a.noteRefused(ctx, err)
+	switch c := conditionOf(err); {
+	case errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrHeld):
+		a.wakeAt(time.Now().Add(retryHeld), r.target)
+	case c == Pending: // it could not be looked at
+		a.wakeAt(time.Now().Add(retryKept), r.target)
+	}
 }
 
 // mayChange says for what reason a function that is not as asked may be changed

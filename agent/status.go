@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -42,6 +43,9 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.Operations = append(s.Operations, report)
 	}
 	s.Tainted = taint(ctx, a.c.Host)
+	if owed, ok := a.RestartOwed(); ok {
+		s.PluginRestart = &owed
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Heartbeat, s.Source = a.heartbeat.UTC(), a.source
@@ -52,6 +56,13 @@ func (a *Agent) Status(ctx context.Context) Status {
 		}
 		r.State, r.StateSince = a.states.get(entry)
 		s.Interfaces = append(s.Interfaces, r)
+	}
+	for _, p := range a.pools {
+		r, ok := a.reports[p.entry]
+		if !ok {
+			r = InterfaceReport{Condition: Pending, Reason: "not looked at yet"}
+		}
+		s.Pools = append(s.Pools, poolReport(p, r))
 	}
 	return s
 }
@@ -92,6 +103,8 @@ func (a *Agent) Ready() error {
 	switch {
 	case len(a.unjudged) > 0:
 		return fmt.Errorf("recovery has %d operations to deal with", len(a.unjudged))
+	case len(a.unsafe) > 0:
+		return fmt.Errorf("%s names what is not as asked, and is to be withdrawn", poolNames(slices.Sorted(maps.Keys(a.unsafe))))
 	case a.source.Generation == "" && a.source.Error != "":
 		return errors.New(a.source.Error)
 	case a.source.Generation == "":
@@ -142,6 +155,13 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 		}
 	}
 	report.Left = a.view.left(report)
+	if len(report.Pools) > 0 {
+		for _, r := range a.current(ctx) {
+			if r.pool != "" && r.err == nil {
+				a.beside(r.target, func() { a.withdraw(ctx, r) })
+			}
+		}
+	}
 	a.Wake()
 	return report
 }
@@ -164,6 +184,9 @@ func (a *Agent) recoverOne(ctx context.Context, planned RecoverEntry) RecoverEnt
 func (a *Agent) Acknowledge(ctx context.Context, who, why string) error {
 	err := a.c.Journal.Acknowledge(ctx, who, why)
 	level.Warn(a.logger).Log("why", why, "err", err, "msg", "loss of the journal acknowledged")
+	if err == nil {
+		a.duty(context.WithoutCancel(ctx)) // which nothing was written for before
+	}
 	a.Wake()
 	return err
 }

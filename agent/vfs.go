@@ -58,7 +58,7 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			all[at].makes = append(all[at].makes, t)
 			all = append(all, request{
 				asked: entry{Kept: r.asked.Kept, Interface: source.Interface{
-					Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver,
+					Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver, Pool: vf.Pool,
 					Port: portOf(vf), AllowManagementPath: r.asked.AllowManagementPath,
 				}},
 				entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
@@ -137,6 +137,8 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 	}
 }
 
+var errMadeFirst = errors.New("makes its VFs first")
+
 // absorb takes what is asked of its virtual functions into a request.
 func (v View) absorb(ctx context.Context, r *request, requests []request) {
 	for i := range requests {
@@ -149,7 +151,7 @@ func (v View) absorb(ctx context.Context, r *request, requests []request) {
 		if _, named := vf.goal[drivers.Key{Kind: dpdk.KindDriver, Target: vf.target}]; !named {
 			v.natural(ctx, r, vf.target)
 		}
-		vf.cannot(Waiting, fmt.Errorf("%s makes its VFs first", r.target))
+		vf.cannot(Waiting, fmt.Errorf("%s %w", r.target, errMadeFirst))
 	}
 }
 

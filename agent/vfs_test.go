@@ -57,9 +57,14 @@ func (n *node) written(fn func()) (labels []string) {
 
 func withNode(t *testing.T, fn func(n *node)) {
 	t.Helper()
+	withNodeOf(t, nil, fn)
+}
+
+func withNodeOf(t *testing.T, change func(*Config), fn func(n *node)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
-		n.start(nil)
+		n.start(change)
 		defer n.halt()
 		fn(n)
 	})

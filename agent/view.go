@@ -28,6 +28,7 @@ type View struct {
 	NoIOMMU     bool
 	Guard       engine.Guard // nil asks nobody
 	MaxAttempts int
+	PluginFile  string // the device plugin's configuration
 }
 
 // observer is the reading half of the host, or of no host at all.
@@ -59,6 +60,9 @@ func (v View) env() recovery.Env {
 		Wanted: func(op *journal.Operation) recovery.Wanted {
 			if op.Reason.Source == OperatorSource {
 				return recovery.StillWanted // a person decided so, whatever is desired otherwise
+			}
+			if w, ok := v.poolWanted(context.Background(), op); ok {
+				return w
 			}
 			return wanted(op)
 		},
@@ -128,6 +132,9 @@ func (v View) Recover(ctx context.Context, through string) RecoverReport {
 		}
 	}
 	r.Left = v.left(r)
+	if v.Host != nil && len(v.ownPools()) > 0 {
+		r.Pools = v.unverified(ctx, v.recorded(ctx))
+	}
 	return r
 }
 
@@ -187,6 +194,9 @@ func (v View) recoverEntry(j recovery.Judgement) RecoverEntry {
 // drafts the operation that would bring it there. Where an entry asks for a part
 // of a state, the request gets the goal that follows from this observation.
 func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observed, error) {
+	if r.pool != "" {
+		return v.examinePool(ctx, r)
+	}
 	observed := plan.Observed{}
 	for k := range v.keysOf(*r) {
 		observed[k] = v.observer().Observe(ctx, k)
@@ -267,6 +277,9 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 			e.Condition, e.Reason = Quarantined, fmt.Sprintf("operation %d: %s: see agent resolve --help", by, op.Outcome)
 		}
 		return e
+	}
+	if r.pool != "" {
+		return v.planPool(ctx, r, e)
 	}
 	draft, observed, err := v.examine(ctx, &r)
 	if err != nil {

@@ -61,6 +61,13 @@ type Spec struct {
 	// without it: the virtual functions of a physical one. Going from one to
 	// another makes all of them anew.
 	Makes func(State) []Target
+	// Names are the targets that a state of this kind hands to others, such as
+	// the functions of a pool. While an operation has it in a state before or
+	// after, none is carried out on them.
+	Names func(State) []Target
+	// Owes is what others must do after a change of a state of this kind before
+	// it is in force; "" is nothing. The journal keeps it as a debt.
+	Owes string
 	// Cuts says that going from one state to the other can cut the traffic of
 	// the function's netdev.
 	Cuts func(from, to State) bool

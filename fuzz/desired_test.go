@@ -87,7 +87,7 @@ func checkInterfaces(list []source.Interface) error {
 			}
 		}
 		link := i.MTU != 0 || i.Up != nil || i.AltNames != nil || i.Channels != nil || i.Rings != nil || i.Features != nil
-		asks := i.Driver != "" || link || i.VFs != nil
+		asks := i.Driver != "" || link || i.Pool != "" || i.VFs != nil
 		switch {
 		case selectors != 1 || seen[i.Selector]:
 			return fmt.Errorf("%+v selects nothing, several, or what another entry does", i)
@@ -105,6 +105,26 @@ func checkInterfaces(list []source.Interface) error {
 		seen[i.Selector] = true
 		if err := errors.Join(checkSettings(i), checkVFs(i.VFs)); err != nil {
 			return err
+		}
+	}
+	return checkPools(list)
+}
+
+// checkPools: names that the device plugin takes, and one driver each.
+func checkPools(list []source.Interface) error {
+	pools := map[string]string{}
+	for _, i := range list {
+		if i.Pool == "" {
+			continue
+		}
+		if _, err := drivers.FileEntry("/x", i.Pool); err != nil {
+			return err
+		}
+		if other := pools[i.Pool]; other != "" && i.Driver != "" && other != i.Driver {
+			return fmt.Errorf("%s is of %s and of %s", i.Pool, other, i.Driver)
+		}
+		if i.Driver != "" {
+			pools[i.Pool] = i.Driver
 		}
 	}
 	return nil
@@ -204,6 +224,7 @@ func render(list []source.Interface) string {
 		add("mac", i.Selector.MAC)
 		add("name", i.Selector.Name)
 		add("driver", i.Driver)
+		add("pool", i.Pool)
 		add("state", string(i.State))
 		add("allowManagementPath", i.AllowManagementPath)
 		// JSON is YAML.

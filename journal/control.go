@@ -12,7 +12,7 @@ import (
 )
 
 // Control is a standing order that outranks every source until it is
-// cancelled: a target is paused or released, a plugin restart is owed.
+// cancelled: a target is paused or released. A Debt is kept as one, too.
 type Control struct {
 	Action string `json:"action"` // "paused", "released", ...: lower-case letters, digits, '-', '_'
 	// Target is what it holds for; "" is the whole node.

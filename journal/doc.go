@@ -34,7 +34,7 @@
 //	├── desired
 //	│   └── <source>         Desired: the last good desired state
 //	└── control
-//	    └── <action>@<target> Control: a standing order, with who and why
+//	    └── <action>@<target> Control: a standing order, with who and why, or a Debt
 //	journal.lock             held by the agent; its pid
 //	journal.db.before-upgrade            a copy, from before the last Upgrade
 //	journal.db.corrupt-<unix time>-<n>   at most three, kept for people

@@ -45,6 +45,9 @@ type Closing struct {
 	Outcome string         // why, for people
 	Count   Count          // what the end says about the goal
 	Until   time.Time      // with Count: not to be tried before
+	// Owes is what others must do because of what the operation changed (Debt);
+	// "" is nothing. It is owed in the same commit.
+	Owes string
 }
 
 // Begin claims the targets of an operation, numbers it and makes it durable:
@@ -232,7 +235,19 @@ func (j *Journal) end(e *edit, c Closing) error {
 			remove(e, j.failures, f)
 		}
 	}
+	if err := j.owe(e, c.Owes, owedFor(old)); err != nil {
+		return fmt.Errorf("finish %s: %w", old, err)
+	}
 	return j.close(e, old, c.State, c.Outcome)
+}
+
+// owedFor is why something is owed after an operation.
+func owedFor(o *Operation) string {
+	text := fmt.Sprintf("operation %d changed", o.ID)
+	for _, t := range o.Targets() {
+		text += " " + string(t)
+	}
+	return text
 }
 
 func firstText(ss ...string) string {
@@ -289,12 +304,17 @@ func (j *Journal) prune(e *edit, n int) {
 
 // Quarantine takes hands off an open operation: its targets stay claimed, and
 // only an operator, a changed goal or (for volatile kinds) a new boot lets go
-// of them.
-func (j *Journal) Quarantine(ctx context.Context, id uint64, why string) error {
+// of them. What the operation may have changed is owed in the same commit.
+func (j *Journal) Quarantine(ctx context.Context, id uint64, why string, owes ...string) error {
 	return j.commitChange(ctx, "quarantine", func(e *edit) error {
 		o, err := j.openOperation(id)
 		if err != nil {
 			return fmt.Errorf("quarantine: %w", err)
+		}
+		for _, what := range owes {
+			if err := j.owe(e, what, owedFor(&o)); err != nil {
+				return fmt.Errorf("quarantine: %w", err)
+			}
 		}
 		o.State, o.Outcome, o.Updated = Quarantined, clip(why), j.stamp()
 		remove(e, j.open, idKey(id))

@@ -34,6 +34,7 @@ type View interface {
 	Sources() []Desired
 	Control(action string, t drivers.Target) (Control, bool)
 	Controls() []Control
+	Debt(what string) (Debt, bool)
 	Unreadable() []Unreadable
 	Degraded() (Degradation, bool)
 	Meta() Meta

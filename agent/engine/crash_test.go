@@ -15,6 +15,7 @@ import (
 	"eniagent/agent/engine"
 	"eniagent/agent/plan"
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/journal"
 )
 
@@ -345,6 +346,7 @@ func (x *crashed) explained(w *world, labels ...string) {
 	if !w.at(before) && !w.at(after) {
 		x.violated("I2", path, "the host is neither at before nor at after: %v\n%s", w.observe(after), &w.log)
 	}
+	x.owed(w, path)
 	state, writes, commits := dump(w), w.kernel.Writes(), 0
 	w.boundary = func(label string) {
 		if strings.HasPrefix(label, "journal") {
@@ -355,6 +357,32 @@ func (x *crashed) explained(w *world, labels ...string) {
 	w.boundary = nil
 	if dump(w) != state || w.kernel.Writes() != writes || commits != 0 {
 		x.violated("I3", path, "recovering once more changes the host, or makes %d commits", commits)
+	}
+}
+
+// owed: for each operation that changed the device plugin's file, whoever it was
+// that closed it, its restart is owed, once; for none that did not. Where one was
+// found to be undone already, nobody can say.
+func (x *crashed) owed(w *world, path string) {
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(x.draft.After)), func(k drivers.Key) bool { return k.Kind == deviceplugin.Kind }) {
+		return
+	}
+	changed, uncertain := 0, 0
+	for _, op := range w.closed() {
+		for _, c := range op.Changes {
+			if c.Key.Kind != deviceplugin.Kind {
+				continue
+			}
+			if op.State == journal.Done {
+				changed++
+			} else if w.edited > 0 || w.met[op.ID] {
+				uncertain++
+			}
+			break
+		}
+	}
+	if owed := int(w.debt().Owed); owed < changed || owed > changed+uncertain {
+		x.violated("I18", path, "%d changes of the file are owed, %d to %d were made\n%s", owed, changed, changed+uncertain, &w.log)
 	}
 }
 

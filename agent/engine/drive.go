@@ -107,7 +107,9 @@ func (e *Engine) look(ctx context.Context, op *journal.Operation, at drivers.Tar
 		}
 		o := e.Observer().Observe(ctx, c.Key)
 		s.seen[c.Key] = o
-		switch recovery.Classify(e.Drivers.Specs, op, c, o) {
+		class := recovery.Classify(e.Drivers.Specs, op, c, o)
+		e.found(op, c.Key, class)
+		switch class {
 		case recovery.Unobservable:
 			return fmt.Errorf("%s: %w: %w", c.Key, errUnobservable, o.Err)
 		case recovery.Foreign:
@@ -187,6 +189,7 @@ func (e *Engine) step(ctx context.Context, op *journal.Operation, s drivers.Step
 		level.Warn(e.Logger).Log(append(fields, "err", err, "msg", "step not made")...)
 		return err
 	}
+	e.wrotes(op, s.Key)
 	level.Info(e.Logger).Log(append(fields, "msg", "step made")...)
 	return nil
 }

@@ -74,6 +74,9 @@ type Engine struct {
 	mu   sync.Mutex
 	held map[drivers.Target]bool // an operation on it is being carried out
 	said map[uint64]string       // of operations that are kept: the last judgement
+	// wrote has the operations of kinds that owe something, and whether a write
+	// of theirs was made, or may have been before this engine knew of it.
+	wrote map[uint64]bool
 }
 
 // New makes an Engine.
@@ -100,7 +103,7 @@ func New(o Options) *Engine {
 		o.Sleep = sleep
 	}
 	o.Logger = log.With(o.Logger, "component", "engine")
-	return &Engine{Options: o, held: map[drivers.Target]bool{}, said: map[uint64]string{}}
+	return &Engine{Options: o, held: map[drivers.Target]bool{}, said: map[uint64]string{}, wrote: map[uint64]bool{}}
 }
 
 // pause is doubled with each attempt, and never quite the same for two that
@@ -183,7 +186,7 @@ func (e *Engine) hold(targets []drivers.Target) (release func(), err error) {
 	defer e.mu.Unlock()
 	for _, t := range targets {
 		if e.held[t] {
-			return nil, fmt.Errorf("%s: %w", t, errBusy)
+			return nil, fmt.Errorf("%s: %w", t, ErrBusy)
 		}
 	}
 	for _, t := range targets {
@@ -198,7 +201,8 @@ func (e *Engine) hold(targets []drivers.Target) (release func(), err error) {
 	}, nil
 }
 
-var errBusy = errors.New("another operation is being carried out on it")
+// ErrBusy is returned when another operation is being carried out on a target.
+var ErrBusy = errors.New("another operation is being carried out on it")
 
 // names is the targets for the log.
 func names(targets []drivers.Target) string {

@@ -21,6 +21,7 @@ import (
 	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
@@ -66,13 +67,18 @@ type world struct {
 	// written is how many writes the kernel had seen when it was booted, and
 	// filed how many of all that it ever saw were of files, which survive it.
 	written, filed int
-	log            bytes.Buffer
+	// text is the device plugin's file, and edited how often the agent changed it.
+	text   string
+	edited int
+	// met are operations that an engine found to be undone by another.
+	met map[uint64]bool
+	log bytes.Buffer
 }
 
 func newWorld(t testing.TB) *world {
 	c := sim.DefaultNode()
 	c.Fence = true
-	w := &world{t: t, kernel: sim.New(c), store: journal.NewMemory(), attempts: 3, files: map[drivers.Target]drivers.State{}, undone: map[uint64]bool{}}
+	w := &world{t: t, kernel: sim.New(c), store: journal.NewMemory(), attempts: 3, files: map[drivers.Target]drivers.State{}, undone: map[uint64]bool{}, met: map[uint64]bool{}}
 	w.boot()
 	return w
 }
@@ -99,7 +105,7 @@ func (w *world) load(module string) {
 func (w *world) copyAt() *world {
 	c := &world{
 		t: w.t, kernel: w.kernel.Clone(), store: w.store.Clone(), earlier: w.earlier,
-		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed,
+		attempts: w.attempts, files: maps.Clone(w.files), undone: maps.Clone(w.undone), filed: w.filed, edited: w.edited, met: maps.Clone(w.met),
 	}
 	if w.dir != "" {
 		c.dir = w.copyFile()
@@ -183,12 +189,22 @@ func (w *world) open() (*journal.Journal, *engine.Engine) {
 		w.t.Fatal(err)
 	}
 	w.journal = j
+	for _, op := range j.Operations() {
+		w.met[op.ID] = w.met[op.ID] || op.State == journal.Reverting
+	}
 	w.kernel.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
 			if p.Call.Op == host.OpReplace || p.Call.Op == host.OpSync {
 				w.filed++
 			}
 			w.checkIntent(p.String(), p.Call.Target)
+		}
+		if p.Call.Op == host.OpReplace {
+			text, _ := w.kernel.File(context.Background(), poolFile)
+			if p.When == sim.After && text != w.text {
+				w.edited++
+			}
+			w.text = text
 		}
 		w.pass("host " + p.String())
 	}
@@ -315,6 +331,26 @@ func (w *world) operations() (open, quarantined []journal.Operation) {
 	}
 	defer j.Abandon()
 	return j.Operations(), j.Quarantined()
+}
+
+// debt is what the store has of the restarts that are owed.
+func (w *world) debt() (d journal.Debt) {
+	w.t.Helper()
+	if w.dir != "" {
+		s, err := journal.OpenReadOnly(filepath.Join(w.dir, journal.FileName))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		d, _ = s.Debt(deviceplugin.Restart)
+		return d
+	}
+	j, err := journal.OpenMemory(context.Background(), w.store.Clone(), journal.Options{BootID: "x", FlushAfter: time.Hour})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer j.Abandon()
+	d, _ = j.Debt(deviceplugin.Restart)
+	return d
 }
 
 // closed are the operations that the store has as closed.

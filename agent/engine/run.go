@@ -28,7 +28,7 @@ func (e *Engine) Run(ctx context.Context, d plan.Draft, reason journal.Reason, c
 
 func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, closings []journal.Closing) Result {
 	ctx := context.WithoutCancel(stop)
-	release, err := e.hold(targetsOf(d))
+	release, err := e.hold(append(targetsOf(d), e.named(bothOf(d))...))
 	if err != nil {
 		return Result{Outcome: Blocked, Err: err}
 	}
@@ -58,8 +58,18 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 	case err != nil:
 		return Result{Outcome: Failed, Err: err}
 	}
+	e.meets(&begun)
 	e.transition(&begun, journal.Intent, reason.Entry, nil)
 	return e.forward(stop, &begun)
+}
+
+// bothOf are the two states of each key.
+func bothOf(d plan.Draft) map[drivers.Key][]drivers.State {
+	both := map[drivers.Key][]drivers.State{}
+	for k, after := range d.After {
+		both[k] = []drivers.State{d.Before[k], after}
+	}
+	return both
 }
 
 // targetsOf may say a target more than once.
@@ -208,9 +218,11 @@ func (e *Engine) settle(ctx context.Context, op *journal.Operation, err error) R
 }
 
 func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause error) Result {
-	if err := e.Journal.Quarantine(context.WithoutCancel(ctx), op.ID, cause.Error()); err != nil {
+	owes := e.owes(op)
+	if err := e.Journal.Quarantine(context.WithoutCancel(ctx), op.ID, cause.Error(), owes); err != nil {
 		return e.unjournaled(op, err)
 	}
+	e.closed(op, owes)
 	e.transition(op, journal.Quarantined, "", cause)
 	return Result{Operation: op.ID, Outcome: Quarantined, Err: cause}
 }
@@ -291,7 +303,7 @@ func (e *Engine) sync(ctx context.Context, op *journal.Operation) error {
 // finish closes an operation. Its durability may lag: until then a crash finds
 // it open, observes it at its goal, and closes it again.
 func (e *Engine) finish(op *journal.Operation, state journal.OperationState, why string, cause error) Result {
-	end := journal.Closing{ID: op.ID, State: state, Outcome: why}
+	end := journal.Closing{ID: op.ID, State: state, Outcome: why, Owes: e.owes(op)}
 	if cause != nil {
 		end.Outcome = why + ": " + cause.Error()
 	}
@@ -301,6 +313,7 @@ func (e *Engine) finish(op *journal.Operation, state journal.OperationState, why
 	if err := e.end(end); err != nil {
 		return e.unjournaled(op, err)
 	}
+	e.closed(op, end.Owes)
 	e.transition(op, state, why, cause)
 	outcome := map[journal.OperationState]Outcome{
 		journal.Done: Done, journal.Reverted: Reverted, journal.Superseded: Superseded,
@@ -333,7 +346,7 @@ func (e *Engine) judged(stop context.Context, env recovery.Env, id uint64) (reco
 	if !ok {
 		return blocked(fmt.Errorf("operation %d: %w", id, journal.ErrUnknown))
 	}
-	release, err := e.hold(op.Targets())
+	release, err := e.hold(append(op.Targets(), e.named(op.States())...))
 	if err != nil {
 		return blocked(err)
 	}
@@ -342,7 +355,11 @@ func (e *Engine) judged(stop context.Context, env recovery.Env, id uint64) (reco
 		return blocked(fmt.Errorf("operation %d is %s", id, op.State))
 	}
 	env.MayDrive = Asked(e.Guard)
+	e.meets(&op)
 	j := recovery.Judge(ctx, env, e.Observer(), op)
+	for _, f := range j.Findings {
+		e.found(&op, f.Change.Key, f.Class)
+	}
 	if e.news(j) {
 		e.Metrics.decided(j.Decision)
 		level.Info(e.Logger).Log(
@@ -412,13 +429,14 @@ func (e *Engine) keep(op *journal.Operation, j recovery.Judgement) Result {
 // while it was tried, and its goal was not seen, counts against its goal: a
 // bind that panics the kernel must not be tried at every boot.
 func (e *Engine) supersede(op *journal.Operation, j recovery.Judgement) Result {
-	end := journal.Closing{ID: op.ID, State: journal.Superseded, Outcome: j.Why}
+	end := journal.Closing{ID: op.ID, State: journal.Superseded, Outcome: j.Why, Owes: e.owes(op)}
 	if j.Epoch == recovery.NewBoot && j.BootChanged && j.Class != recovery.After {
 		end.Count, end.Until = journal.CountPanic, e.poisonedUntil(op)
 	}
 	if err := e.end(end); err != nil {
 		return e.unjournaled(op, err)
 	}
+	e.closed(op, end.Owes)
 	e.transition(op, journal.Superseded, j.Why, nil)
 	return Result{Operation: op.ID, Outcome: Superseded}
 }

@@ -2,11 +2,13 @@ package engine_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
 	"eniagent/agent/engine"
 	"eniagent/drivers"
+	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
 	"eniagent/journal"
 	"eniagent/recovery"
@@ -43,6 +45,21 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 				o.Drivers.Drivers["pool"] = struct{ drivers.Driver }{o.Drivers.Drivers["pool"]} // which syncs nothing
 			}
 		}},
+		{"a debt is forgotten", "a pool", fate{}, "I18", func(w *world) {
+			w.wrong = func(o *engine.Options) { owesNothing(o) }
+		}},
+		{"a debt is a commit of its own", "a pool", fate{}, "I18", func(w *world) {
+			w.wrong = func(o *engine.Options) {
+				owesNothing(o)
+				o.Logger = &owesLater{o.Journal}
+			}
+		}},
+		{"what was not written is owed", "a pool for which there is no room", fate{}, "I18", func(w *world) {
+			w.wrong = func(o *engine.Options) {
+				owesNothing(o)
+				o.Logger = &owesLater{o.Journal}
+			}
+		}},
 		{"what another tool made is taken for half-way", "bind", fate{foreign: true}, "I4", explainsAll},
 	} {
 		t.Run(v.name, func(t *testing.T) {
@@ -61,6 +78,26 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 			t.Errorf("not noticed by %s in %d crashes; found was %q", v.sees, c.points[0], c.violations)
 		})
 	}
+}
+
+// owesNothing knows of no debt.
+func owesNothing(o *engine.Options) {
+	for i := range o.Drivers.Specs {
+		o.Drivers.Specs[i].Owes = ""
+	}
+}
+
+// owesLater makes it owed once an operation is closed, as the log tells.
+type owesLater struct{ journal *journal.Journal }
+
+func (l *owesLater) Log(fields ...any) error {
+	if !slices.Contains(fields, any("operation done")) && !slices.Contains(fields, any("operation reverted")) {
+		return nil
+	}
+	if err := l.journal.Flush(context.Background()); err != nil {
+		return err
+	}
+	return l.journal.Owe(context.Background(), deviceplugin.Restart, "later")
 }
 
 // explainsAll takes what another tool made of a function for a state on the way.

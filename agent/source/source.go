@@ -51,6 +51,7 @@ type Interface struct {
 	Features map[string]bool `json:"features,omitempty"` // by the kernel's names, "tx-tcp-segmentation"
 	Driver   string          `json:"driver,omitempty"`   // the driver's name as in /sys/bus/pci/drivers
 	VFs      *VFs            `json:"vfs,omitempty"`      // nil leaves their number as it is
+	Pool     string          `json:"pool,omitempty"`     // of the device plugin, "intel.com/sriov"
 	// Port is what is asked of the physical function for this one. No source says
 	// it so: it comes from the VFs of that function's entry.
 	Port *Port `json:"port,omitempty"`
@@ -74,6 +75,7 @@ type VF struct {
 	Up     *bool  `json:"up,omitempty"`
 	MTU    int    `json:"mtu,omitempty"` // bytes
 	Driver string `json:"driver,omitempty"`
+	Pool   string `json:"pool,omitempty"` // NoPool, in an override, is none
 	Port
 }
 
@@ -111,6 +113,9 @@ func (p Port) over(o Port) Port {
 	return p
 }
 
+// NoPool is what an override says of a VF that is not in the pool of the others.
+const NoPool = "none"
+
 // Override is what is asked of the VF with an index, in the place of the
 // defaults, field by field.
 type Override struct {
@@ -134,10 +139,16 @@ func (v VFs) Of(index int) VF {
 		if o.MTU != 0 {
 			vf.MTU = o.MTU
 		}
+		if o.Pool != "" {
+			vf.Pool = o.Pool
+		}
 		if drivers.Userspace(o.Driver) {
 			vf.Up, vf.MTU = nil, 0 // no netdev for the defaults to be of
 		}
 		vf.Port = o.over(vf.Port)
+	}
+	if vf.Pool == NoPool {
+		vf.Pool = ""
 	}
 	return vf
 }

@@ -25,7 +25,8 @@ func (c *cli) adoptCommand() *cobra.Command {
 journal keeps what agent release gives it back to: the driver that the kernel would
 bind by itself, or the one given. Nothing is written to the host. What differs from
 the desired state, stale overrides and leftovers of other tools are shown, with what
-to do about them. The agent must not be running.`,
+to do about them; so are pools of the device plugin's file that are asked for and not
+the agent's. The agent must not be running.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q.Who, q.Baselines = whoami(), map[drivers.Target]string{}
 			for _, g := range given {
@@ -40,6 +41,7 @@ to do about them. The agent must not be running.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&given, "baseline", nil, "TARGET=DRIVER: what release gives this function back to")
+	cmd.Flags().StringArrayVar(&q.Pools, "pool", nil, "prefix/name: a pool in the device plugin's file that is the agent's from now on")
 	cmd.Flags().StringVar(&q.Why, "reason", "", "why; kept in the journal")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	c.configFlag(cmd)
@@ -62,6 +64,9 @@ func (c *cli) adopt(ctx context.Context, q agent.Adoption, yes bool) error {
 	adopts := false
 	for _, f := range r.Functions {
 		adopts = adopts || f.Adopted
+	}
+	for _, p := range r.Pools {
+		adopts = adopts || p.Adopted
 	}
 	if adopts && !yes {
 		if c.output != "json" {
@@ -89,7 +94,7 @@ func (c *cli) adopt(ctx context.Context, q agent.Adoption, yes bool) error {
 }
 
 func adoptTable(w io.Writer, r agent.AdoptReport) {
-	if len(r.Functions)+len(r.Leftovers) == 0 {
+	if len(r.Functions)+len(r.Pools)+len(r.Leftovers) == 0 {
 		fmt.Fprintln(w, "No other hand is to be seen on this node.")
 		return
 	}
@@ -97,6 +102,17 @@ func adoptTable(w io.Writer, r agent.AdoptReport) {
 		rows := [][]string{{"TARGET", "DRIVER", "OVERRIDE", "ASKED FOR", "IS", "GIVEN BACK TO", "SAYS", "REMEDY"}}
 		for _, f := range r.Functions {
 			rows = append(rows, []string{string(f.Target), f.Driver, f.Override, f.Wanted, f.Verdict, f.Baseline, f.From, f.Remedy})
+		}
+		columns(w, rows)
+	}
+	if len(r.Pools) > 0 {
+		rows := [][]string{{"POOL", "FILE", "NAMES", "IS", "REMEDY"}}
+		for _, p := range r.Pools {
+			is := "another hand's"
+			if p.Adopted {
+				is = "the agent's from now on"
+			}
+			rows = append(rows, []string{p.Pool, p.File, text(p.Names), is, p.Remedy})
 		}
 		columns(w, rows)
 	}

@@ -145,7 +145,7 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	}
 	v := agent.View{
 		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
-		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts,
+		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts, PluginFile: c.options.PluginFile,
 	}
 	v.Guard = v.NewGuard(guard.Options{
 		Own: c.options.NodeAddresses, Reach: c.options.KeepReachable,

@@ -95,7 +95,7 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if len(r.Entries) == 0 {
+	if len(r.Entries)+len(r.Pools) == 0 {
 		return c.showRecovery(r)
 	}
 	if !yes {
@@ -138,6 +138,9 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 		return err
 	}
 	left := error(nil)
+	if r.DryRun && len(r.Pools) > 0 {
+		left = errPending
+	}
 	for _, e := range r.Entries {
 		switch {
 		case e.Outcome == string(journal.Quarantined):
@@ -156,13 +159,19 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 
 func recoverTable(w io.Writer, r agent.RecoverReport) {
 	switch {
-	case len(r.Entries) == 0:
+	case len(r.Entries)+len(r.Pools) == 0:
 		fmt.Fprintln(w, "Nothing was left unfinished.")
-	case r.DryRun:
+	case r.DryRun && len(r.Entries) > 0:
 		fmt.Fprintf(w, "%s open. Nothing was touched.\n", count(len(r.Entries), "operation is", "operations are"))
 	}
 	for _, e := range r.Entries {
 		recoverEntry(w, e)
+	}
+	for _, p := range r.Pools {
+		fmt.Fprintf(w, "\nThe device plugin's file names what is not as asked, in %s: %s\n", p.Entry, p.Reason)
+		for _, s := range p.Steps {
+			fmt.Fprintf(w, "  withdrawn first: %s  ->  %s\n", s.From, s.To)
+		}
 	}
 	if len(r.Quarantined) > 0 {
 		fmt.Fprintf(w, "\nIn quarantine, for a person to decide on: %v (see agent journal show)\n", r.Quarantined)

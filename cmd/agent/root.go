@@ -59,13 +59,14 @@ func (c *cli) root() *cobra.Command {
 	f.StringVar(&c.options.StateDir, "state-dir", c.options.StateDir, "directory of journal, fences and control socket")
 	f.StringVar(&c.options.Root, "root", c.options.Root, "where the host's file system is mounted")
 	f.StringVar(&c.options.PodResources, "pod-resources", c.options.PodResources, "the kubelet's socket, by default below --root; empty where there is no kubelet any more")
+	f.StringVar(&c.options.PluginFile, "device-plugin-config", c.options.PluginFile, "the SR-IOV device plugin's configuration, below --root; read only where pools are asked for")
 	f.StringVarP(&c.output, "output", "o", "table", "table or json")
 	f.BoolVar(&c.simulate, "simulate", false, "use a simulated node, which needs no root (development)")
 	f.StringVar(&c.options.Simulate, "simulate-state", "", "its state file (default: sim.json in --state-dir)")
 	root.AddCommand(
 		c.runCommand(), c.planCommand(), c.statusCommand(), c.recoverCommand(), c.retryCommand(), c.journalCommand(),
 		c.releaseCommand(), c.pauseCommand(), c.resumeCommand(), c.resolveCommand(), c.adoptCommand(),
-		c.validateCommand(), c.inventoryCommand(), c.versionCommand(),
+		c.restartedCommand(), c.validateCommand(), c.inventoryCommand(), c.versionCommand(),
 		c.writerCommand(), c.scanCommand(), c.simCommand(),
 	)
 	return root

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,6 +119,9 @@ func (c *cli) simFileCommand(on func(func(*sim.File, []string) error) func(*cobr
 			return nil
 		},
 		RunE: on(func(f *sim.File, args []string) error {
+			if filepath.Ext(args[0]) == ".json" { // which the agent may write, too
+				return f.WriteFile(args[0], args[1])
+			}
 			return f.Edit(func(cfg *sim.Config) error {
 				cfg.Files[args[0]] = args[1]
 				return nil

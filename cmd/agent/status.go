@@ -77,8 +77,15 @@ func statusError(s agent.Status) error {
 	case !s.Ready && s.Mode != stopped, s.Source.Error != "":
 		result = errPending
 	}
+	conditions := []agent.Condition{}
 	for _, i := range s.Interfaces {
-		switch i.Condition {
+		conditions = append(conditions, i.Condition)
+	}
+	for _, p := range s.Pools {
+		conditions = append(conditions, p.Condition)
+	}
+	for _, c := range conditions {
+		switch c {
 		case agent.Right, agent.Released:
 		case agent.Failed, agent.Quarantined:
 			return errHuman
@@ -117,6 +124,7 @@ func statusTable(w io.Writer, s agent.Status) {
 	if s.Tainted != "" {
 		fmt.Fprintln(w, "TAINTED by", s.Tainted)
 	}
+	restartLine(w, s.PluginRestart)
 	sourceLine(w, s.Source)
 	head := []string{"INTERFACE", "TARGET", "CONDITION", "SINCE", "STATE", "FOR", "DRIVER", "MTU", "ADMIN"}
 	more := slices.ContainsFunc(s.Interfaces, func(i agent.InterfaceReport) bool { return settingsCell(i) != "" })
@@ -139,6 +147,7 @@ func statusTable(w io.Writer, s agent.Status) {
 		rows = append(rows, append(row, reason))
 	}
 	columns(w, rows)
+	poolTable(w, s.Pools)
 	if len(s.Operations) > 0 {
 		fmt.Fprintln(w)
 		operations := make([]journal.Operation, 0, len(s.Operations))
@@ -147,6 +156,23 @@ func statusTable(w io.Writer, s agent.Status) {
 		}
 		operationTable(w, operations)
 	}
+}
+
+// poolTable is the pools and what the device plugin's file says of them.
+func poolTable(w io.Writer, pools []agent.PoolReport) {
+	if len(pools) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"POOL", "CONDITION", "SINCE", "IN THE FILE", "REASON"}}
+	for _, p := range pools {
+		in := fmt.Sprintf("%d functions", len(p.Functions))
+		if len(p.Functions) <= shortList {
+			in = text(p.Functions)
+		}
+		rows = append(rows, []string{p.Pool, string(p.Condition), age(p.Since), in, p.Reason})
+	}
+	columns(w, rows)
 }
 
 // settingsCell is what is observed of the kinds that are only looked at where they

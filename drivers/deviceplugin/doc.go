@@ -26,6 +26,9 @@
 //
 // # Caveats
 //
+// The plugin must be restarted to read a change (Restart): who counts what is
+// owed is the journal, and who restarts it somebody else.
+//
 // What cannot be read as such a configuration is Unobservable, and is never
 // replaced: an empty or torn file is somebody's accident, and repairing it would
 // make it ours. So there is nothing of which a copy would have to be kept.

@@ -28,7 +28,35 @@ const maxState = 12 << 10
 
 // Spec is the kind on any machine.
 func Spec() drivers.Spec {
-	return drivers.Spec{Kind: Kind, Class: drivers.Persistent, After: []drivers.Kind{dpdk.KindDriver}, Legal: legal}
+	return drivers.Spec{
+		Kind: Kind, Class: drivers.Persistent, After: []drivers.Kind{dpdk.KindDriver}, Legal: legal,
+		Names: Functions, Owes: Restart,
+	}
+}
+
+// Restart is what a change owes: the plugin reads its file when it starts.
+const Restart = "plugin-restart"
+
+// Functions are those that a state of the kind names by their PCI address,
+// sorted, each once.
+func Functions(s drivers.State) (all []drivers.Target) {
+	var entry struct {
+		Selectors []struct {
+			Addresses []string `json:"pciAddresses"`
+		} `json:"selectors"`
+	}
+	if s == Absent || json.Unmarshal([]byte(s), &entry) != nil {
+		return nil
+	}
+	for _, selector := range entry.Selectors {
+		for _, a := range selector.Addresses {
+			if t, err := drivers.PCI(a); err == nil {
+				all = append(all, t)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func legal(t drivers.Target, to drivers.State) error {

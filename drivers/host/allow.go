@@ -44,6 +44,14 @@ type Rules struct {
 // the configuration of the SR-IOV device plugin.
 func DefaultFiles() []string { return []string{"/etc/pcidp/config.json"} }
 
+// WritableFile wants a path that may be among the files of Rules.
+func WritableFile(file string) error {
+	if _, err := drivers.FileEntry(file, "a/b"); err != nil || !fileIs.MatchString(file) {
+		return fmt.Errorf("want the absolute path of a .json file, of letters, digits, '.', '_', '+' and '-', no part of which begins with a dot")
+	}
+	return nil
+}
+
 // Allowed is Rules.Allowed of no options.
 func Allowed(c Call) error { return Rules{}.Allowed(c) }
 

@@ -47,6 +47,7 @@ func attributes() []attribute {
 		{"driver", "want a driver's name as in /sys/bus/pci/drivers, such as vfio-pci", setDriver},
 		{"up", "want true or false", setUp},
 		{"mtu", "want a number of bytes from 68 to 65535, without quotes, such as 9000", setMTU},
+		{"pool", wantPool, setPool},
 		{"state", "want configured or released", setState},
 		{"allowManagementPath", "want the reason, in words, for touching the node's management path", setAllowance},
 	}
@@ -119,13 +120,13 @@ func (p *parser) selected(n *yaml.Node, path string, fields map[string]field) bo
 // sensible finds fields that are each legal but not together.
 func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields map[string]field) {
 	link := present(fields, append([]string{"up", "mtu"}, settingNames()...))
-	asked := slices.Concat(present(fields, []string{"driver"}), link, present(fields, []string{"vfs"}))
+	asked := slices.Concat(present(fields, []string{"driver"}), link, present(fields, []string{"vfs", "pool"}))
 	switch {
 	case e.State == source.Released && len(asked) > 0:
 		p.problems.add(fields["state"].line, join(path, "state"), fields["state"].value,
 			"a released interface gets its baseline back; remove "+strings.Join(asked, ", "))
 	case e.State == source.Configured && len(asked) == 0:
-		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up, mtu or vfs, or \"state: released\"")
+		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up, mtu, pool or vfs, or \"state: released\"")
 	case len(link) > 0 && drivers.Userspace(e.Driver):
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
 			"this driver leaves no network interface to configure; remove "+strings.Join(link, ", "))

@@ -241,5 +241,8 @@ func (p *parser) interfaces(f field) []source.Interface {
 		lines[entry.Selector] = n.Line
 		list = append(list, entry)
 	}
+	if len(list) == len(f.value.Content) { // else the indexes are others
+		p.oneDriver(list, lines)
+	}
 	return list
 }

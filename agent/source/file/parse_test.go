@@ -33,6 +33,7 @@ func TestExample(t *testing.T) {
 		Source: "file", Object: "example.yaml", Generation: hex.EncodeToString(sum[:]),
 		Interfaces: []source.Interface{
 			{Selector: source.Selector{PCI: "0000:3b:00.1"}, State: source.Configured, Driver: "vfio-pci"},
+			{Selector: source.Selector{PCI: "0000:3b:00.2"}, State: source.Configured, Driver: "vfio-pci", Pool: "intel.com/sriov_dpdk"},
 			{Selector: source.Selector{MAC: "52:54:00:00:00:01"}, State: source.Configured, Up: ptr(true), MTU: 9000},
 			{Selector: source.Selector{Name: "eth1"}, State: source.Configured, Driver: "ena", Up: ptr(false)},
 			{Selector: source.Selector{Name: "eth2"}, State: source.Released},
@@ -99,7 +100,7 @@ func TestParseRefuses(t *testing.T) {
 		upOr  = `want true or false`
 		top   = `want a mapping with apiVersion and interfaces`
 		alt   = `want a name of 1 to 127 characters, no '/', ':', '%' or spaces, not only digits, in quotes if it looks like something else`
-		field = `want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, altNames, channels, rings, features, vfs`
+		field = `want one of pci, mac, name, driver, up, mtu, pool, state, allowManagementPath, altNames, channels, rings, features, vfs`
 	)
 	tests := []struct{ name, text, want string }{
 		{"empty file", "", `f: empty; ` + gone},
@@ -138,7 +139,7 @@ func TestParseRefuses(t *testing.T) {
 		{"misspelt field", head + "- {name: a, mut: 9000}\n", `f: line 3: interfaces[0]: mut: unknown field; did you mean mtu?`},
 		{"misspelt selector", head + "- {nam: a, up: true}\n", `f: line 3: interfaces[0]: nam: unknown field; did you mean name?`},
 		{"unknown field", head + "- {name: a, vlan: 1}\n", `f: line 3: interfaces[0]: vlan: unknown field; ` + field},
-		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, altNames, channels, rings, features, vfs`},
+		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, pool, state, allowManagementPath, altNames, channels, rings, features, vfs`},
 		{"duplicate key", head + "- name: a\n  mtu: 1500\n  mtu: 9000\n", `f: line 5: interfaces[0].mtu: given twice, first on line 4; remove one`},
 
 		{"no selector", head + "- {up: true}\n", `f: line 3: interfaces[0]: no interface is selected; add one of pci, mac, name`},
@@ -202,8 +203,15 @@ func TestParseRefuses(t *testing.T) {
 		{"released with names", head + "- {name: a, state: released, altNames: [b]}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove altNames`},
 		{"bad state", head + "- {name: a, state: absent}\n", `f: line 3: interfaces[0].state: absent: want configured or released`},
 		{"released with more", head + "- {name: a, state: released, driver: ena, mtu: 1500}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove driver, mtu`},
-		{"asks for nothing", head + "- name: a\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu or vfs, or "state: released"`},
-		{"state alone", head + "- {name: a, state: configured}\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu or vfs, or "state: released"`},
+		{"pool without a prefix", head + "- {name: a, pool: sriov}\n", `f: line 3: interfaces[0].pool: sriov: ` + wantPool},
+		{"pool with a bad name", head + "- {name: a, pool: intel.com/a.b}\n", `f: line 3: interfaces[0].pool: intel.com/a.b: ` + wantPool},
+		{"pool with a bad prefix", head + "- {name: a, pool: Intel.com/a}\n", `f: line 3: interfaces[0].pool: Intel.com/a: ` + wantPool},
+		{"no pool, where there is none to leave", head + "- {name: a, pool: none}\n", `f: line 3: interfaces[0].pool: none: ` + wantPool},
+		{"released with a pool", head + "- {name: a, state: released, pool: a/b}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove pool`},
+		{"two drivers in a pool", head + "- {name: a, driver: igb, pool: a/b}\n- {name: b, driver: vfio-pci, pool: a/b}\n", `f: line 4: interfaces[1].pool: a/b: its function on line 3 is asked to be on igb, this one on vfio-pci; give one of them another pool`},
+		{"two drivers in a pool of VFs", head + "- {name: a, vfs: {count: 3, defaults: {driver: vfio-pci, pool: a/b}, overrides: [{index: 1, driver: iavf}]}}\n", `f: line 3: interfaces[0].vfs, VF 1.pool: a/b: its function on line 3 is asked to be on vfio-pci, this one on iavf; give one of them another pool, or in its override "pool: none"`},
+		{"asks for nothing", head + "- name: a\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu, pool or vfs, or "state: released"`},
+		{"state alone", head + "- {name: a, state: configured}\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu, pool or vfs, or "state: released"`},
 
 		{
 			"all at once, in order", "kind: x\ninterfaces:\n- {name: a, mtu: 1, up: 1}\n- {pci: 1, up: true}\n- {up: true}\n",
@@ -275,6 +283,21 @@ func TestParseBombs(t *testing.T) {
 				t.Errorf("took %v", d)
 			}
 		})
+	}
+}
+
+// TestPoolsOfVFs: one VF leaves the pool of the others, or has another.
+func TestPoolsOfVFs(t *testing.T) {
+	d, err := Parse("f", []byte(head+"- {name: a, vfs: {count: 3, defaults: {driver: vfio-pci, pool: a/b}, overrides: [{index: 0, driver: iavf, pool: none}, {index: 2, pool: c/d}]}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for i := range 3 {
+		got = append(got, d.Interfaces[0].VFs.Of(i).Pool)
+	}
+	if diff := cmp.Diff([]string{"", "a/b", "c/d"}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

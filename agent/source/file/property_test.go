@@ -73,6 +73,10 @@ func interfaces() *rapid.Generator[source.Interface] {
 			}
 			ask(t, &i)
 		}
+		if i.State != source.Released && rapid.Bool().Draw(t, "pooled") {
+			// One for each driver, or the two would be refused.
+			i.Pool = rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?(\.[a-z]{1,3})?/[a-zA-Z0-9_-]{0,9}`).Draw(t, "pool") + "-" + i.Driver
+		}
 		return i
 	})
 }
@@ -115,7 +119,11 @@ func selector(t *rapid.T) source.Selector {
 func render(t *rapid.T, list []source.Interface) string {
 	s := "apiVersion: eniagent/v1alpha1\n" + "interfaces:\n"
 	for _, i := range list {
-		fields := rapid.Permutation(rendered(t, i)).Draw(t, "order")
+		fields := rendered(t, i)
+		if i.Pool != "" {
+			fields = append(fields, fmt.Sprintf("pool: %q", i.Pool))
+		}
+		fields = rapid.Permutation(fields).Draw(t, "order")
 		if rapid.Bool().Draw(t, "flow") {
 			s += "- {" + strings.Join(fields, ", ") + "}\n"
 			continue

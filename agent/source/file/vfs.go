@@ -19,7 +19,7 @@ const maxVFs = 256
 func vfAttributes() []attribute {
 	var of []attribute
 	for _, a := range attributes() {
-		if a.name == "driver" || a.name == "up" || a.name == "mtu" {
+		if a.name == "driver" || a.name == "up" || a.name == "mtu" || a.name == "pool" {
 			of = append(of, a)
 		}
 	}
@@ -92,7 +92,12 @@ func (p *parser) vf(n *yaml.Node, line int, path string, also []string, above st
 		if !ok {
 			continue
 		}
-		if v, ok := scalar(f.value); !ok || !a.set(&e, v) {
+		v, ok := scalar(f.value)
+		if ok && a.name == "pool" && v.Value == source.NoPool && slices.Contains(also, "index") {
+			e.Pool = source.NoPool
+			continue
+		}
+		if !ok || !a.set(&e, v) {
 			p.problems.add(f.line, join(path, a.name), f.value, a.want)
 		}
 	}
@@ -111,7 +116,7 @@ func (p *parser) vf(n *yaml.Node, line int, path string, also []string, above st
 	if d := misnamed(e.Driver); d != "" {
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value, "that is a module's name; the driver is "+d)
 	}
-	return source.VF{Up: e.Up, MTU: e.MTU, Driver: e.Driver, Port: port}
+	return source.VF{Up: e.Up, MTU: e.MTU, Driver: e.Driver, Pool: e.Pool, Port: port}
 }
 
 func (p *parser) overrides(f field, path string, v *source.VFs) []source.Override {
