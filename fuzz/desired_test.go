@@ -208,6 +208,13 @@ func renderVFs(v *source.VFs) any {
 	return all
 }
 
+// inYAML gives fields the names that they have in a file.
+//
+//nolint:gochecknoglobals // a constant
+var inYAML = strings.NewReplacer(
+	`"spoof_check":`, `"spoofCheck":`, `"link_state":`, `"linkState":`, `"min_tx_rate":`, `"minTxRate":`, `"max_tx_rate":`, `"maxTxRate":`,
+)
+
 // render writes interfaces as a file; JSON's strings are YAML's.
 func render(list []source.Interface) string {
 	var b strings.Builder
@@ -231,7 +238,7 @@ func render(list []source.Interface) string {
 		addJSON := func(name string, there bool, value any) {
 			if there {
 				text, _ := json.Marshal(value)
-				fields = append(fields, name+": "+string(text))
+				fields = append(fields, name+": "+inYAML.Replace(string(text)))
 			}
 		}
 		addJSON("altNames", i.AltNames != nil, i.AltNames)

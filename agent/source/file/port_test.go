@@ -40,7 +40,7 @@ func TestParseRefusesPorts(t *testing.T) {
 	const (
 		defaults = `vfs: {count: 2, defaults: {`
 		in       = `f: line 3: interfaces[0].vfs.`
-		asks     = `driver, up, mtu, mac, vlan, trust, spoofCheck, linkState, minTxRate, maxTxRate`
+		asks     = `driver, up, mtu, pool, mac, vlan, trust, spoofCheck, linkState, minTxRate, maxTxRate`
 		rate     = `want a number of Mbit/s from 0 to 1048576, without quotes; 0 is none`
 	)
 	for _, tc := range []struct{ name, text, want string }{
@@ -63,8 +63,8 @@ func TestParseRefusesPorts(t *testing.T) {
 		{"a rate below none", defaults + "minTxRate: -1}}", in + "defaults.minTxRate: -1: " + rate},
 		{"more at least than at most", defaults + "minTxRate: 6, maxTxRate: 5}}", in + "defaults: minTxRate 6 is above maxTxRate 5; swap them, or ask for less"},
 		{"the same of both", "vfs: {count: 2, defaults: {minTxRate: 6}, overrides: [{index: 1, maxTxRate: 5}]}", in + "overrides: index 1: minTxRate 6 is above maxTxRate 5; swap them, or ask for less"},
-		{"another spelling", defaults + "spoofCheck: true}}", in + "defaults: spoofCheck: unknown field; did you mean spoofCheck?"},
-		{"outside of VFs", "trust: true", `f: line 3: interfaces[0]: trust: unknown field; want one of pci, mac, name, driver, up, mtu, state, allowManagementPath, altNames, channels, rings, features, vfs`},
+		{"another spelling", defaults + "spoof_check: true}}", in + "defaults: spoof_check: unknown field; did you mean spoofCheck?"},
+		{"outside of VFs", "trust: true", `f: line 3: interfaces[0]: trust: unknown field; want one of pci, mac, name, driver, up, mtu, pool, state, allowManagementPath, altNames, channels, rings, features, vfs`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			open, end := "- {name: a, ", "}\n"
