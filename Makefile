@@ -64,7 +64,7 @@ crash-journal: ## Crash images, damage, full disks and kills of the journal's fi
 
 .PHONY: same
 same: vm-deps ## Hold the simulated kernel against the real one, in 1,000 random walks
-	ENIAGENT_WALKS=1000 ENIAGENT_REQUIRE_VM=1 go test -count=1 -v -timeout 60m -run '^TestSimulatorIsTheKernel$$' ./recovery/chaos
+	ENIAGENT_WALKS=1000 ENIAGENT_REQUIRE_VM=1 go test -count=1 -v -timeout 120m -run '^TestSimulatorIsTheKernel$$' ./recovery/chaos
 
 .PHONY: chaos
 chaos: vm-deps ## Kill, cut off, reboot and crash a node on a real kernel, at every label and on two file systems
