@@ -16,6 +16,7 @@ type family struct {
 	kinds       []kind
 	ends        []string
 	pace, whole time.Duration // between changes of mind, and how long these go on at most
+	rare        bool          // it has many labels, so each of them meets each end a third as often
 }
 
 // kind is an operation that is crashed: from what to what, and what must be
@@ -40,14 +41,22 @@ func families() []family {
 		{"driver", []kind{
 			{"bind", link(true, 4000), on("vfio-pci"), isOn("vfio-pci")},
 			{"unbind", on("vfio-pci"), link(true, 4000), isOn("igb")},
-		}, ends(), 150 * time.Millisecond, 4 * time.Second},
-		{"link", []kind{{"link", link(false, 1500), link(true, 4000), isOn("igb")}}, ends(), 150 * time.Millisecond, 4 * time.Second},
+		}, ends(), 150 * time.Millisecond, 4 * time.Second, false},
+		{"link", []kind{{"link", link(false, 1500), link(true, 4000), isOn("igb")}}, ends(), 150 * time.Millisecond, 4 * time.Second, false},
 		{"vfs", []kind{
 			{"VFs made", vfs(0), vfs(2), hasVFs(2)},
 			{"VFs changed", vfs(2), vfs(3), hasVFs(3)},
 			{"VFs removed", vfs(3), vfs(0), hasVFs(0)},
-		}, []string{"SIGKILL", "power cut"}, 2 * time.Second, 12 * time.Second},
+		}, []string{"SIGKILL", "power cut"}, 2 * time.Second, 12 * time.Second, true},
 	}
+}
+
+// roundsOf is how often each label of a family meets each end.
+func (c *campaign) roundsOf(f family) int {
+	if f.rare {
+		return max(1, c.rounds/3)
+	}
+	return c.rounds
 }
 
 // isOn wants the function on a driver.
@@ -63,13 +72,15 @@ func (n *node) driverIs(ctx context.Context, address, driver string) error {
 	return err
 }
 
-// vfs asks for so many VFs for DPDK, but for the second, which has a link.
+// vfs asks for so many VFs for DPDK, but for the second, which has a link, and a
+// MAC and a VLAN of its own.
 func vfs(count int) func(*node) string {
 	return func(n *node) string {
 		if count == 0 {
 			return fmt.Sprintf("{pci: %q, up: true, vfs: {count: 0}}", n.a.Addr)
 		}
-		return fmt.Sprintf("{pci: %q, up: true, vfs: {count: %d, defaults: {driver: vfio-pci}, overrides: [{index: 1, driver: igbvf, mtu: 1400}]}}", n.a.Addr, count)
+		return fmt.Sprintf("{pci: %q, up: true, vfs: {count: %d, defaults: {driver: vfio-pci, trust: true}, overrides: [%s]}}",
+			n.a.Addr, count, "{index: 1, driver: igbvf, mtu: 1400, mac: \"52:54:00:01:00:01\", vlan: {id: 100}}")
 	}
 }
 
