@@ -105,7 +105,7 @@ func TestVFs(t *testing.T) {
 	n.giveBackVFs(p)
 }
 
-// TestVFsHalfWay kills the agent, and cuts the power, while it makes VFs anew.
+// TestVFsHalfWay kills the agent while it makes VFs anew.
 func TestVFsHalfWay(t *testing.T) {
 	for _, point := range []string{
 		"autoprobe:before:1", "numvfs:before:1", "numvfs:after:1", "autoprobe:after:1", "override:before:1", "bind:after:2", "mtu:before:1",
@@ -122,16 +122,4 @@ func TestVFsHalfWay(t *testing.T) {
 			n.giveBackVFs(p)
 		})
 	}
-	t.Run("power cut", func(t *testing.T) {
-		n := newNode(t)
-		n.ask(mixed(n.a, 2))
-		n.killed(n.run(crashing, "ENIAGENT_CRASH=bind:before:1"))
-		must(t, n.vm.PowerCut())
-		must(t, n.vm.Boot(t.Context()))
-		p := n.run(AgentPath)
-		n.said(p, `msg="operation recovered"`, "decision=supersede")
-		n.settled(p)
-		n.hasVFs(n.a, 2)
-		n.giveBackVFs(p)
-	})
 }
