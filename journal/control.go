@@ -60,9 +60,6 @@ func (c *Control) clone() Control {
 // and target. Giving the same order again costs no commit.
 func (j *Journal) SetControl(ctx context.Context, c Control) error {
 	c = c.clone()
-	if len(c.Facts) == 0 {
-		c.Facts = nil
-	}
 	return j.commitChange(ctx, "control", func(e *edit) error {
 		old, ok := j.control.get(c.Name())
 		if j.control.newer(c.Name()) {

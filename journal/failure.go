@@ -107,7 +107,6 @@ func (j *Journal) forgetOldestFailure(e *edit) {
 func (j *Journal) ClearFailures(ctx context.Context, forget func(Failure) bool) (int, error) {
 	n := 0
 	err := j.commitChange(ctx, "failure", func(e *edit) error {
-		n = 0
 		for key, f := range j.failures.all() {
 			if forget(f.clone()) {
 				remove(e, j.failures, key)
