@@ -5,8 +5,8 @@
 // only when the host was observed to be at its goal.
 //
 // Run begins a new operation; Resume carries on with one that recovery has
-// judged. Both drive the host to a goal in the same loop: observe, plan, make
-// one step, observe again.
+// judged. Both drive the host to a goal in the same loop: look, plan, make one
+// step, look again, at last at everything.
 //
 // # Caveats
 //
