@@ -102,6 +102,17 @@ func TestVFs(t *testing.T) {
 	n.settled(p)
 	n.hasVFs(n.a, 6)
 	n.inventoryIsTrue()
+
+	// Somebody takes the PF's driver away and gives it back, and resets the PF.
+	mustRun(t, n.vm, Helper, "write", "/sys/bus/pci/drivers/igb/unbind", n.a.Addr)
+	mustRun(t, n.vm, Helper, "write", "/sys/bus/pci/drivers/igb/bind", n.a.Addr)
+	_, err = n.vm.WaitExists(t.Context(), n.a.Sysfs("virtfn5"))
+	must(t, err)
+	n.settled(p)
+	n.hasVFs(n.a, 6)
+	mustRun(t, n.vm, Helper, "write", n.a.Sysfs("reset"), "1")
+	n.settled(p)
+	n.hasVFs(n.a, 6)
 	n.giveBackVFs(p)
 }
 
