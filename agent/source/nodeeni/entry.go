@@ -2,6 +2,8 @@ package nodeeni
 
 import (
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -116,7 +118,7 @@ func (t *translation) asked(o *object) (source.Interface, *source.Problem) {
 	case o.DeletionTimestamp != nil && o.err == nil:
 		return asked, nil // whatever it asked
 	case o.err != nil:
-		return asked, &source.Problem{Reason: fmt.Sprintf("it cannot be read (%s): correct that field", shown(o.err.Error()))}
+		return asked, unreadable(o.err)
 	case len(o.attachments) > maxAttachments:
 		return asked, wrong("status.attachments", strconv.Itoa(len(o.attachments))+" of this node", fmt.Sprintf("want %d at most: no instance has as many ENIs", maxAttachments))
 	case s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU):
@@ -193,6 +195,16 @@ func wanted(all []source.Interface) (names []string) {
 		}
 	}
 	return names
+}
+
+// unreadable is what is wrong with an object that is not what the resource's
+// definition says; an API that has another definition lets it pass.
+func unreadable(err error) *source.Problem {
+	var field *json.UnmarshalTypeError
+	if errors.As(err, &field) {
+		return wrong(field.Field, field.Value, "that cannot be read: want what kubectl explain nodeeni."+field.Field+" says")
+	}
+	return wrong("status", err.Error(), "that cannot be read: want what kubectl explain nodeeni --recursive says")
 }
 
 func wrong(path, value, reason string) *source.Problem {
