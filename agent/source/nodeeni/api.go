@@ -1,6 +1,7 @@
 package nodeeni
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ const listPatience = time.Minute
 type api struct {
 	client     rest.Interface
 	parameters runtime.ParameterCodec
+	pace       pace
 }
 
 func newAPI(c *rest.Config) (*api, error) {
@@ -69,7 +71,7 @@ func (a *api) list(ctx context.Context, s *store, o metav1.ListOptions) (runtime
 	ctx, cancel := context.WithTimeoutCause(ctx, listPatience, fmt.Errorf("no answer within %s", listPatience))
 	defer cancel()
 	l := &objects{}
-	if err := a.client.Get().Resource(v1alpha1.Resource).VersionedParams(&o, a.parameters).Do(ctx).Into(l); err != nil {
+	if err := a.ask(o).Do(ctx).Into(l); err != nil {
 		s.failed(fmt.Errorf("list %s: %w", Object, explained(err)))
 		return nil, err
 	}
@@ -79,15 +81,21 @@ func (a *api) list(ctx context.Context, s *store, o metav1.ListOptions) (runtime
 	return l, nil
 }
 
+// ask is a request for the objects, made once: the reflector knows when to make
+// it again.
+func (a *api) ask(o metav1.ListOptions) *rest.Request {
+	return a.client.Get().Resource(v1alpha1.Resource).VersionedParams(&o, a.parameters).MaxRetries(0)
+}
+
 // watch follows the changes since a resourceVersion, or, where the API can, has
 // all objects sent first.
 func (a *api) watch(ctx context.Context, s *store, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
-	w, err := a.client.Get().Resource(v1alpha1.Resource).VersionedParams(&o, a.parameters).Watch(ctx)
-	if err == nil {
-		s.restored()
-		return w, nil
+	w, err := a.ask(o).Watch(ctx)
+	if err == nil && !nothing(w) {
+		return newSteady(w, s, &a.pace), nil
 	}
+	err = cmp.Or(err, errNothing)
 	resumable := away(err)
 	if first := o.SendInitialEvents; resumable || first == nil || !*first {
 		s.failed(fmt.Errorf("watch %s: %w", Object, explained(err)))
