@@ -22,14 +22,15 @@ func (n *node) refusing(refused []source.Refusal, interfaces ...source.Interface
 	}}
 }
 
-// of says which object asks.
+// ofObject says which object asks.
 func ofObject(object string, i source.Interface) source.Interface {
 	i.Object = object
 	return i
 }
 
-func byMAC(mac, driver string) source.Interface {
-	return source.Interface{Selector: source.Selector{MAC: mac}, State: source.Configured, Driver: driver}
+// byMAC asks for portA by its MAC address.
+func byMAC() source.Interface {
+	return source.Interface{Selector: source.Selector{MAC: "52:54:00:00:00:02"}, State: source.Configured, Driver: "vfio-pci"}
 }
 
 func TestWhatACompleteSourceNoLongerNamesIsGivenBack(t *testing.T) {
@@ -56,7 +57,7 @@ func TestADeletionWhileTheAgentIsDownIsSeenAtItsStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
 		n.start(nil)
-		n.complete(byMAC("52:54:00:00:00:02", "vfio-pci"), pci(portB, "vfio-pci"))
+		n.complete(byMAC(), pci(portB, "vfio-pci"))
 		settled(5 * time.Second)
 		n.expect("mac 52:54:00:00:00:02=right, pci 0000:03:00.0=right")
 		n.halt()
@@ -128,7 +129,7 @@ func TestWhatARefusedObjectAskedBeforeStays(t *testing.T) {
 
 func TestAnotherSelectorForAFunctionGivesNothingBack(t *testing.T) {
 	withNode(t, func(n *node) {
-		n.complete(byMAC("52:54:00:00:00:02", "vfio-pci"))
+		n.complete(byMAC())
 		settled(5 * time.Second)
 		n.driver(portA, "vfio-pci")
 		if writes := n.written(func() { n.complete(pci(portA, "vfio-pci")); settled(time.Minute) }); len(writes) > 0 {
@@ -140,7 +141,7 @@ func TestAnotherSelectorForAFunctionGivesNothingBack(t *testing.T) {
 
 func TestWhatVanishedNeedNotBeGivenBack(t *testing.T) {
 	withNode(t, func(n *node) {
-		n.complete(byMAC("52:54:00:00:00:02", "vfio-pci"), pci(portB, "vfio-pci"))
+		n.complete(byMAC(), pci(portB, "vfio-pci"))
 		settled(5 * time.Second)
 		if err := n.kernel.Unplug(portA); err != nil {
 			n.t.Fatal(err)
@@ -157,15 +158,14 @@ func TestWhatVanishedNeedNotBeGivenBack(t *testing.T) {
 // the next.
 func TestAMACStandsForItsFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const mac = "52:54:00:00:00:02"
 		n := newNode(t, sim.DefaultNode())
 		n.start(nil)
-		n.complete(byMAC(mac, "vfio-pci"))
+		n.complete(byMAC())
 		settled(5 * time.Second)
 		n.driver(portA, "vfio-pci")
 		n.halt()
 		n.start(nil)
-		n.complete(byMAC(mac, "vfio-pci"))
+		n.complete(byMAC())
 		settled(5 * time.Second)
 		n.expect("mac 52:54:00:00:00:02=right")
 		n.unbind(portA)
@@ -175,7 +175,7 @@ func TestAMACStandsForItsFunction(t *testing.T) {
 
 		n.kernel.Reboot()
 		n.start(nil)
-		n.complete(byMAC(mac, "vfio-pci"))
+		n.complete(byMAC())
 		settled(5 * time.Second)
 		n.driver(portA, "vfio-pci")
 		n.halt()
@@ -185,13 +185,13 @@ func TestAMACStandsForItsFunction(t *testing.T) {
 		n.kernel.Reboot()
 		n.unbind(portA)
 		n.start(nil)
-		n.complete(byMAC(mac, "vfio-pci"))
+		n.complete(byMAC())
 		settled(time.Minute)
 		n.driver(portA, "")
 		n.expect("mac 52:54:00:00:00:02=waiting")
 		n.halt()
 		n.start(nil) // nor by the next agent
-		n.complete(byMAC(mac, "vfio-pci"))
+		n.complete(byMAC())
 		settled(time.Minute)
 		n.driver(portA, "")
 		if err := n.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: portA, Path: host.PCIDrivers + "igb/bind", Value: portA}); err != nil {

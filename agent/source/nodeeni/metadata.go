@@ -144,7 +144,7 @@ func (m *metadata) ask(ctx context.Context, method, path, header, value string) 
 	if err != nil {
 		return "", err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }() // only read from
 	switch answer.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized:

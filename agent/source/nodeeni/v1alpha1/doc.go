@@ -7,6 +7,6 @@
 // a cluster already stay valid. What an agent cannot use, it refuses itself, with
 // the reason.
 //
-// +kubebuilder:object:generate=true
 // +groupName=networking.k8s.aws
+// +kubebuilder:object:generate=true
 package v1alpha1
