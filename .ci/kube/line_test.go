@@ -37,13 +37,13 @@ func newLine(t *testing.T, config *rest.Config) (*line, *rest.Config) {
 	l.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() {
-		l.listener.Close()
+		_ = l.listener.Close()
 		l.cut()
 	})
 	go l.serve()
 	config = rest.CopyConfig(config)
 	config.Host = "https://" + l.listener.Addr().String()
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return tap{l, rt} })
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &tap{l, rt} })
 	return l, config
 }
 
@@ -55,9 +55,9 @@ func (l *line) serve() {
 		}
 		out, err := net.Dial("tcp", l.to)
 		if err != nil || !l.join(in, out) {
-			in.Close()
+			_ = in.Close()
 			if err == nil {
-				out.Close()
+				_ = out.Close()
 			}
 			continue
 		}
@@ -77,8 +77,8 @@ func (l *line) join(both ...net.Conn) bool {
 
 func (l *line) carry(from, to net.Conn) {
 	_, _ = io.Copy(to, from)
-	from.Close()
-	to.Close()
+	_ = from.Close()
+	_ = to.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.open, from)
@@ -90,7 +90,7 @@ func (l *line) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -123,7 +123,7 @@ type tap struct {
 }
 
 // RoundTrip sends a request.
-func (t tap) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 	q := r.URL.Query()
 	what := "list"
 	if q.Get("watch") != "" {

@@ -120,8 +120,12 @@ func away(err error) bool {
 	if !errors.As(err, &status) {
 		return true
 	}
-	code := status.Status().Code
-	return code >= http.StatusInternalServerError || code == http.StatusTooManyRequests
+	switch code := status.Status().Code; code {
+	case http.StatusTooManyRequests, http.StatusNotFound: // an API that just started does not know all its resources
+		return true
+	default:
+		return code >= http.StatusInternalServerError
+	}
 }
 
 // explained adds to an API's answer what is to be done about it.

@@ -11,6 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
 func status(code int32) *metav1.Status {
@@ -20,36 +22,38 @@ func status(code int32) *metav1.Status {
 // TestASoundWatchJustEnds: whatever broke it, the reflector sees an end and no
 // error, and not within a second after it was told nothing.
 func TestASoundWatchJustEnds(t *testing.T) {
-	for name, finish := range map[string]func(*watch.FakeWatcher){
-		"closed": func(f *watch.FakeWatcher) { f.Stop() },
-		"broken": func(f *watch.FakeWatcher) { f.Error(status(http.StatusInternalServerError)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s, p, of := newStore(here), &pace{}, watch.NewFake()
-				s.failed(errors.New("away"))
-				w := newSteady(of, s, p)
-				defer w.Stop()
-				if _, _, err := s.snapshot(); err != nil {
-					t.Errorf("a watch is there, and the API is away: %v", err)
-				}
-				of.Action(watch.Bookmark, read(t, nodeENI("x", ``)))
-				if e := <-w.ResultChan(); e.Type != watch.Bookmark {
-					t.Errorf("got %v", e)
-				}
-				begun := time.Now()
-				finish(of)
-				if e, more := <-w.ResultChan(); more {
-					t.Errorf("got %v instead of an end", e)
-				}
-				if took := time.Since(begun); took < time.Second || took > 2*time.Second {
-					t.Errorf("ended after %s", took)
-				}
-				if _, _, err := s.snapshot(); err != nil || p.count() != 0 {
-					t.Errorf("it counts as unsound (%d), and as %v", p.count(), err)
-				}
-			})
+	t.Run("closed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { soundWatch(t, (*watch.FakeWatcher).Stop) })
+	})
+	t.Run("broken", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			soundWatch(t, func(f *watch.FakeWatcher) { f.Error(status(http.StatusInternalServerError)) })
 		})
+	})
+}
+
+func soundWatch(t *testing.T, finish func(*watch.FakeWatcher)) {
+	s, p, of := newStore(here), &pace{}, watch.NewFake()
+	s.failed(errors.New("away"))
+	w := newSteady(of, s, p)
+	defer w.Stop()
+	if _, _, err := s.snapshot(); err != nil {
+		t.Errorf("a watch is there, and the API is away: %v", err)
+	}
+	of.Action(watch.Bookmark, read(t, nodeENI("x", ``)))
+	if e := <-w.ResultChan(); e.Type != watch.Bookmark {
+		t.Errorf("got %v", e)
+	}
+	begun := time.Now()
+	finish(of)
+	if e, more := <-w.ResultChan(); more {
+		t.Errorf("got %v instead of an end", e)
+	}
+	if took := time.Since(begun); took < time.Second || took > 2*time.Second {
+		t.Errorf("ended after %s", took)
+	}
+	if _, _, err := s.snapshot(); err != nil || p.count() != 0 {
+		t.Errorf("it counts as unsound (%d), and as %v", p.count(), err)
 	}
 }
 
@@ -110,13 +114,15 @@ func TestWhatAConnectionThatBrokeLooksLike(t *testing.T) {
 	if !nothing(watch.NewEmptyWatch()) || nothing(watch.NewFake()) {
 		t.Error("a broken connection is not told from a watch")
 	}
+	resource := v1alpha1.GroupVersion().WithResource(v1alpha1.Resource).GroupResource()
 	for err, want := range map[error]bool{
-		errNothing:                                 true,
-		apierrors.NewInternalError(errNothing):     true,
-		apierrors.NewTooManyRequests("later", 1):   true,
-		apierrors.NewResourceExpired("too old"):    false,
-		apierrors.NewUnauthorized("who are you"):   false,
-		apierrors.NewServiceUnavailable("not yet"): true,
+		errNothing:                               true,
+		apierrors.NewInternalError(errNothing):   true,
+		apierrors.NewTooManyRequests("later", 1): true,
+		apierrors.NewResourceExpired("too old"):  false,
+		apierrors.NewUnauthorized("who are you"): false,
+		apierrors.NewGenericServerResponse(http.StatusNotFound, "get", resource, "", "", 0, true): true,
+		apierrors.NewServiceUnavailable("not yet"):                                                true,
 	} {
 		if away(err) != want {
 			t.Errorf("%v: away is %v", err, !want)
