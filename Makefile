@@ -114,6 +114,18 @@ uninstall: ## Remove what install laid, once all functions are given back (FORCE
 vm-deps: ## Install what the VM tests need (root, Debian or Ubuntu)
 	@.ci/vm-deps >/dev/null
 
+.PHONY: kube-deps
+kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
+	@.ci/kube-deps >/dev/null
+
+.PHONY: test-kube
+test-kube: kube-deps ## Hold the NodeENI source against a real Kubernetes API
+	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
+
+.PHONY: generate
+generate: ## Generate the NodeENI definition from its types
+	@.ci/kube-generate
+
 .PHONY: clean
 clean: ## Remove what was built here; caches stay
 	rm -rf bin

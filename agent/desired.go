@@ -20,7 +20,7 @@ import (
 type entry struct {
 	source.Interface
 	// Kept says that the source no longer has it, and it was not given back: it
-	// stays in force.
+	// stays in force. Where the source's word is complete, it is to be given back.
 	Kept bool `json:"kept,omitempty"`
 	// LetGo says that it was released and seen to be back: it is left alone.
 	LetGo bool `json:"let_go,omitempty"`
@@ -56,7 +56,7 @@ func (a *Agent) restore() {
 // take puts a new desired state in force. A source that cannot be read leaves
 // the last good one.
 func (a *Agent) take(ctx context.Context, u source.Update) {
-	a.metrics.sourceError(u.Err)
+	a.metrics.update(u)
 	if u.Err != nil {
 		a.mu.Lock()
 		a.source.Error = u.Err.Error()
@@ -66,22 +66,29 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 	}
 	a.mu.Lock()
 	old := a.entries
-	a.entries = merge(old, u.Desired.Interfaces)
+	a.entries = merge(old, *u.Desired)
 	a.revision++
-	a.source.Generation, a.source.Error = u.Desired.Generation, ""
+	news := !slices.Equal(a.source.Refused, u.Desired.Refused)
+	a.source.Generation, a.source.Error, a.source.Refused = u.Desired.Generation, "", u.Desired.Refused
 	changed := changedEntries(old, a.entries)
 	count := len(a.entries)
 	a.mu.Unlock()
 	level.Info(a.logger).Log("source", a.c.Name, "object", a.c.Object, "generation", u.Desired.Generation, "count", count, "msg", "desired state in force")
+	if news {
+		for _, r := range u.Desired.Refused {
+			level.Warn(a.logger).Log("source", a.c.Name, "object", r.Object, "why", r.Reason, "msg", "object refused, what it asked before stays in force")
+		}
+	}
 	a.forgive(ctx, changed)
 }
 
 // merge is the new desired state plus the entries that it no longer names and
-// that were not given back: they stay in force, because an entry may be missing
-// for any reason, and giving an interface back is explicit.
-func merge(old []entry, next []source.Interface) []entry {
+// that were not given back. They stay in force, because an entry may be missing
+// for any reason, and giving an interface back is explicit; only where nothing is
+// missing are they to be given back.
+func merge(old []entry, next source.Desired) []entry {
 	var all []entry
-	for _, i := range next {
+	for _, i := range next.Interfaces {
 		e := entry{Interface: i}
 		for _, o := range old {
 			e.LetGo = e.LetGo || o.LetGo && reflect.DeepEqual(o.Interface, i)
@@ -89,11 +96,17 @@ func merge(old []entry, next []source.Interface) []entry {
 		all = append(all, e)
 	}
 	for _, o := range old {
-		named := slices.ContainsFunc(next, func(i source.Interface) bool { return i.Selector == o.Selector })
-		if !named && !o.LetGo {
-			o.Kept = true
-			all = append(all, o)
+		named := slices.ContainsFunc(next.Interfaces, func(i source.Interface) bool { return i.Selector == o.Selector })
+		if named || o.LetGo {
+			continue
 		}
+		o.Kept = true
+		if next.Complete && !next.Refuses(o.Object) {
+			o.Interface = source.Interface{
+				Selector: o.Selector, Object: o.Object, State: source.Released, AllowManagementPath: o.AllowManagementPath,
+			}
+		}
+		all = append(all, o)
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"eniagent/agent/source"
 	"eniagent/agent/state"
 	"eniagent/drivers"
 	"eniagent/journal"
@@ -15,8 +16,9 @@ import (
 // metrics of the loop. Gauges are read when they are scraped, so they cannot
 // be stale.
 type metrics struct {
-	sourceErrors prometheus.Counter
-	sourceBad    prometheus.Gauge
+	sourceErrors  prometheus.Counter
+	sourceBad     prometheus.Gauge
+	sourceRefused prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
@@ -27,6 +29,9 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 		}),
 		sourceBad: f.NewGauge(prometheus.GaugeOpts{
 			Name: "eniagent_source_unreadable", Help: "1 while the last good desired state stands in for one that cannot be read.",
+		}),
+		sourceRefused: f.NewGauge(prometheus.GaugeOpts{
+			Name: "eniagent_source_refused", Help: "Objects of the desired state that cannot be used, and of which nothing is taken.",
 		}),
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{
@@ -41,12 +46,15 @@ func newMetrics(reg prometheus.Registerer, a *Agent) *metrics {
 	return m
 }
 
-func (m *metrics) sourceError(err error) {
-	m.sourceBad.Set(0)
-	if err != nil {
+// update counts what a source sent.
+func (m *metrics) update(u source.Update) {
+	if u.Err != nil {
 		m.sourceErrors.Inc()
 		m.sourceBad.Set(1)
+		return
 	}
+	m.sourceBad.Set(0)
+	m.sourceRefused.Set(float64(len(u.Desired.Refused)))
 }
 
 // stateCollector exports how things stand.

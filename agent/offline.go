@@ -31,13 +31,13 @@ func documentIn(d journal.Desired) (document, error) {
 
 // PlanFor is what would be done if a source now asked this.
 func (v View) PlanFor(ctx context.Context, desired source.Desired) PlanReport {
-	src := SourceReport{Source: desired.Source, Object: desired.Object, Generation: desired.Generation}
+	src := SourceReport{Source: desired.Source, Object: desired.Object, Generation: desired.Generation, Refused: desired.Refused}
 	remembered, _ := v.Records.Desired(desired.Source)
 	doc, err := documentIn(remembered)
 	if err != nil {
 		src.Error = err.Error()
 	}
-	return v.Plan(ctx, v.resolve(ctx, merge(doc.Entries, desired.Interfaces), v.selections(remembered)), src)
+	return v.Plan(ctx, v.resolve(ctx, merge(doc.Entries, desired), v.selections(remembered)), src)
 }
 
 // selections are what selectors stood for, without the inodes of an earlier
@@ -84,7 +84,8 @@ func (v View) Status(ctx context.Context, name string) Status {
 func (v View) standing(ctx context.Context, r request) InterfaceReport {
 	p := v.planEntry(ctx, r)
 	report := InterfaceReport{
-		Entry: r.entry, Target: r.target, Condition: p.Condition, Reason: p.Reason, Kept: r.asked.Kept, Want: map[string]string{},
+		Entry: r.entry, Target: r.target, Condition: p.Condition, Reason: p.Reason, Want: map[string]string{},
+		Kept: r.asked.Kept, Object: r.asked.Object,
 	}
 	for k, s := range r.goal {
 		report.Want[string(k.Kind)] = string(s)

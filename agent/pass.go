@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/go-kit/log/level"
 
+	"eniagent/agent/source"
 	"eniagent/drivers"
+	"eniagent/drivers/host"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
@@ -31,8 +34,9 @@ func (a *Agent) pass(ctx context.Context) {
 
 // act does what a pass over a scope is for, with all entries resolved.
 func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s scope, revision int) {
-	a.resolved = resolution{requests, revision}
 	a.dropYielded(entries, requests)
+	requests = a.dropVanished(ctx, requests)
+	a.resolved = resolution{requests, revision}
 	a.dropLapsed(ctx, requests, s)
 	err := a.remember(ctx, requests)
 	a.mu.Lock()
@@ -80,6 +84,39 @@ func (a *Agent) dropYielded(entries []entry, requests []request) {
 			level.Info(a.logger).Log("entry", e, "msg", "another entry stands for its function now")
 		}
 	}
+}
+
+// dropVanished drops the entries that were only kept to be given back and whose
+// function is gone: what was done to it went with it.
+func (a *Agent) dropVanished(ctx context.Context, requests []request) []request {
+	return slices.DeleteFunc(requests, func(r request) bool {
+		if !r.asked.Kept || r.asked.State != source.Released || !a.vanished(ctx, r) {
+			return false
+		}
+		a.amend(r.entry, func(e *entry) bool { return !e.Kept || e.State != source.Released })
+		level.Info(a.logger).Log("entry", r.entry, "object", r.asked.Object, "msg", "no longer asked for, and its function is gone: nothing is to be given back")
+		return true
+	})
+}
+
+// vanished says that nothing answers to an entry, and that what it stood for
+// last is not there either.
+func (a *Agent) vanished(ctx context.Context, r request) bool {
+	if !errors.Is(r.err, errNobody) {
+		return false
+	}
+	a.mu.Lock()
+	i := slices.IndexFunc(a.remembered, func(m journal.Selection) bool { return m.Selector == r.entry })
+	var was journal.Selection
+	if i >= 0 {
+		was = a.remembered[i]
+	}
+	a.mu.Unlock()
+	if i < 0 {
+		return true
+	}
+	now, err := host.Identify(ctx, a.c.Host, was.Target)
+	return errors.Is(err, drivers.ErrGone) || err == nil && was.Identity.Difference(now) != ""
 }
 
 // dispatch puts a worker on a function, unless one is on it or an operation
@@ -254,7 +291,7 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	}
 	next := InterfaceReport{
 		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: seen.observed, Operation: op,
-		Kept: r.asked.Kept, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
+		Kept: r.asked.Kept, Object: r.asked.Object, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
 	}
 	for k, s := range r.goal {
 		if k.Target == r.target {

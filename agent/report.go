@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"eniagent/agent/source"
 	"eniagent/agent/state"
 	"eniagent/drivers"
 	"eniagent/journal"
@@ -48,8 +49,11 @@ type InterfaceReport struct {
 	Observed   map[string]string `json:"observed,omitempty"` // by kind
 	Operation  uint64            `json:"operation,omitempty"`
 	// Kept says that the entry is no longer in the source and was not released
-	// there either, so it stays in force.
+	// there either, so it stays in force or, where the source is one that says when
+	// it has told all, is being given back.
 	Kept bool `json:"kept,omitempty"`
+	// Object is what of the source asks it, where the source is made of objects.
+	Object string `json:"object,omitempty"`
 }
 
 // PoolReport is one pool of the device plugin, and how it stands.
@@ -69,6 +73,8 @@ type SourceReport struct {
 	Object     string `json:"object"`
 	Generation string `json:"generation,omitempty"` // in force
 	Error      string `json:"error,omitempty"`      // why a newer one is not
+	// Refused are the objects of the source of which nothing is taken, and why.
+	Refused []source.Refusal `json:"refused,omitempty"`
 }
 
 // Status is what `agent status` prints.

@@ -173,7 +173,18 @@ func (v View) remember(ctx context.Context, s source.Selector, remembered []jour
 	if err != nil || m.Identity.Difference(now) != "" || now.Netdev != 0 {
 		return "", false
 	}
+	if m.Identity.Incarnation == 0 && !v.userspace(ctx, m.Target) {
+		// In another boot another device of the same kind may be at the address, and
+		// as long as no driver has it, nobody can tell.
+		return "", false
+	}
 	return m.Target, true
+}
+
+// userspace says whether a function is on a driver that leaves it no netdev.
+func (v View) userspace(ctx context.Context, t drivers.Target) bool {
+	driver, err := host.DriverOf(ctx, v.Host, string(t))
+	return err == nil && drivers.Userspace(driver)
 }
 
 // ask fills in what is to be true of the function.

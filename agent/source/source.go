@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"eniagent/drivers"
 )
@@ -39,10 +41,13 @@ const (
 // Interface is what is asked of one function. A nil or empty field asks for
 // nothing: the attribute is left as it is.
 type Interface struct {
-	Selector Selector    `json:"selector"`
-	State    Disposition `json:"state"`
-	Up       *bool       `json:"up,omitempty"`
-	MTU      int         `json:"mtu,omitempty"` // bytes; 0 asks for nothing
+	Selector Selector `json:"selector"`
+	// Object names what asks it, in a source that is made of objects; "" in one
+	// that is read as a whole.
+	Object string      `json:"object,omitempty"`
+	State  Disposition `json:"state"`
+	Up     *bool       `json:"up,omitempty"`
+	MTU    int         `json:"mtu,omitempty"` // bytes; 0 asks for nothing
 	// AltNames are names that the interface shall have too. Those that others gave
 	// it stay.
 	AltNames []string        `json:"alt_names,omitempty"`
@@ -168,12 +173,36 @@ type Rings struct {
 	TX    *int `json:"tx,omitempty"`
 }
 
-// Desired is everything one source asks, valid as a whole.
+// Desired is everything one source asks. What a file asks is valid as a whole;
+// of objects, those that are not are refused and the others hold.
 type Desired struct {
 	Source     string      `json:"source"`     // "file"
 	Object     string      `json:"object"`     // its path
 	Generation string      `json:"generation"` // digest of what was read
 	Interfaces []Interface `json:"interfaces"` // in the order of the source
+	// Complete says that nothing was left out: what this source asked before, also
+	// before the agent's last start, and neither names nor refuses now, is to be
+	// given back. Only who was told all there is, and that it is all, may say so.
+	Complete bool `json:"complete,omitempty"`
+	// Refused are the objects of which nothing is taken. What they asked before
+	// stays in force.
+	Refused []Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is an object of a source that cannot be used, and why.
+type Refusal struct {
+	Object string `json:"object"` // as in Interface, or the part before a '/', for all that begin with it
+	Reason string `json:"reason"` // field, value, what to write instead
+}
+
+// Covers says whether the refusal is about what an object asked.
+func (r Refusal) Covers(object string) bool {
+	return object == r.Object || strings.HasPrefix(object, r.Object+"/")
+}
+
+// Refuses says whether a refusal is about what an object asked.
+func (d Desired) Refuses(object string) bool {
+	return slices.ContainsFunc(d.Refused, func(r Refusal) bool { return r.Covers(object) })
 }
 
 // Update is one message of a source: a new Desired, or why there is none.

@@ -164,5 +164,11 @@ func sourceLine(w io.Writer, s agent.SourceReport) {
 	if s.Error != "" {
 		fmt.Fprintf(w, "NOT READABLE, the last good one stays in force:\n  %s\n", s.Error)
 	}
+	if len(s.Refused) > 0 {
+		fmt.Fprintln(w, "REFUSED, what was asked before stays in force:")
+	}
+	for _, r := range s.Refused {
+		fmt.Fprintf(w, "  %s: %s\n", r.Object, r.Reason)
+	}
 	fmt.Fprintln(w)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"eniagent/agent"
+	"eniagent/agent/source"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
 	"eniagent/journal"
@@ -74,7 +75,7 @@ func statusError(s agent.Status) error {
 	switch {
 	case s.Mode == "degraded":
 		return errHuman
-	case !s.Ready && s.Mode != stopped, s.Source.Error != "":
+	case !s.Ready && s.Mode != stopped, s.Source.Error != "", len(s.Source.Refused) > 0:
 		result = errPending
 	}
 	conditions := []agent.Condition{}
@@ -113,6 +114,18 @@ func (c *cli) offlineStatus(ctx context.Context) (agent.Status, error) {
 	return s, o.close()
 }
 
+// keptText says why an entry is there that the source does not name now.
+func keptText(s agent.Status, i agent.InterfaceReport) string {
+	switch d := (source.Desired{Refused: s.Source.Refused}); {
+	case i.Object == "":
+		return "no longer in the file, kept: to give it back set state: released."
+	case d.Refuses(i.Object):
+		return "kept as it was asked before: " + i.Object + " is refused."
+	default:
+		return i.Object + " no longer asks for it: it is given back."
+	}
+}
+
 func statusTable(w io.Writer, s agent.Status) {
 	fmt.Fprintf(w, "Mode %s", s.Mode)
 	if s.Ready {
@@ -135,7 +148,7 @@ func statusTable(w io.Writer, s agent.Status) {
 	for _, i := range s.Interfaces {
 		reason := i.Reason
 		if i.Kept {
-			reason = strings.TrimSpace("no longer in the file, kept: to give it back set state: released. " + reason)
+			reason = strings.TrimSpace(keptText(s, i) + " " + reason)
 		}
 		row := []string{
 			i.Entry, string(i.Target), string(i.Condition), age(i.Since), string(i.State), age(i.StateSince),

@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"eniagent/agent/source"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+)
+
+// complete puts a desired state in force that has all there is.
+func (n *node) complete(interfaces ...source.Interface) { n.refusing(nil, interfaces...) }
+
+// refusing is complete but for objects that are refused.
+func (n *node) refusing(refused []source.Refusal, interfaces ...source.Interface) {
+	n.source.updates <- source.Update{Desired: &source.Desired{
+		Source: "file", Object: "/x.yaml", Generation: generation(interfaces), Interfaces: interfaces, Complete: true, Refused: refused,
+	}}
+}
+
+// ofObject says which object asks.
+func ofObject(object string, i source.Interface) source.Interface {
+	i.Object = object
+	return i
+}
+
+// byMAC asks for portA by its MAC address.
+func byMAC() source.Interface {
+	return source.Interface{Selector: source.Selector{MAC: "52:54:00:00:00:02"}, State: source.Configured, Driver: "vfio-pci"}
+}
+
+func TestWhatACompleteSourceNoLongerNamesIsGivenBack(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.complete(pci(portA, "vfio-pci"), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		n.expect("pci 0000:02:00.0=right, pci 0000:03:00.0=right")
+		n.source.updates <- source.Update{Err: errors.New("the API is away")}
+		settled(time.Minute)
+		n.driver(portA, "vfio-pci")
+		n.complete(pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		n.driver(portA, "igb")
+		n.driver(portB, "vfio-pci")
+		n.expect("pci 0000:03:00.0=right")
+		// Once it is back, nothing is left to be done, nor to be remembered.
+		if writes := n.written(func() { n.complete(pci(portB, "vfio-pci")); settled(time.Minute) }); len(writes) > 0 {
+			n.t.Errorf("writes after all was given back: %v", writes)
+		}
+	})
+}
+
+func TestADeletionWhileTheAgentIsDownIsSeenAtItsStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.complete(byMAC(), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		n.expect("mac 52:54:00:00:00:02=right, pci 0000:03:00.0=right")
+		n.halt()
+		n.start(nil)
+		n.source.updates <- source.Update{Err: errors.New("the API is away")}
+		settled(time.Minute)
+		n.driver(portA, "vfio-pci")
+		n.complete(pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		n.driver(portA, "igb")
+		n.expect("pci 0000:03:00.0=right")
+		n.halt()
+	})
+}
+
+// TestWhatIsToBeGivenBackSurvivesARestart: the source need not say it again.
+func TestWhatIsToBeGivenBackSurvivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.complete(pci(portA, "vfio-pci"), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		free := n.kernel.Hold(portA)
+		n.complete(pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		n.expect("pci 0000:03:00.0=right, pci 0000:02:00.0=held")
+		n.halt()
+		n.start(nil)
+		n.source.updates <- source.Update{Err: errors.New("the API is away")}
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		free()
+		settled(5 * time.Second)
+		n.driver(portA, "igb")
+		n.driver(portB, "vfio-pci")
+		n.expect("pci 0000:03:00.0=right")
+		n.halt()
+	})
+}
+
+func TestWhatARefusedObjectAskedBeforeStays(t *testing.T) {
+	withNode(t, func(n *node) {
+		a := ofObject("web/eni-1", pci(portA, "vfio-pci"))
+		n.complete(a, ofObject("webs/eni-2", pci(portB, "vfio-pci")))
+		settled(5 * time.Second)
+		n.refusing([]source.Refusal{{Object: "web", Reason: "spec.mtu: 7: want more"}})
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		n.driver(portB, "igb") // "web" is not the beginning of "webs/eni-2"
+		n.expect("pci 0000:02:00.0=right")
+		s := n.agent.Status(n.t.Context())
+		if len(s.Source.Refused) != 1 || !s.Interfaces[0].Kept || s.Interfaces[0].Object != "web/eni-1" {
+			n.t.Errorf("status does not say what is refused and kept: %+v %+v", s.Source, s.Interfaces)
+		}
+		if !strings.Contains(n.log.String(), "spec.mtu: 7: want more") || n.metric("eniagent_source_refused") != 1 {
+			n.t.Errorf("the refusal is neither logged nor counted\n%s", n.log)
+		}
+		n.complete(a)
+		settled(5 * time.Second)
+		if s := n.agent.Status(n.t.Context()); len(s.Source.Refused) != 0 || s.Interfaces[0].Kept {
+			n.t.Errorf("the refusal is over, and the status says otherwise: %+v", s.Source)
+		}
+		n.complete()
+		settled(5 * time.Second)
+		n.driver(portA, "igb")
+		n.expect("")
+	})
+}
+
+func TestAnotherSelectorForAFunctionGivesNothingBack(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.complete(byMAC())
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		if writes := n.written(func() { n.complete(pci(portA, "vfio-pci")); settled(time.Minute) }); len(writes) > 0 {
+			n.t.Errorf("the function was touched: %v", writes)
+		}
+		n.expect("pci 0000:02:00.0=right")
+	})
+}
+
+func TestWhatVanishedNeedNotBeGivenBack(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.complete(byMAC(), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		if err := n.kernel.Unplug(portA); err != nil {
+			n.t.Fatal(err)
+		}
+		settled(5 * time.Second)
+		n.expect("mac 52:54:00:00:00:02=waiting, pci 0000:03:00.0=right")
+		n.complete(pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		n.expect("pci 0000:03:00.0=right")
+	})
+}
+
+// TestAMACStandsForItsFunction: while its netdev is gone, in the same boot and in
+// the next.
+func TestAMACStandsForItsFunction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.complete(byMAC())
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		n.halt()
+		n.start(nil)
+		n.complete(byMAC())
+		settled(5 * time.Second)
+		n.expect("mac 52:54:00:00:00:02=right")
+		n.unbind(portA)
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci") // without a netdev to be known by
+		n.halt()
+
+		n.kernel.Reboot()
+		n.start(nil)
+		n.complete(byMAC())
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		n.halt()
+
+		// In yet another boot no driver has its function yet. What is at the address
+		// now may be another interface: nothing is done until that is known.
+		n.kernel.Reboot()
+		n.unbind(portA)
+		n.start(nil)
+		n.complete(byMAC())
+		settled(time.Minute)
+		n.driver(portA, "")
+		n.expect("mac 52:54:00:00:00:02=waiting")
+		n.halt()
+		n.start(nil) // nor by the next agent
+		n.complete(byMAC())
+		settled(time.Minute)
+		n.driver(portA, "")
+		if err := n.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: portA, Path: host.PCIDrivers + "igb/bind", Value: portA}); err != nil {
+			t.Fatal(err)
+		}
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		n.expect("mac 52:54:00:00:00:02=right")
+		n.halt()
+	})
+}

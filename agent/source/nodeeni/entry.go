@@ -1,0 +1,221 @@
+package nodeeni
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"eniagent/agent/source"
+	"eniagent/agent/source/nodeeni/v1alpha1"
+	"eniagent/drivers"
+)
+
+const (
+	defaultDriver       = "vfio-pci"
+	defaultKernelDriver = "ena"
+
+	minMTU = 68
+	maxMTU = 65535
+	// maxAttachments of one object on one node: no instance has as many ENIs.
+	maxAttachments = 128
+	maxShown       = 64 // characters of a value in a reason
+)
+
+var (
+	eniID      = regexp.MustCompile(`^eni-[0-9a-f]{8,32}$`)
+	driverName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`)
+)
+
+// macOf is the MAC address of an ENI; an error says why it is not known.
+type macOf func(eni string) (string, error)
+
+// translation turns objects into what they ask of this node.
+type translation struct {
+	mac          macOf
+	kernelDriver string
+
+	interfaces []source.Interface
+	refused    []source.Refusal
+}
+
+// object adds what one object asks.
+func (t *translation) object(o *object) {
+	asked, p := t.asked(o)
+	if p != nil {
+		t.refuse(o.Name, p)
+		return
+	}
+	alone := len(o.attachments) == 1
+	seen := map[string]bool{}
+	for _, a := range o.attachments {
+		at := fmt.Sprintf("status.attachments[%d]", a.index)
+		if !eniID.MatchString(a.ENIID) {
+			// Whose entry that was, nobody can tell: all of the object stay.
+			t.refuse(o.Name, wrong(at+".eniID", a.ENIID, "want the ID of an ENI, such as eni-0123456789abcdef0"))
+			continue
+		}
+		if seen[a.ENIID] {
+			continue // the same ENI asks the same
+		}
+		seen[a.ENIID] = true
+		t.attachment(o, a, asked, alone, at)
+	}
+}
+
+// attachment adds what an object asks of one ENI.
+func (t *translation) attachment(o *object, a attachment, asked source.Interface, alone bool, at string) {
+	asked.Object = o.Name + "/" + a.ENIID
+	deleted := o.DeletionTimestamp != nil
+	if a.Status != v1alpha1.Attached && a.Status != "" && !deleted {
+		t.refuse(asked.Object, wrong(at+".status", a.Status, "want "+v1alpha1.Attached+": it is left as it is until then"))
+		return
+	}
+	var p *source.Problem
+	if asked.Selector, p = t.selector(o, a, alone, at); p != nil {
+		// Of one that is being deleted it is enough that nothing asks for it.
+		if !deleted {
+			t.refuse(asked.Object, p)
+		}
+		return
+	}
+	if deleted {
+		asked = source.Interface{Selector: asked.Selector, Object: asked.Object, State: source.Released}
+	}
+	t.interfaces = append(t.interfaces, asked)
+}
+
+// selector is how the interface of an ENI is found: by the address in the object
+// where that can be about no other ENI, else by the ENI's MAC address.
+func (t *translation) selector(o *object, a attachment, alone bool, at string) (source.Selector, *source.Problem) {
+	if alone && o.spec.DPDKPCIAddress != "" {
+		address, err := drivers.PCI(o.spec.DPDKPCIAddress)
+		if err != nil {
+			return source.Selector{}, badAddress(o.spec)
+		}
+		return source.Selector{PCI: address}, nil
+	}
+	mac, err := t.mac(a.ENIID)
+	if err != nil {
+		return source.Selector{}, wrong(at+".eniID", a.ENIID, err.Error())
+	}
+	return source.Selector{MAC: mac}, nil
+}
+
+func badAddress(s v1alpha1.NodeENISpec) *source.Problem {
+	return wrong("spec.dpdkPCIAddress", s.DPDKPCIAddress, "want domain:bus:device.function in hex, such as 0000:00:06.0, or none: then the interface is found by the ENI's MAC address")
+}
+
+// asked is what an object asks of each of its ENIs.
+func (t *translation) asked(o *object) (source.Interface, *source.Problem) {
+	asked := source.Interface{State: source.Configured}
+	s := o.spec
+	switch {
+	case o.DeletionTimestamp != nil && o.err == nil:
+		return asked, nil // whatever it asked
+	case o.err != nil:
+		return asked, unreadable(o.err)
+	case len(o.attachments) > maxAttachments:
+		return asked, wrong("status.attachments", strconv.Itoa(len(o.attachments))+" of this node", fmt.Sprintf("want %d at most: no instance has as many ENIs", maxAttachments))
+	case s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU):
+		return asked, wrong("spec.mtu", strconv.Itoa(s.MTU), fmt.Sprintf("want %d to %d bytes, or 0 for as it is", minMTU, maxMTU))
+	}
+	if _, err := drivers.PCI(s.DPDKPCIAddress); s.DPDKPCIAddress != "" && err != nil {
+		return asked, badAddress(s)
+	}
+	if p := t.driver(&asked, s); p != nil {
+		return asked, p
+	}
+	return asked, pooled(&asked, s)
+}
+
+// driver fills in the driver, and, where the kernel has the interface then, its
+// link.
+func (t *translation) driver(asked *source.Interface, s v1alpha1.NodeENISpec) *source.Problem {
+	asked.Driver = t.kernelDriver
+	if s.EnableDPDK {
+		asked.Driver = cmp.Or(s.DPDKDriver, defaultDriver)
+		if !driverName.MatchString(asked.Driver) {
+			return wrong("spec.dpdkDriver", s.DPDKDriver, "want a driver's name as in /sys/bus/pci/drivers, such as "+defaultDriver)
+		}
+		for _, d := range drivers.UserspaceDrivers() {
+			if asked.Driver != d && strings.ReplaceAll(asked.Driver, "-", "_") == strings.ReplaceAll(d, "-", "_") {
+				return wrong("spec.dpdkDriver", s.DPDKDriver, "that is a module's name: want the driver, "+d)
+			}
+		}
+	}
+	if !drivers.Userspace(asked.Driver) {
+		up := true
+		asked.Up, asked.MTU = &up, s.MTU
+	}
+	return nil
+}
+
+func (t *translation) refuse(object string, p *source.Problem) {
+	r := source.Refusal{Object: object, Reason: p.Error()}
+	if !slices.Contains(t.refused, r) {
+		t.refused = append(t.refused, r)
+	}
+}
+
+// settle refuses what several objects ask of one interface. One that is being
+// deleted yields to one that is not.
+func (t *translation) settle() {
+	by := map[source.Selector][]source.Interface{}
+	for _, i := range t.interfaces {
+		by[i.Selector] = append(by[i.Selector], i)
+	}
+	var all []source.Interface
+	for _, i := range t.interfaces {
+		rivals := wanted(by[i.Selector])
+		switch {
+		case i.State == source.Released && len(rivals) > 0:
+		case i.State == source.Released:
+			if by[i.Selector][0].Object == i.Object {
+				all = append(all, i)
+			}
+		case len(rivals) > 1:
+			t.refuse(i.Object, &source.Problem{Reason: fmt.Sprintf("%s is asked for by %s: keep one", i.Selector, strings.Join(rivals, " and "))})
+		default:
+			all = append(all, i)
+		}
+	}
+	t.interfaces = all
+}
+
+// wanted are the objects that ask for an interface that is not to be given back.
+func wanted(all []source.Interface) (names []string) {
+	for _, i := range all {
+		if i.State != source.Released {
+			names = append(names, i.Object)
+		}
+	}
+	return names
+}
+
+// unreadable is what is wrong with an object that is not what the resource's
+// definition says; an API that has another definition lets it pass.
+func unreadable(err error) *source.Problem {
+	var field *json.UnmarshalTypeError
+	if errors.As(err, &field) {
+		return wrong(field.Field, field.Value, "that cannot be read: want what kubectl explain nodeeni."+field.Field+" says")
+	}
+	return wrong("status", err.Error(), "that cannot be read: want what kubectl explain nodeeni --recursive says")
+}
+
+func wrong(path, value, reason string) *source.Problem {
+	return &source.Problem{Path: path, Value: shown(value), Reason: reason}
+}
+
+// shown is a value as a reason can hold it: one line, and not too much of it.
+func shown(value string) string {
+	quoted := strconv.QuoteToASCII(value)
+	if len(quoted) > maxShown {
+		return quoted[:maxShown] + "..."
+	}
+	return quoted
+}

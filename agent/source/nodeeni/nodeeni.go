@@ -1,0 +1,100 @@
+package nodeeni
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-kit/log"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"eniagent/agent/source"
+	"eniagent/agent/source/nodeeni/v1alpha1"
+)
+
+// Name is the source's, and Object what it reads.
+const (
+	Name   = "nodeeni"
+	Object = v1alpha1.Resource + "." + v1alpha1.Group
+)
+
+// Options are what the source is made of. Those that say so may be left out.
+type Options struct {
+	// Node is the name of this node in the API, as status.attachments have it.
+	Node string
+	// Config is how to reach the API; Connect makes it.
+	Config *rest.Config
+	// Metadata is where the instance metadata answers; "" is where AWS has it.
+	Metadata string
+	// KernelDriver is the kernel's driver of an ENI; "" is ena.
+	KernelDriver string
+	Logger       log.Logger // may be nil
+}
+
+// Source follows the NodeENI objects that concern one node.
+type Source struct {
+	o    Options
+	api  *api
+	macs lookup
+}
+
+// Connect is how to reach the API of a kubeconfig file; "" is the API of the
+// cluster that this program is a pod of.
+func Connect(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		c, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("reach the Kubernetes API as a pod: %w: outside of a cluster name a kubeconfig file", err)
+		}
+		return c, nil
+	}
+	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return c, nil
+}
+
+var errNoNode = errors.New("the name of this node is missing: set it from spec.nodeName of the pod")
+
+// New is the source of one node. It asks nothing yet.
+func New(o Options) (*Source, error) {
+	if o.Node == "" {
+		return nil, errNoNode
+	}
+	if o.Logger == nil {
+		o.Logger = log.NewNopLogger()
+	}
+	o.KernelDriver = cmp.Or(o.KernelDriver, defaultKernelDriver)
+	a, err := newAPI(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetadata(o.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{o: o, api: a, macs: m.macs}, nil
+}
+
+// Updates sends an update when the objects were listed, or could not be, and
+// whenever what they ask of this node changed; an offer that nobody has taken is
+// replaced. The channel is closed once all behind it has ended, after ctx has.
+func (s *Source) Updates(ctx context.Context) (<-chan source.Update, error) {
+	kept := newStore(s.o.Node)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.api.reflect(ctx, kept, s.o.Logger)
+	}()
+	updates := make(chan source.Update)
+	go func() {
+		defer close(updates)
+		f := follower{store: kept, macs: s.macs, kernelDriver: s.o.KernelDriver}
+		f.follow(ctx, updates)
+		<-ended
+	}()
+	return updates, nil
+}
