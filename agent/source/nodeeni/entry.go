@@ -130,7 +130,8 @@ func (t *translation) asked(o *object) (source.Interface, *source.Problem) {
 	if p := t.driver(&asked, s); p != nil {
 		return asked, p
 	}
-	return asked, pooled(&asked, s)
+	p := pooled(&asked, s)
+	return asked, p
 }
 
 // driver fills in the driver, and, where the kernel has the interface then, its

@@ -67,11 +67,11 @@ func TestTheCases(t *testing.T) {
 		{"plain with an MTU", `,"mtu":9001`, source.Interface{Selector: mac, Up: up(), MTU: 9001, Driver: "ena"}},
 		{
 			"the kernel's driver with a pool", `,"mtu":9001,"enableDPDK":false,"dpdkResourceName":"intel.com/sriov_kernel_1","dpdkPCIAddress":"0000:00:07.0"`,
-			source.Interface{Selector: pci, Up: up(), MTU: 9001, Driver: "ena"},
+			source.Interface{Selector: pci, Up: up(), MTU: 9001, Driver: "ena", Pool: "intel.com/sriov_kernel_1"},
 		},
 		{
 			"DPDK", `,"mtu":9001,"enableDPDK":true,"dpdkDriver":"vfio-pci","dpdkResourceName":"intel.com/sriov_test_1","dpdkPCIAddress":"0000:00:07.0"`,
-			source.Interface{Selector: pci, Driver: "vfio-pci"},
+			source.Interface{Selector: pci, Driver: "vfio-pci", Pool: "intel.com/sriov_test_1"},
 		},
 		{"DPDK by its ENI, with the default driver", `,"enableDPDK":true`, source.Interface{Selector: mac, Driver: "vfio-pci"}},
 		{"DPDK with another driver", `,"enableDPDK":true,"dpdkDriver":"uio_pci_generic"`, source.Interface{Selector: mac, Driver: "uio_pci_generic"}},

@@ -29,7 +29,7 @@ func poolOf(s v1alpha1.NodeENISpec) (string, *source.Problem) {
 }
 
 // pooled puts an interface into its pool.
-func pooled(_ *source.Interface, s v1alpha1.NodeENISpec) *source.Problem {
-	_, p := poolOf(s)
+func pooled(i *source.Interface, s v1alpha1.NodeENISpec) (p *source.Problem) {
+	i.Pool, p = poolOf(s)
 	return p
 }
