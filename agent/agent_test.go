@@ -200,6 +200,11 @@ func TestReconcileBindsAndGivesBack(t *testing.T) {
 		settled(5 * time.Second)
 		n.expect("pci 0000:02:00.0=released, name enp3s0=right")
 		n.driver(portA, "igb")
+		// Who reads that it is released may change it at once.
+		log := n.log.String()
+		if left, told := strings.Index(log, "left alone from now on"), strings.Index(log, "interface is released"); left < 0 || told < left {
+			t.Errorf("it is told to be released at %d, and left alone from %d on:\n%s", told, left, log)
+		}
 	})
 }
 

@@ -213,7 +213,7 @@ func (a *Agent) reason(entry string) journal.Reason {
 // reportResult says how the function stands after an operation.
 func (a *Agent) reportResult(ctx context.Context, r request, result engine.Result) {
 	ctx = context.WithoutCancel(ctx)
-	_, observed, _ := a.view.examine(ctx, &r)
+	rest, observed, err := a.view.examine(ctx, &r)
 	condition := map[engine.Outcome]Condition{
 		engine.Done: Right, engine.Reverted: Pending, engine.Superseded: Waiting, engine.Quarantined: Quarantined,
 		engine.Kept: keptAs(result.Err), engine.Refused: Refused, engine.Blocked: Pending, engine.Failed: Pending,
@@ -226,7 +226,10 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	}
 	reason := ""
 	switch {
+	case condition == Right && r.released() && (err != nil || !rest.Empty()):
+		condition, reason = Pending, "not all of it is back yet"
 	case condition == Right && r.released():
+		a.letGo(ctx, r) // first: who reads that it is released may change it at once
 		condition = Released
 	case condition == Right && r.later != "":
 		condition, reason = Pending, r.later

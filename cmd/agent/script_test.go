@@ -168,8 +168,9 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	p := &process{cmd: exec.Command(path, args[2:]...), out: &buffer{}, done: make(chan struct{})}
 	p.cmd.Args[0] = args[1]
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = w.dir, p.out, p.out
-	// A writer that outlives its agent holds the pipe of its standard error.
-	p.cmd.WaitDelay = 10 * time.Millisecond
+	// A writer that outlives its agent holds the pipe of its standard error, and
+	// its fence: it is waited for, unless it hangs.
+	p.cmd.WaitDelay = 3 * time.Second
 	p.cmd.Env = os.Environ()
 	for _, name := range []string{"AGENT_FLAGS", "AGENT_UID", "STATE", "TMPDIR", "GORACE"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
