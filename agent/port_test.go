@@ -351,3 +351,41 @@ func TestPortsSpareTheManagementPath(t *testing.T) {
 		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right")
 	})
 }
+
+// TestWhatAPodHasIsNotFoughtOver: a network plugin sets what it wants of a VF
+// for its pod. The agent puts back what is asked when the pod has ended, and
+// what is newly asked waits for that.
+func TestWhatAPodHasIsNotFoughtOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNode(t, sim.DefaultNode()), &pods{}
+		n.start(p.asked)
+		defer n.halt()
+		off := false
+		asked := vlan(100)
+		asked.Trust = &off
+		n.want(vfs(2, source.VF{Driver: "vfio-pci", Port: asked}))
+		settled(10 * time.Second)
+		n.vlans("id=100 qos=0 protocol=802.1Q", "id=100 qos=0 protocol=802.1Q")
+		end := p.give(vf1)
+		labels := n.written(func() {
+			n.byHand(host.OpVFVLAN, 1, "id=7 qos=0 protocol=802.1Q")
+			n.byHand(host.OpVFTrust, 1, "on")
+			settled(2 * time.Minute)
+		})
+		if got := strings.Join(labels, " "); got != "" {
+			t.Errorf("written under a pod: %s\n%s", got, n.log)
+		}
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=held")
+		asked.VLAN = vlan(200).VLAN
+		n.want(vfs(2, source.VF{Driver: "vfio-pci", Port: asked}))
+		settled(time.Minute)
+		n.vlans("id=200 qos=0 protocol=802.1Q", "id=7 qos=0 protocol=802.1Q")
+		end()
+		settled(10 * time.Second)
+		n.vlans("id=200 qos=0 protocol=802.1Q", "id=200 qos=0 protocol=802.1Q")
+		if trust := n.keptFor()[1].Trust; trust != "off" {
+			t.Errorf("trust is left %s", trust)
+		}
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right")
+	})
+}

@@ -117,6 +117,9 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 				return err
 			}
 		}
+		if err := g.ofAPod(ctx, spec, key.Target, from, time.Now().Add(-lately)); err != nil {
+			return err
+		}
 		if spec.Cuts == nil || !spec.Cuts(from, to) {
 			continue
 		}
@@ -164,6 +167,9 @@ func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
 		return nil
 	}
 	if err := g.group(ctx, s.Key, s.To); err != nil {
+		return err
+	}
+	if err := g.ofAPod(ctx, spec, s.Key.Target, s.From, time.Now()); err != nil {
 		return err
 	}
 	if spec.Cuts == nil || !spec.Cuts(s.From, s.To) {

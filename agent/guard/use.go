@@ -22,9 +22,7 @@ func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, 
 		return nil // the link's own kinds take nothing from a program
 	}
 	binding, err := dpdk.Parse(from)
-	// A pod outlives a reboot with its allocation, its function's driver does
-	// not: that pod waits for this write.
-	if restores := err == nil && !drivers.Userspace(binding.Driver) && g.o.Restores != nil && g.o.Restores(t); !restores {
+	if restores := err == nil && g.restores(t, binding.Driver); !restores {
 		if err := g.allocated(ctx, t, since); err != nil {
 			return err
 		}
@@ -45,6 +43,26 @@ func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, 
 	}
 	return g.refuse(InUse, t, "it goes on by itself when the netdev is back in the host's namespace",
 		"driver %s is bound and shows no netdev here: it is in another network namespace, such as a pod's", binding.Driver)
+}
+
+// restores says whether a pod waits for what is written to a function: it
+// outlives a reboot with its allocation, the function's driver does not.
+func (g *Guard) restores(t drivers.Target, driver string) bool {
+	return !drivers.Userspace(driver) && g.o.Restores != nil && g.o.Restores(t)
+}
+
+// ofAPod refuses to change what a physical function keeps for a virtual one
+// that a pod has: a network plugin sets it for its pods (sriov-cni does), and
+// puts it back when they end.
+func (g *Guard) ofAPod(ctx context.Context, spec drivers.Spec, t drivers.Target, from drivers.State, since time.Time) error {
+	if !spec.OfVF || from == drivers.Hidden || g.o.Allocated == nil {
+		return nil
+	}
+	driver, err := host.DriverOf(ctx, g.o.Host, string(t))
+	if err != nil || g.restores(t, driver) {
+		return err
+	}
+	return g.allocated(ctx, t, since)
 }
 
 // allocated refuses what would take a function from the pod that the kubelet
