@@ -37,7 +37,7 @@ func (a *Agent) after(r engine.Result, fenced bool, targets ...drivers.Target) {
 		a.wakeAt(now.Add(retryFenced), targets...)
 	case r.Outcome == engine.Kept:
 		a.wakeAt(now.Add(a.keptPause(r.Operation)), targets...)
-	case r.Outcome == engine.Blocked:
+	case r.Outcome == engine.Blocked, r.Outcome == engine.Superseded:
 		a.wakeAt(now.Add(retryBlocked), targets...)
 	case r.Outcome == engine.Failed, r.Outcome == engine.Refused, r.Outcome == engine.Quarantined:
 		// Looked at again with its next event, or a full pass.

@@ -107,7 +107,7 @@ func RecoverNow(ctx context.Context, o Options, logger log.Logger, journalOption
 		pools := a.view.unverified(ctx, a.current(ctx))
 		a.duty(ctx)
 		r = a.Recover(ctx, false)
-		r.Pools = pools // as they were
+		r.Pools, r.PoolsLeft = pools, a.poolsLeft(ctx) // as they were, and are
 		r.Through = throughJournal
 		return nil
 	})

@@ -169,6 +169,13 @@ func (v View) outrank(ctx context.Context, requests []request, s scope) []reques
 	return requests
 }
 
+// ordered says that a function is to be given back by an order.
+func (v View) ordered(ctx context.Context, t drivers.Target, requests []request) bool {
+	return slices.ContainsFunc(v.Records.Controls(), func(c journal.Control) bool {
+		return c.Action == orderReleased && c.Target == t && v.lapsed(ctx, c, requests) == ""
+	})
+}
+
 // gone says that there is no such device now.
 func (v View) gone(ctx context.Context, t drivers.Target) bool {
 	_, err := host.Identify(ctx, v.Host, t)

@@ -101,6 +101,8 @@ func (v View) ownPools() (own []drivers.Target) {
 func (v View) verified(ctx context.Context, r request) error {
 	op, open := v.open(r.target)
 	switch {
+	case r.unread:
+		return fmt.Errorf("%w: %w", errUnseen, r.err)
 	case r.err != nil:
 		return r.err
 	case r.released():
@@ -111,6 +113,11 @@ func (v View) verified(ctx context.Context, r request) error {
 	draft, observed, err := v.examine(ctx, &r)
 	driver := observed[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}]
 	bound, parseErr := dpdk.Parse(driver.State)
+	for _, o := range observed {
+		if o.Presence == drivers.Unobservable && !errors.Is(o.Err, drivers.ErrFenced) {
+			return fmt.Errorf("%w: %w", errUnseen, orUnknown(o.Err))
+		}
+	}
 	switch {
 	case err != nil:
 		return err
@@ -125,6 +132,9 @@ func (v View) verified(ctx context.Context, r request) error {
 	}
 	return nil
 }
+
+// errUnseen is that a function could not be looked at, which says nothing of it.
+var errUnseen = errors.New("it could not be looked at")
 
 func orUnknown(err error) error {
 	if err == nil {
@@ -182,8 +192,20 @@ func (v View) examinePool(ctx context.Context, r *request) (plan.Draft, plan.Obs
 		return plan.Draft{}, observed, fmt.Errorf("%w: %s has such an entry, and it is not the agent's: take it out of the file, name the pool otherwise, or take it on with agent adopt --pool %s",
 			drivers.ErrRefused, file, r.pool)
 	}
-	to, later, err := v.publishable(ctx, *r, v.verified)
-	if err != nil {
+	in := deviceplugin.Functions(o.State)
+	var unseen error
+	to, later, err := v.publishable(ctx, *r, func(ctx context.Context, m request) error {
+		err := v.verified(ctx, m)
+		// A read that failed takes nothing out: the functions may be in use.
+		if !r.strict && errors.Is(err, errUnseen) && (slices.Contains(in, m.target) || m.target == "" && len(in) > 0) {
+			unseen = fmt.Errorf("%s: %w", m.entry, err)
+		}
+		return err
+	})
+	switch {
+	case unseen != nil:
+		return plan.Draft{}, observed, fmt.Errorf("left as it is: %w", unseen)
+	case err != nil:
 		return plan.Draft{}, observed, fmt.Errorf("%w: %w", drivers.ErrRefused, err)
 	}
 	r.goal, r.later = plan.Goal{key: to}, later
@@ -329,6 +351,9 @@ func (a *Agent) settlePool(ctx context.Context, r request) {
 		return
 	}
 	draft, observed, err := a.view.examine(ctx, &r)
+	if o := observed[poolKey(r.target)]; o.Is(deviceplugin.Absent) || err == nil && len(left(draft, r.target)) == 0 {
+		a.isSafe(r.target) // by whoever's hand
+	}
 	if err == nil {
 		err = a.view.precheck(ctx, observed, draft, false)
 	}
@@ -464,8 +489,8 @@ func (a *Agent) beside(t drivers.Target, fn func()) {
 	fn()
 }
 
-// unverified are the pools of ours that name a function that is not as asked,
-// and what their entries would be brought to.
+// unverified are the pools of ours that name a function that is not as asked, or
+// cannot be looked at, and what their entries would be brought to.
 func (v View) unverified(ctx context.Context, requests []request) (entries []PlanEntry) {
 	for _, r := range requests {
 		if r.pool == "" || r.err != nil {
@@ -475,6 +500,7 @@ func (v View) unverified(ctx context.Context, requests []request) (entries []Pla
 		if open && op.State == journal.Quarantined {
 			continue // hands off
 		}
+		r.strict = true
 		draft, observed, err := v.examine(ctx, &r)
 		if _, paused := v.paused(r.target); paused || err != nil || len(left(draft, r.target)) == 0 {
 			continue
@@ -519,7 +545,7 @@ func (a *Agent) outlived(ctx context.Context) {
 	after, _ := a.c.Journal.Debt(deviceplugin.Restart)
 	var err error
 	if a.c.Journal.RecoveredBoot() != a.c.BootID && published && after.Owed == before.Owed {
-		err = a.c.Journal.Owe(ctx, deviceplugin.Restart, "the machine was booted: the plugin may have started before its functions were as asked")
+		err = a.c.Journal.Owe(ctx, deviceplugin.Restart, "the machine was booted: the plugin may have started before its functions were as asked", a.c.BootID)
 	}
 	if err != nil {
 		level.Error(a.logger).Log("err", err, "msg", "not kept that the device plugin must be restarted")

@@ -228,7 +228,7 @@ func (l owesLater) Log(fields ...any) error {
 	if err := l.n.journal.Flush(context.Background()); err != nil {
 		return err
 	}
-	return l.n.journal.Owe(context.Background(), deviceplugin.Restart, "later")
+	return l.n.journal.Owe(context.Background(), deviceplugin.Restart, "later", "")
 }
 
 // TestBrokenPoolsAreCaught breaks one thing at a time.

@@ -684,3 +684,81 @@ func TestAPausedPoolIsLeft(t *testing.T) {
 		n.driver(portA, "uio_pci_generic")
 	})
 }
+
+// TestAFailedReadWithdrawsNoPool: it says nothing of the functions, which pods
+// may have.
+func TestAFailedReadWithdrawsNoPool(t *testing.T) {
+	for name, tc := range map[string]struct {
+		asked source.Interface
+		fault sim.Fault
+	}{
+		"of a function": {pci(portA, "vfio-pci"), sim.Fault{Label: sim.LabelRead, Path: host.Attr(portA, "driver_override"), Errno: syscall.EIO, Times: 1}},
+		"of all links": {
+			source.Interface{Selector: source.Selector{Name: "enp2s0"}, State: source.Configured},
+			sim.Fault{Label: sim.LabelLinks, Errno: syscall.EINTR, Times: 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withPools(t, func(n *node) {
+				n.want(inPool(tc.asked, poolX))
+				settled(10 * time.Second)
+				n.expectPool(poolX, portA)
+				before := n.owed()
+				if err := n.kernel.Inject(tc.fault); err != nil {
+					t.Fatal(err)
+				}
+				for range 3 {
+					n.agent.Wake()
+					settled(500 * time.Millisecond)
+					n.expectPool(poolX, portA)
+				}
+				if owed := n.owed(); owed != before {
+					t.Errorf("%d restarts are owed, and were %d", owed, before)
+				}
+			})
+		})
+	}
+}
+
+// TestABootOwesOneRestart, however often its agent starts.
+func TestABootOwesOneRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.writePlugin(theirs)
+		n.start(withPlugin)
+		n.want(inPool(pci(portA, ""), poolX))
+		settled(10 * time.Second)
+		o, _ := n.agent.RestartOwed()
+		if _, err := n.agent.PluginRestarted(t.Context(), o.Number, "test"); err != nil {
+			t.Fatal(err)
+		}
+		n.halt()
+		n.kernel.Reboot()
+		for range 4 {
+			n.start(withPlugin)
+			settled(500 * time.Millisecond)
+			if owed := n.owed(); owed != 1 {
+				t.Errorf("%d restarts are owed", owed)
+			}
+			n.halt()
+		}
+	})
+}
+
+// TestWhatRecoverCouldNotWithdrawIsSaid.
+func TestWhatRecoverCouldNotWithdrawIsSaid(t *testing.T) {
+	withPools(t, func(n *node) {
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		for _, label := range []string{"replace", "bind"} {
+			if err := n.kernel.Inject(sim.Fault{Label: label, Errno: syscall.EROFS, Times: -1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.unbind(portA)
+		settled(time.Minute)
+		if r := n.agent.Recover(n.t.Context(), false); len(r.Pools) != 1 || !slices.Equal(r.PoolsLeft, []string{"pool " + poolX}) {
+			t.Errorf("to withdraw %v, left %v", r.Pools, r.PoolsLeft)
+		}
+	})
+}

@@ -186,6 +186,8 @@ type RecoverReport struct {
 	// Pools are those of the agent that name a function that is not as asked, and
 	// what is withdrawn of them before anything else.
 	Pools []PlanEntry `json:"pools,omitempty"`
+	// PoolsLeft are those of which that could not be done, by their names.
+	PoolsLeft []string `json:"pools_left,omitempty"`
 }
 
 // Unfinished is what stands in an older agent's way after recovery: an operation

@@ -46,6 +46,7 @@ type request struct {
 	err       error
 	condition Condition
 	unread    bool // the host could not be read: it is looked at again
+	strict    bool // of a pool: a function that could not be looked at is not as asked
 }
 
 func (r *request) cannot(c Condition, err error) {

@@ -44,8 +44,12 @@ func (a *Agent) settle(ctx context.Context, r request) {
 			a.reportRight(ctx, r, observed)
 			return
 		}
-		a.letGo(ctx, r)
-		a.report(r, Released, r.why(), seen, 0)
+		if a.vfsAreBack(ctx, r) {
+			a.letGo(ctx, r)
+			a.report(r, Released, r.why(), seen, 0)
+		} else {
+			a.report(r, Pending, vfsNotBack, seen, 0)
+		}
 		return
 	}
 	if a.readOnly() {
@@ -91,6 +95,14 @@ func (a *Agent) mayChange(ctx context.Context, r request, observed plan.Observed
 		return journal.Reason{Source: ReleaseSource, Object: r.order.Why, Entry: r.entry}, true
 	}
 	return a.mayRepair(ctx, r, observed)
+}
+
+const vfsNotBack = "its VFs are not all back yet"
+
+// vfsAreBack says that none of the virtual functions of a physical one that is
+// released is still to be given back: once that one is left alone, nobody would.
+func (a *Agent) vfsAreBack(ctx context.Context, r request) bool {
+	return r.pf != "" || len(a.view.givenBack(ctx, r, nil)) == 0 || len(a.view.givenBack(ctx, r, a.current(ctx))) == 0
 }
 
 // letGo forgets the baseline of a function that was observed to be back at it:
@@ -228,6 +240,8 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	switch {
 	case condition == Right && r.released() && (err != nil || !rest.Empty()):
 		condition, reason = Pending, "not all of it is back yet"
+	case condition == Right && r.released() && !a.vfsAreBack(ctx, r):
+		condition, reason = Pending, vfsNotBack
 	case condition == Right && r.released():
 		a.letGo(ctx, r) // first: who reads that it is released may change it at once
 		condition = Released

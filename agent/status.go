@@ -154,16 +154,25 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 			report.Entries[i].Error = context.Cause(ctx).Error()
 		}
 	}
-	report.Left = a.view.left(report)
 	if len(report.Pools) > 0 {
 		for _, r := range a.current(ctx) {
 			if r.pool != "" && r.err == nil {
 				a.beside(r.target, func() { a.withdraw(ctx, r) })
 			}
 		}
+		report.PoolsLeft = a.poolsLeft(ctx)
 	}
+	report.Left = a.view.left(report)
 	a.Wake()
 	return report
+}
+
+// poolsLeft are the pools that still name what is not as asked.
+func (a *Agent) poolsLeft(ctx context.Context) (left []string) {
+	for _, p := range a.view.unverified(ctx, a.current(ctx)) {
+		left = append(left, p.Entry)
+	}
+	return left
 }
 
 // recoverOne carries out what recovery decides on one operation, which may be

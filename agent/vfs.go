@@ -31,7 +31,7 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 		if r.pf != "" {
 			continue // it comes with its PF
 		}
-		released := r.asked.State == source.Released
+		released := r.asked.State == source.Released || v.ordered(ctx, r.target, requests)
 		if asked == nil && !released || r.err != nil {
 			all = append(all, r)
 			continue

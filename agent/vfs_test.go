@@ -265,3 +265,46 @@ func TestTheCountWaitsForAVFOfAPod(t *testing.T) {
 		n.virtual(vf0, vf1, vf2)
 	})
 }
+
+// TestAnOrderToReleaseAPFGivesItsVFsBack: what the file asks of them is over
+// with it, whether or not their number is another one then.
+func TestAnOrderToReleaseAPFGivesItsVFsBack(t *testing.T) {
+	for _, count := range []int{2, 4} {
+		withNode(t, func(n *node) {
+			n.want(vfs(count, dpdkVF()))
+			settled(10 * time.Second)
+			if _, err := n.agent.Release(n.t.Context(), Order{Targets: []string{maker}, Who: "test"}); err != nil {
+				t.Fatal(err)
+			}
+			settled(10 * time.Second)
+			n.expect("pci 0000:01:00.0=released")
+			n.virtual(vf0, vf1)
+			n.driver(vf0, "igbvf")
+			n.driver(vf1, "igbvf")
+			if ops := n.journal.History(0); len(ops) > 20 {
+				t.Errorf("%d operations for %d VFs", len(ops), count)
+			}
+		})
+	}
+}
+
+// TestAPFIsLetGoAfterItsVFs: while a program holds one, its entry may vanish,
+// and the VF is given back all the same.
+func TestAPFIsLetGoAfterItsVFs(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(vfs(2, dpdkVF()))
+		settled(10 * time.Second)
+		end := n.kernel.Hold(vf1)
+		n.want(releasedMaker())
+		settled(time.Minute)
+		n.expect("pci 0000:01:00.0=pending, pci 0000:01:00.0 vf 1=held")
+		n.says("its VFs are not all back yet")
+		n.want()
+		settled(time.Minute)
+		end()
+		settled(2 * time.Second)
+		n.driver(vf0, "igbvf")
+		n.driver(vf1, "igbvf")
+		n.expect("")
+	})
+}

@@ -21,6 +21,7 @@ type Debt struct {
 	Why   string    // it came to be owed last
 	Since time.Time // the first that is not paid
 	Who   string    // paid last
+	Boot  string    // for which it was owed last; "" is none
 }
 
 // Open is how many of them are not paid.
@@ -31,12 +32,13 @@ const (
 	factOwed  = "owed"
 	factPaid  = "paid"
 	factSince = "since"
+	factBoot  = "boot"
 )
 
 // debtOf reads an order. What cannot be read counts as owed: an order that is
 // there is there because something was.
 func debtOf(c *Control) Debt {
-	d := Debt{What: c.Action, Why: c.Why, Who: c.Who}
+	d := Debt{What: c.Action, Why: c.Why, Who: c.Who, Boot: c.Facts[factBoot]}
 	var err error
 	d.Owed, err = strconv.ParseUint(c.Facts[factOwed], 10, 64)
 	readable := err == nil
@@ -59,13 +61,21 @@ func (r *Records) Debt(what string) (Debt, bool) {
 	return debtOf(&c), true
 }
 
-// Owe makes it owed once more. A change that an operation made is owed by its
-// Closing, in the same commit.
-func (j *Journal) Owe(ctx context.Context, what, why string) error {
-	return j.commitChange(ctx, "owe", func(e *edit) error { return j.owe(e, what, why) })
+// Owe makes it owed once more, for a boot where there is one: how often that
+// boot's agent starts makes no difference. A change that an operation made is
+// owed by its Closing, in the same commit.
+func (j *Journal) Owe(ctx context.Context, what, why, boot string) error {
+	return j.commitChange(ctx, "owe", func(e *edit) error {
+		if d, ok := j.control.get(debtKey(what)); ok && boot != "" && debtOf(d).Boot == boot {
+			return nil
+		}
+		return j.oweFor(e, what, why, boot)
+	})
 }
 
-func (j *Journal) owe(e *edit, what, why string) error {
+func (j *Journal) owe(e *edit, what, why string) error { return j.oweFor(e, what, why, "") }
+
+func (j *Journal) oweFor(e *edit, what, why, boot string) error {
 	if what == "" {
 		return nil
 	}
@@ -78,6 +88,9 @@ func (j *Journal) owe(e *edit, what, why string) error {
 	}
 	d.Owed++
 	d.Why = clip(why)
+	if boot != "" {
+		d.Boot = boot
+	}
 	return j.putDebt(e, d)
 }
 
@@ -114,6 +127,9 @@ func (j *Journal) putDebt(e *edit, d Debt) error {
 	}
 	c.Facts[factOwed], c.Facts[factPaid] = strconv.FormatUint(d.Owed, 10), strconv.FormatUint(d.Paid, 10)
 	c.Facts[factSince] = d.Since.Format(time.RFC3339Nano)
+	if d.Boot != "" {
+		c.Facts[factBoot] = d.Boot
+	}
 	// No other order may take its room: what was changed is changed.
 	return put(e, j.control, key, &c, j.o.Limits.Controls+1)
 }

@@ -25,7 +25,7 @@ func TestADebtIsOwedWithItsOperation(t *testing.T) {
 		ok(t, err)
 		op := begin(t, j, 1, "9000")
 		ok(t, end(j, op.ID))
-		ok(t, j.Owe(t.Context(), "another", "why")) // rides with it, or comes after
+		ok(t, j.Owe(t.Context(), "another", "why", "")) // rides with it, or comes after
 		ok(t, j.Close())
 		crashes = append(crashes, m.Clone())
 		for i, m := range crashes {
@@ -50,7 +50,7 @@ func TestPay(t *testing.T) {
 		t.Errorf("paid what was never owed: %v", err)
 	}
 	for range 3 {
-		ok(t, j.Owe(t.Context(), restart, "changed"))
+		ok(t, j.Owe(t.Context(), restart, "changed", ""))
 	}
 	d, err := j.Pay(t.Context(), restart, 2, "root")
 	if err != nil || d.Open() != 1 || d.Who != "root" || d.Why != "changed" {

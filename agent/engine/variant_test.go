@@ -97,7 +97,7 @@ func (l *owesLater) Log(fields ...any) error {
 	if err := l.journal.Flush(context.Background()); err != nil {
 		return err
 	}
-	return l.journal.Owe(context.Background(), deviceplugin.Restart, "later")
+	return l.journal.Owe(context.Background(), deviceplugin.Restart, "later", "")
 }
 
 // explainsAll takes what another tool made of a function for a state on the way.

@@ -57,25 +57,36 @@ func Order(specs drivers.Specs, observed Observed, goal Goal) ([]drivers.Step, e
 func follow(specs drivers.Specs, spec drivers.Spec, at map[drivers.Key]drivers.State, key drivers.Key, to drivers.State) {
 	from := at[key]
 	at[key] = to
+	if spec.Makes == nil && (spec.Hides == nil || !spec.Hides(to) && !spec.Hides(from)) {
+		return
+	}
+	was, is := targets(spec, from), targets(spec, to)
 	for other := range at {
 		theirs, _ := specs.Find(other.Kind)
 		switch {
+		case spec.Makes != nil && was[other.Target] == is[other.Target]:
+		case spec.Makes != nil && (was[other.Target] || theirs.Netdev): // it has no driver yet, so no netdev
+			at[other] = drivers.Hidden
 		case spec.Makes != nil:
-			was, is := slices.Contains(spec.Makes(from), other.Target), slices.Contains(spec.Makes(to), other.Target)
-			switch {
-			case was == is:
-			case was, theirs.Netdev: // it has no driver yet, so no netdev
-				at[other] = drivers.Hidden
-			default:
-				at[other] = theirs.Fresh
-			}
-		case spec.Hides == nil || !theirs.Netdev || other.Target != key.Target:
+			at[other] = theirs.Fresh
+		case !theirs.Netdev || other.Target != key.Target:
 		case spec.Hides(to):
 			at[other] = drivers.Hidden
-		case spec.Hides(from):
+		default:
 			at[other] = theirs.Fresh
 		}
 	}
+}
+
+// targets are the functions that a state makes.
+func targets(spec drivers.Spec, s drivers.State) map[drivers.Target]bool {
+	made := map[drivers.Target]bool{}
+	if spec.Makes != nil {
+		for _, t := range spec.Makes(s) {
+			made[t] = true
+		}
+	}
+	return made
 }
 
 // sorted is the keys of the goal, those that others come after first.
@@ -97,11 +108,15 @@ func sorted(specs drivers.Specs, observed Observed, goal Goal) ([]drivers.Key, e
 // virtual function gets its MAC, for one, only from a physical one whose link is
 // up (igb_main.c, igb_vf_reset_msg). A link that goes down does so last.
 func turns(specs drivers.Specs, observed Observed, goal Goal) map[drivers.Key]int {
-	states, maker := map[drivers.Key][]drivers.State{}, map[drivers.Target]bool{}
+	made, maker := map[drivers.Target]bool{}, map[drivers.Target]bool{}
 	for key, want := range goal {
-		states[key] = []drivers.State{observed[key].State, want}
-		if spec, _ := specs.Find(key.Kind); spec.Makes != nil {
-			maker[key.Target] = true
+		spec, _ := specs.Find(key.Kind)
+		if spec.Makes == nil {
+			continue
+		}
+		maker[key.Target] = true
+		for _, t := range slices.Concat(spec.Makes(observed[key].State), spec.Makes(want)) {
+			made[t] = true
 		}
 	}
 	turn := map[drivers.Key]int{}
@@ -111,9 +126,8 @@ func turns(specs drivers.Specs, observed Observed, goal Goal) map[drivers.Key]in
 	for key, want := range goal {
 		spec, _ := specs.Find(key.Kind)
 		_, function := key.Target.PCIAddress()
-		_, _, made := specs.Maker(key.Target, states)
 		switch {
-		case made, !function && len(spec.After) > 0:
+		case made[key.Target], !function && len(spec.After) > 0:
 			turn[key] = 1
 		case maker[key.Target] && spec.Netdev && spec.Cuts != nil && spec.Cuts(want, want):
 			turn[key] = 2

@@ -138,7 +138,7 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 		return err
 	}
 	left := error(nil)
-	if r.DryRun && len(r.Pools) > 0 {
+	if r.DryRun && len(r.Pools) > 0 || len(r.PoolsLeft) > 0 {
 		left = errPending
 	}
 	for _, e := range r.Entries {
@@ -172,6 +172,9 @@ func recoverTable(w io.Writer, r agent.RecoverReport) {
 		for _, s := range p.Steps {
 			fmt.Fprintf(w, "  withdrawn first: %s  ->  %s\n", s.From, s.To)
 		}
+	}
+	for _, name := range r.PoolsLeft {
+		fmt.Fprintf(w, "\nNOT WITHDRAWN: %s still names what is not as asked: see agent status and the log\n", name)
 	}
 	if len(r.Quarantined) > 0 {
 		fmt.Fprintf(w, "\nIn quarantine, for a person to decide on: %v (see agent journal show)\n", r.Quarantined)
