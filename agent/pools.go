@@ -237,14 +237,16 @@ func (v View) lastState(k drivers.Key) (drivers.State, bool) {
 }
 
 // naming are the pools of ours whose entry names one of some functions. Of a
-// file that cannot be read, what it was last brought to counts.
+// file that cannot be read, what it was last brought to counts; where that is
+// not known, it may name any.
 func (v View) naming(ctx context.Context, functions []drivers.Target) (pools []drivers.Target) {
 	for _, t := range v.ownPools() {
 		o := v.observer().Observe(ctx, poolKey(t))
+		known := true
 		if o.Presence != drivers.Present {
-			o.State, _ = v.lastState(poolKey(t))
+			o.State, known = v.lastState(poolKey(t))
 		}
-		if slices.ContainsFunc(deviceplugin.Functions(o.State), func(f drivers.Target) bool { return slices.Contains(functions, f) }) {
+		if !known || slices.ContainsFunc(deviceplugin.Functions(o.State), func(f drivers.Target) bool { return slices.Contains(functions, f) }) {
 			pools = append(pools, t)
 		}
 	}

@@ -762,3 +762,32 @@ func TestWhatRecoverCouldNotWithdrawIsSaid(t *testing.T) {
 		}
 	})
 }
+
+// TestATornFileOfAnAdoptedPoolIsKept: no operation ever said what is in it, so
+// it may name any function.
+func TestATornFileOfAnAdoptedPoolIsKept(t *testing.T) {
+	withPools(t, func(n *node) {
+		whole := `{"resourceList": [{"resourcePrefix": "intel.com", "resourceName": "x", "selectors": [{"drivers": ["vfio-pci"], "pciAddresses": ["0000:02:00.0"]}]}]}`
+		n.writePlugin(whole)
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		if _, err := n.agent.adopt(n.t.Context(), Adoption{Pools: []string{poolX}, Who: "test", Why: "test"}); err != nil {
+			n.t.Fatal(err)
+		}
+		n.halt()
+		n.start(withPlugin)
+		n.want(inPool(pci(portA, "vfio-pci"), poolX))
+		settled(10 * time.Second)
+		n.expectPools("intel.com/x=right")
+		n.writePlugin(whole[:len(whole)/2])
+		released := pci(portA, "")
+		released.State = source.Released
+		n.want(released)
+		settled(time.Minute)
+		n.driver(portA, "vfio-pci")
+		n.writePlugin(whole)
+		settled(time.Minute)
+		n.driver(portA, "igb")
+		n.expectPool(poolX)
+	})
+}
