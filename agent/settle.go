@@ -35,21 +35,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		return
 	}
 	if draft.Empty() && len(a.view.firstMissing(ctx, r)) == 0 {
-		a.drifts.right(r, observed)
-		if r.later != "" {
-			a.report(r, Pending, r.later, seen, 0)
-			return
-		}
-		if !r.released() {
-			a.reportRight(ctx, r, observed)
-			return
-		}
-		if a.vfsAreBack(ctx, r) {
-			a.letGo(ctx, r)
-			a.report(r, Released, r.why(), seen, 0)
-		} else {
-			a.report(r, Pending, vfsNotBack, seen, 0)
-		}
+		a.reportThere(ctx, r, observed, seen)
 		return
 	}
 	if a.readOnly() {
@@ -74,6 +60,22 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)
 	a.after(result, false, r.target)
+}
+
+// reportThere reports a function that is as asked.
+func (a *Agent) reportThere(ctx context.Context, r request, observed plan.Observed, seen sight) {
+	a.drifts.right(r, observed)
+	switch {
+	case r.later != "":
+		a.report(r, Pending, r.later, seen, 0)
+	case !r.released():
+		a.reportRight(ctx, r, observed)
+	case !a.vfsAreBack(ctx, r):
+		a.report(r, Pending, vfsNotBack, seen, 0)
+	default:
+		a.letGo(ctx, r)
+		a.report(r, Released, r.why(), seen, 0)
+	}
 }
 
 // reportError reports a function that nothing can be done to now.
