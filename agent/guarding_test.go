@@ -144,6 +144,7 @@ func TestEachRuleIsMissed(t *testing.T) {
 						defer tc.hold(n, p)()
 					}
 					b := blind{n.agent.guard, lets}
+					synctest.Wait() // it has started
 					n.agent.engine.Guard, n.agent.view.Guard = b, b
 					before := n.kernel.Writes()
 					n.want(tc.ask)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -511,6 +512,10 @@ func callsOf(file *ast.File, fset *token.FileSet, method string) []string {
 	return found
 }
 
+func imports(file *ast.File, path string) bool {
+	return slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == strconv.Quote(path) })
+}
+
 // TestOnlyTheEngineWritesTheHost: Apply is called by the engine alone, and the
 // host's Do by drivers and the host itself.
 func TestOnlyTheEngineWritesTheHost(t *testing.T) {
@@ -521,6 +526,9 @@ func TestOnlyTheEngineWritesTheHost(t *testing.T) {
 	seen := map[string]int{}
 	eachFile(t, func(dir string, fset *token.FileSet, file *ast.File) {
 		for method, dirs := range allowed {
+			if method == "Do" && dir != "drivers/host" && !imports(file, "eniagent/drivers/host") {
+				continue // it can make no host.Call: it is another Do, such as HTTP's
+			}
 			calls := callsOf(file, fset, method)
 			seen[method] += len(calls)
 			if len(calls) > 0 && !slices.Contains(dirs, dir) {
