@@ -25,9 +25,9 @@ import (
 var (
 	replay    = flag.String("replay", "", "run only this crash, as a failure prints it")
 	crashSeed = flag.Uint64("crash-seed", 1, "which crashes are tried where not all are")
-	seconds   = flag.Int("seconds", 4, "crash a recovery at one in so many boundaries; 1 is all")
+	seconds   = flag.Int("seconds", 16, "crash a recovery at one in so many boundaries; 1 is all")
 	thirds    = flag.Int("thirds", 40, "crash one in so many recoveries of a recovery a third time, at each boundary; 1 is all")
-	onDisk    = flag.Int("disk", 8, "crash one in so many boundaries on a journal's file; 1 is all")
+	onDisk    = flag.Int("disk", 16, "crash one in so many boundaries on a journal's file; 1 is all")
 )
 
 // shot is the world at one boundary.
