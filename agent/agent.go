@@ -152,20 +152,28 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	defer a.stop()
 	defer cancel(errEnded) // workers end at their next step, also when this ends by itself
 	if err := a.newBoot(ctx); err != nil {
-		return fmt.Errorf("take over from the last boot: %w", err)
+		return ended(ctx, fmt.Errorf("take over from the last boot: %w", err))
 	}
 	a.restore()
 	a.duty(ctx)
 	updates, err := a.c.Source.Updates(ctx)
 	if err != nil {
-		return fmt.Errorf("open source: %w", err)
+		return ended(ctx, fmt.Errorf("open source: %w", err))
 	}
 	events, err := a.c.Host.Watch(ctx)
 	if err != nil {
-		return fmt.Errorf("watch host: %w", err)
+		return ended(ctx, fmt.Errorf("watch host: %w", err))
 	}
 	a.resumeOpen(ctx, everything())
 	return a.loop(ctx, updates, events)
+}
+
+// ended is why something failed: that it was asked to stop, if it was.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 var errEnded = errors.New("the reconcile loop has ended")

@@ -642,3 +642,15 @@ func TestPanicOfAWorkerEndsTheLoop(t *testing.T) {
 		}
 	})
 }
+
+// TestAStopAtTheStartIsNoFailure: it ends as one that was asked to.
+func TestAStopAtTheStartIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		for range 10 {
+			n.kernel.Reboot() // so that there is something to take over
+			n.start(nil)
+			n.halt() // says how it ended
+		}
+	})
+}
