@@ -69,13 +69,11 @@ func (j *Journal) Owe(ctx context.Context, what, why, boot string) error {
 		if d, ok := j.control.get(debtKey(what)); ok && boot != "" && debtOf(d).Boot == boot {
 			return nil
 		}
-		return j.oweFor(e, what, why, boot)
+		return j.owe(e, what, why, boot)
 	})
 }
 
-func (j *Journal) owe(e *edit, what, why string) error { return j.oweFor(e, what, why, "") }
-
-func (j *Journal) oweFor(e *edit, what, why, boot string) error {
+func (j *Journal) owe(e *edit, what, why, boot string) error {
 	if what == "" {
 		return nil
 	}

@@ -235,7 +235,7 @@ func (j *Journal) end(e *edit, c Closing) error {
 			remove(e, j.failures, f)
 		}
 	}
-	if err := j.owe(e, c.Owes, owedFor(old)); err != nil {
+	if err := j.owe(e, c.Owes, owedFor(old), ""); err != nil {
 		return fmt.Errorf("finish %s: %w", old, err)
 	}
 	return j.close(e, old, c.State, c.Outcome)
@@ -312,7 +312,7 @@ func (j *Journal) Quarantine(ctx context.Context, id uint64, why string, owes ..
 			return fmt.Errorf("quarantine: %w", err)
 		}
 		for _, what := range owes {
-			if err := j.owe(e, what, owedFor(&o)); err != nil {
+			if err := j.owe(e, what, owedFor(&o), ""); err != nil {
 				return fmt.Errorf("quarantine: %w", err)
 			}
 		}
