@@ -426,24 +426,28 @@ func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 	return string(out)
 }
 
-// TestWhatIsGeneratedIsCommitted: the definition and the copying are the types'.
+// TestWhatIsGeneratedIsCommitted: the definitions and the copying are the types'.
 func TestWhatIsGeneratedIsCommitted(t *testing.T) {
 	c := requireCluster(t)
-	dir := t.TempDir()
-	types := filepath.Join(root, "agent/source/nodeeni/v1alpha1")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "controller-gen"), "object", "crd",
-		"paths=./agent/source/nodeeni/v1alpha1", "output:crd:dir="+dir, "output:object:dir="+dir)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("controller-gen: %v\n%s", err, out)
-	}
-	for name, at := range map[string]string{"networking.k8s.aws_nodeenis.yaml": crds, "zz_generated.deepcopy.go": types} {
-		want, err := os.ReadFile(filepath.Join(dir, name))
-		must(t, err)
-		got, err := os.ReadFile(filepath.Join(at, name))
-		must(t, err)
-		if string(got) != string(want) {
-			t.Errorf("%s is not what its types say: run .ci/kube-generate", name)
+	for definition, types := range map[string]string{
+		"networking.k8s.aws_nodeenis.yaml":        "agent/source/nodeeni/v1alpha1",
+		"eniagent.dev_nodeinterfacepolicies.yaml": "agent/source/nodeeni/policy/v1alpha1",
+	} {
+		dir := t.TempDir()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "controller-gen"), "object", "crd",
+			"paths=./"+types, "output:crd:dir="+dir, "output:object:dir="+dir)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("controller-gen: %v\n%s", err, out)
+		}
+		for name, at := range map[string]string{definition: crds, "zz_generated.deepcopy.go": filepath.Join(root, types)} {
+			want, err := os.ReadFile(filepath.Join(dir, name))
+			must(t, err)
+			got, err := os.ReadFile(filepath.Join(at, name))
+			must(t, err)
+			if string(got) != string(want) {
+				t.Errorf("%s of %s is not what its types say: run .ci/kube-generate", name, types)
+			}
 		}
 	}
 }
