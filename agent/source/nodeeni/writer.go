@@ -28,9 +28,9 @@ const (
 	transient = 2 * time.Second
 	// What another writer dropped is restored between these: all nodes see it at
 	// once, and the object is one.
-	restoreMin, restoreMax = 2 * time.Second, 10 * time.Second
+	restoreSoonest, restoreLatest = 2 * time.Second, 10 * time.Second
 	// A write that failed is tried again between these.
-	rewriteMin, rewriteMax = time.Second, time.Minute
+	rewriteFirst, rewriteMax = time.Second, time.Minute
 	writePatience          = 20 * time.Second
 )
 
@@ -73,7 +73,7 @@ func newWriter(patch patcher, node string, logger log.Logger) *writer {
 }
 
 func pauses() *backoff.ExponentialBackOff {
-	b := &backoff.ExponentialBackOff{InitialInterval: rewriteMin, RandomizationFactor: 0.3, Multiplier: 2, MaxInterval: rewriteMax}
+	b := &backoff.ExponentialBackOff{InitialInterval: rewriteFirst, RandomizationFactor: 0.3, Multiplier: 2, MaxInterval: rewriteMax}
 	b.Reset()
 	return b
 }
@@ -149,7 +149,7 @@ func (w *writer) round(ctx context.Context) (next time.Time) {
 func (w *writer) due(p *paper, d draft) time.Time {
 	if p.noticed.IsZero() {
 		p.noticed = time.Now()
-		p.spread = restoreMin + rand.N(restoreMax-restoreMin) //nolint:gosec // spreads load, hides nothing
+		p.spread = restoreSoonest + rand.N(restoreLatest-restoreSoonest) //nolint:gosec // spreads load, hides nothing
 	}
 	at := p.noticed
 	switch {

@@ -216,10 +216,10 @@ func TestWhatTheControllerDropsComesBack(t *testing.T) {
 			a.Conditions, a.State, a.StateSince, a.Driver, a.PCIAddress = nil, "", nil, "", ""
 			d.show()
 		}
-		time.Sleep(restoreMin - time.Millisecond)
+		time.Sleep(restoreSoonest - time.Millisecond)
 		synctest.Wait()
 		d.want(1, "bound=false driver= state=")
-		time.Sleep(restoreMax)
+		time.Sleep(restoreLatest)
 		synctest.Wait()
 		d.want(2, rightOn1)
 	})
