@@ -74,6 +74,7 @@ type Agent struct {
 	// panicked has the panic of a worker, which ends the loop.
 	panicked chan error
 	modules  chan struct{}         // held by whoever loads modules
+	told     chan struct{}         // has something when the source may be told something new
 	duty     func(context.Context) // what is done before anything else
 
 	workers sync.WaitGroup
@@ -86,6 +87,7 @@ type Agent struct {
 	source     SourceReport
 	entries    []entry // of the desired state in force
 	revision   int     // of the entries; each change is another
+	edition    edition // of those that were last looked at as a whole
 	remembered []journal.Selection
 	reports    map[string]InterfaceReport // by entry
 	order      []string                   // of entries
@@ -127,7 +129,7 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile,
 		},
 		panicked: make(chan error, 1),
-		agenda:   newAgenda(), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		agenda:   newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
@@ -159,6 +161,9 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	updates, err := a.c.Source.Updates(ctx)
 	if err != nil {
 		return ended(ctx, fmt.Errorf("open source: %w", err))
+	}
+	if r, ok := a.c.Source.(source.Reporter); ok {
+		a.workers.Go(func() { a.tell(ctx, r) })
 	}
 	events, err := a.c.Host.Watch(ctx)
 	if err != nil {

@@ -45,8 +45,10 @@ type request struct {
 	// err says why it cannot be acted on now; condition says which way.
 	err       error
 	condition Condition
-	unread    bool // the host could not be read: it is looked at again
-	strict    bool // of a pool: a function that could not be looked at is not as asked
+	// generation is that of the desired state it was resolved with.
+	generation string
+	unread     bool // the host could not be read: it is looked at again
+	strict     bool // of a pool: a function that could not be looked at is not as asked
 }
 
 func (r *request) cannot(c Condition, err error) {

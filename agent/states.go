@@ -282,6 +282,7 @@ func (a *Agent) glance(ctx context.Context, r request) {
 		a.mu.Unlock()
 		if ok {
 			a.noteState(r, report.Condition, seen)
+			a.changed()
 		}
 	})
 }

@@ -74,7 +74,7 @@ func said(u source.Update) string {
 	}
 	var all []string
 	for _, i := range u.Desired.Interfaces {
-		s := fmt.Sprintf("%s %s", i.Object, i.Selector)
+		s := fmt.Sprintf("%s %s", strings.TrimPrefix(i.Object, "nodeeni/"), i.Selector)
 		if i.State == source.Released {
 			s += " released"
 		}
@@ -90,7 +90,7 @@ func said(u source.Update) string {
 		all = append(all, s)
 	}
 	for _, r := range u.Desired.Refused {
-		all = append(all, r.Object+" REFUSED")
+		all = append(all, strings.TrimPrefix(r.Object, "nodeeni/")+" REFUSED")
 	}
 	if !u.Desired.Complete {
 		all = append(all, "NOT COMPLETE")

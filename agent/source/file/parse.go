@@ -17,7 +17,7 @@ func Parse(path string, data []byte) (*source.Desired, error) {
 	}
 	sum := sha256.Sum256(data)
 	return &source.Desired{
-		Source:     "file",
+		Source:     Name,
 		Object:     path,
 		Generation: hex.EncodeToString(sum[:]),
 		Interfaces: list,

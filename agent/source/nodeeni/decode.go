@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
@@ -37,6 +38,8 @@ type header struct {
 	metav1.TypeMeta
 	Metadata struct {
 		Name              string            `json:"name"`
+		UID               types.UID         `json:"uid"`
+		Generation        int64             `json:"generation"`
 		ResourceVersion   string            `json:"resourceVersion"`
 		DeletionTimestamp *metav1.Time      `json:"deletionTimestamp"`
 		Annotations       map[string]string `json:"annotations"` // a bookmark's
@@ -50,7 +53,8 @@ func (o *object) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("read metadata of a NodeENI: %w", err)
 	}
 	*o = object{TypeMeta: h.TypeMeta, ObjectMeta: metav1.ObjectMeta{
-		Name: h.Metadata.Name, ResourceVersion: h.Metadata.ResourceVersion, DeletionTimestamp: h.Metadata.DeletionTimestamp,
+		Name: h.Metadata.Name, UID: h.Metadata.UID, Generation: h.Metadata.Generation,
+		ResourceVersion: h.Metadata.ResourceVersion, DeletionTimestamp: h.Metadata.DeletionTimestamp,
 	}}
 	if end, ok := h.Metadata.Annotations[metav1.InitialEventsAnnotationKey]; ok {
 		o.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: end}

@@ -43,11 +43,20 @@ type translation struct {
 	refused    []source.Refusal
 }
 
+// family is what the names of NodeENIs begin with, as a source of more than one
+// kind of object has them.
+const family = "nodeeni"
+
+// objectName is what an object asks of one ENI; of all of them, where that is "".
+func objectName(name, eni string) string {
+	return strings.TrimSuffix(family+"/"+name+"/"+eni, "/")
+}
+
 // object adds what one object asks.
 func (t *translation) object(o *object) {
 	asked, p := t.asked(o)
 	if p != nil {
-		t.refuse(o.Name, p)
+		t.refuse(objectName(o.Name, ""), p)
 		return
 	}
 	alone := len(o.attachments) == 1
@@ -56,7 +65,7 @@ func (t *translation) object(o *object) {
 		at := fmt.Sprintf("status.attachments[%d]", a.index)
 		if !eniID.MatchString(a.ENIID) {
 			// Whose entry that was, nobody can tell: all of the object stay.
-			t.refuse(o.Name, wrong(at+".eniID", a.ENIID, "want the ID of an ENI, such as eni-0123456789abcdef0"))
+			t.refuse(objectName(o.Name, ""), wrong(at+".eniID", a.ENIID, "want the ID of an ENI, such as eni-0123456789abcdef0"))
 			continue
 		}
 		if seen[a.ENIID] {
@@ -69,7 +78,7 @@ func (t *translation) object(o *object) {
 
 // attachment adds what an object asks of one ENI.
 func (t *translation) attachment(o *object, a attachment, asked source.Interface, alone bool, at string) {
-	asked.Object = o.Name + "/" + a.ENIID
+	asked.Object = objectName(o.Name, a.ENIID)
 	deleted := o.DeletionTimestamp != nil
 	if a.Status != v1alpha1.Attached && a.Status != "" && !deleted {
 		t.refuse(asked.Object, wrong(at+".status", a.Status, "want "+v1alpha1.Attached+": it is left as it is until then"))

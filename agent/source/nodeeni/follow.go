@@ -32,6 +32,7 @@ type follower struct {
 	store        *store
 	macs         lookup
 	kernelDriver string
+	show         func(picture) // is told what is made of the objects
 
 	desired *source.Desired // nil while nobody knows
 	err     error           // why the API cannot be asked now
@@ -157,6 +158,7 @@ func (f *follower) see() (others bool) {
 		Source: Name, Object: Object, Interfaces: t.interfaces, Refused: t.refused, Complete: true,
 	}
 	f.desired.Generation = digest(f.desired)
+	f.show(picture{all, t.refused, f.desired.Generation})
 	return !slices.Equal(were, f.unknown)
 }
 

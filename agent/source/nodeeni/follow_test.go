@@ -49,7 +49,7 @@ func onBench(t *testing.T, fn func(b *bench)) {
 		b := &bench{t: t, store: newStore(here), updates: make(chan source.Update)}
 		b.answers(map[string][]string{eni1: {mac1}, eni2: {mac2}}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		f := follower{store: b.store, kernelDriver: defaultKernelDriver, macs: func(ctx context.Context) (map[string][]string, error) {
+		f := follower{store: b.store, show: func(picture) {}, kernelDriver: defaultKernelDriver, macs: func(ctx context.Context) (map[string][]string, error) {
 			b.mu.Lock()
 			b.asked++
 			macs := b.macs

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/go-kit/log"
 	"k8s.io/client-go/rest"
@@ -16,7 +17,7 @@ import (
 
 // Name is the source's, and Object what it reads.
 const (
-	Name   = "nodeeni"
+	Name   = "kubernetes"
 	Object = v1alpha1.Resource + "." + v1alpha1.Group
 )
 
@@ -35,9 +36,10 @@ type Options struct {
 
 // Source follows the NodeENI objects that concern one node.
 type Source struct {
-	o    Options
-	api  *api
-	macs lookup
+	o      Options
+	api    *api
+	macs   lookup
+	writer *writer
 }
 
 // Connect is how to reach the API of a kubeconfig file; "" is the API of the
@@ -76,7 +78,7 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{o: o, api: a, macs: m.macs}, nil
+	return &Source{o: o, api: a, macs: m.macs, writer: newWriter(a.patchStatus, o.Node, o.Logger)}, nil
 }
 
 // Updates sends an update when the objects were listed, or could not be, and
@@ -84,17 +86,18 @@ func New(o Options) (*Source, error) {
 // replaced. The channel is closed once all behind it has ended, after ctx has.
 func (s *Source) Updates(ctx context.Context) (<-chan source.Update, error) {
 	kept := newStore(s.o.Node)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		s.api.reflect(ctx, kept, s.o.Logger)
-	}()
+	var behind sync.WaitGroup
+	behind.Go(func() { s.api.reflect(ctx, kept, s.o.Logger) })
+	behind.Go(func() { s.writer.write(ctx) })
 	updates := make(chan source.Update)
 	go func() {
 		defer close(updates)
-		f := follower{store: kept, macs: s.macs, kernelDriver: s.o.KernelDriver}
+		f := follower{store: kept, macs: s.macs, kernelDriver: s.o.KernelDriver, show: s.writer.show}
 		f.follow(ctx, updates)
-		<-ended
+		behind.Wait()
 	}()
 	return updates, nil
 }
+
+// Report has the status of the objects say how it stands, some moments later.
+func (s *Source) Report(r source.Report) { s.writer.Report(r) }
