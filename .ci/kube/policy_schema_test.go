@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"eniagent/agent/source/entry"
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 )
 
 // offer asks the API whether it would take a policy.
@@ -24,13 +25,6 @@ func (c *cluster) offer(t *testing.T, spec string) error {
 	text := `{"apiVersion":"eniagent.dev/v1alpha1","kind":"NodeInterfacePolicy","metadata":{"name":"offer"},"spec":` + spec + `}`
 	must(t, o.UnmarshalJSON([]byte(text)))
 	return c.client.Create(t.Context(), o, client.DryRunAll)
-}
-
-func policyObject() *unstructured.Unstructured {
-	o := &unstructured.Unstructured{}
-	o.SetAPIVersion("eniagent.dev/v1alpha1")
-	o.SetKind("NodeInterfacePolicy")
-	return o
 }
 
 // list is a policy's spec of interfaces that are in YAML, without its brackets.
@@ -228,7 +222,7 @@ func TestThePolicyExamples(t *testing.T) {
 	file := filepath.Join(root, "deploy/kubernetes/examples/policy.yaml")
 	c.kubectl(t, "", "apply", "--validate=strict", "-f", file)
 	t.Cleanup(func() {
-		must(t, c.client.DeleteAllOf(context.Background(), policyObject()))
+		must(t, c.client.DeleteAllOf(context.Background(), &policyv1alpha1.NodeInterfacePolicy{}))
 	})
 	table := c.kubectl(t, "", "get", "nip")
 	lines := strings.Split(strings.TrimSpace(table), "\n")
