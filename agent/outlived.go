@@ -88,7 +88,7 @@ func (a *Agent) withdraw(ctx context.Context, r request) {
 		a.unsafe[r.target] = true
 		a.mu.Unlock()
 		// Where recovery has left an operation open on it, this one is not begun.
-		result := a.engine.Run(ctx, draftOf(s.key(), s.From, s.To), a.reason(r.entry))
+		result := a.engine.Run(ctx, draftOf(s.key(), s.From, s.To), a.reason(r))
 		level.Warn(a.logger).Log("entry", r.entry, "op", result.Operation, "outcome", result.Outcome, "err", result.Err, "why", e.Reason,
 			"msg", "pool names what is not as asked, withdrawn")
 		a.after(result, false, r.target)

@@ -171,3 +171,20 @@ func TestAnotherSourceTakesNothingBack(t *testing.T) {
 		n.halt()
 	})
 }
+
+// TestTheJournalSaysWhichObjectAsked and not only the source.
+func TestTheJournalSaysWhichObjectAsked(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.complete(ofObject("nodeeni/a", pci(portA, "vfio-pci")), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		got := map[string]string{}
+		for _, op := range n.journal.History(0) {
+			if op.Reason.Entry == "pci "+portA || op.Reason.Entry == "pci "+portB {
+				got[op.Reason.Entry] = op.Reason.Object
+			}
+		}
+		if got["pci "+portA] != "nodeeni/a" || got["pci "+portB] != "/x.yaml" {
+			t.Errorf("asked by %v", got)
+		}
+	})
+}
