@@ -459,4 +459,46 @@ func TestTheExamples(t *testing.T) {
 		}
 		c.accepts(t, string(text))
 	}
+	own := built(t, c, kustomization+"/examples/overlay")
+	c.accepts(t, own)
+	spec := daemonSet(t, own).Spec.Template.Spec
+	if got := spec.Containers[0].Image; got != "your.registry.example/eniagent:v1" || spec.NodeSelector["ng"] != "multi-eni" || spec.Containers[0].Args[1] != "--observe=false" {
+		t.Errorf("the overlay's DaemonSet has %s, %v, %v", got, spec.NodeSelector, spec.Containers[0].Args)
+	}
+}
+
+// TestTheExamplesFitTogether: the plugin's DaemonSet is the one that the agent
+// restarts and whose file it writes, and the pod asks for a pool of the NodeENIs.
+func TestTheExamplesFitTogether(t *testing.T) {
+	c := requireCluster(t)
+	example := func(name string) map[string]*unstructured.Unstructured {
+		text, err := os.ReadFile(kustomization + "/examples/" + name)
+		must(t, err)
+		return objects(t, string(text))
+	}
+	agents := daemonSet(t, built(t, c, kustomization)).Spec.Template.Spec
+	plugin := &appsv1.DaemonSet{}
+	convert(t, example("sriov-device-plugin.yaml")["DaemonSet kube-system/kube-sriov-device-plugin"].Object, plugin)
+	args := strings.Join(agents.Containers[0].Args, "\n")
+	_, selector, _ := strings.Cut(args, "--plugin-selector=")
+	selector, _, _ = strings.Cut(selector, "\n")
+	wanted, err := labels.Parse(selector)
+	must(t, err)
+	if !wanted.Matches(labels.Set(plugin.Spec.Template.Labels)) || !strings.Contains(args, "--plugin-namespace="+plugin.Namespace+"\n") {
+		t.Errorf("%s does not lead to a pod with %v in %s", selector, plugin.Spec.Template.Labels, plugin.Namespace)
+	}
+	const dir = "/etc/pcidp"
+	for name, spec := range map[string]corev1.PodSpec{"agent": agents, "plugin": plugin.Spec.Template.Spec} {
+		if !slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == dir }) {
+			t.Errorf("the %s has not %s of the node", name, dir)
+		}
+	}
+	pool := example("nodeeni.yaml")["NodeENI /dpdk-pool"]
+	name, _, err := unstructured.NestedString(pool.Object, "spec", "dpdkResourceName")
+	must(t, err)
+	pod := &corev1.Pod{}
+	convert(t, example("pod.yaml")["Pod default/dpdk"].Object, pod)
+	if _, ok := pod.Spec.Containers[0].Resources.Limits[corev1.ResourceName(name)]; !ok || name == "" {
+		t.Errorf("the pod asks for no %s", name)
+	}
 }
