@@ -84,9 +84,6 @@ func New(o Options) (*Restarter, error) {
 	if err := checkSelector(o.Selector); err != nil {
 		return nil, fmt.Errorf("selector of the device plugin's pods %q: %w", o.Selector, err)
 	}
-	if o.Logger == nil {
-		o.Logger = log.NewNopLogger()
-	}
 	c, err := newClient(o)
 	if err != nil {
 		return nil, err
@@ -95,6 +92,9 @@ func New(o Options) (*Restarter, error) {
 }
 
 func newRestarter(a api, o Options) *Restarter {
+	if o.Logger == nil {
+		o.Logger = log.NewNopLogger()
+	}
 	return &Restarter{
 		api: a, node: o.Node, logger: log.With(o.Logger, "component", "plugin"),
 		where: fmt.Sprintf("%s in namespace %s on node %s", o.Selector, o.Namespace, o.Node),
