@@ -1,0 +1,223 @@
+package kube
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	rbac "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// act is something that one may be allowed to do, as an authorizer sees it. A
+// request that is not for a resource has a path.
+type act struct {
+	verb, group, resource, namespace, path string
+}
+
+func (a act) String() string {
+	if a.path != "" {
+		return a.verb + " " + a.path
+	}
+	name := a.resource
+	if a.group != "" {
+		name += "." + a.group
+	}
+	if a.namespace != "" {
+		name += " in " + a.namespace
+	}
+	return a.verb + " " + name
+}
+
+// acts are sorted, so that two sets of them compare as text.
+func acts(all sets.Set[act]) (names []string) {
+	for a := range all {
+		names = append(names, a.String())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// recorder notes what is asked of an API, in the terms of roles.
+type recorder struct {
+	infos *request.RequestInfoFactory
+
+	mu   sync.Mutex
+	seen sets.Set[act]
+	err  error
+}
+
+// record gives a configuration all of whose requests are noted.
+func record(config *rest.Config) (*recorder, *rest.Config) {
+	r := &recorder{seen: sets.New[act](), infos: &request.RequestInfoFactory{
+		APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
+	}}
+	config = rest.CopyConfig(config)
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return recording{r, rt} })
+	return r, config
+}
+
+// acts are those that were seen so far.
+func (r *recorder) acts(t *testing.T) sets.Set[act] {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	must(t, r.err)
+	return r.seen.Clone()
+}
+
+func (r *recorder) note(q *http.Request) {
+	info, err := r.infos.NewRequestInfo(q)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.err = fmt.Errorf("%s %s: %w", q.Method, q.URL, err)
+		return
+	}
+	r.seen.Insert(actOf(info))
+}
+
+func actOf(info *request.RequestInfo) act {
+	if !info.IsResourceRequest {
+		return act{verb: info.Verb, path: info.Path}
+	}
+	resource := info.Resource
+	if info.Subresource != "" {
+		resource += "/" + info.Subresource
+	}
+	return act{verb: info.Verb, group: info.APIGroup, resource: resource, namespace: info.Namespace}
+}
+
+type recording struct {
+	*recorder
+	http.RoundTripper
+}
+
+// RoundTrip notes a request and sends it.
+func (r recording) RoundTrip(q *http.Request) (*http.Response, error) {
+	r.note(q)
+	return r.RoundTripper.RoundTrip(q)
+}
+
+// granted are the acts that rules allow, in a namespace or, with "", anywhere.
+// Rules that allow more than can be listed are an error.
+func granted(rules []rbac.PolicyRule, namespace string) (sets.Set[act], error) {
+	all := sets.New[act]()
+	for _, rule := range rules {
+		if len(rule.ResourceNames)+len(rule.NonResourceURLs) > 0 {
+			return nil, fmt.Errorf("rule %v is for some names or paths only", rule)
+		}
+		for _, verb := range rule.Verbs {
+			for _, group := range rule.APIGroups {
+				for _, resource := range rule.Resources {
+					if strings.Contains(verb+group+resource, "*") {
+						return nil, fmt.Errorf("rule %v allows everything of something", rule)
+					}
+					all.Insert(act{verb: verb, group: group, resource: resource, namespace: namespace})
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// compare says what was done that nothing grants, and what is granted and was
+// not done. What is granted anywhere is so in each namespace.
+func compare(done, may sets.Set[act]) (missing, unused []string) {
+	used, lacks := sets.New[act](), sets.New[act]()
+	for a := range done {
+		anywhere := a
+		anywhere.namespace = ""
+		switch {
+		case may.Has(a):
+			used.Insert(a)
+		case may.Has(anywhere):
+			used.Insert(anywhere)
+		default:
+			lacks.Insert(a)
+		}
+	}
+	return acts(lacks), acts(may.Difference(used))
+}
+
+// shipped are the acts that the manifests grant the agent: of its cluster role,
+// and of its roles in their namespaces.
+func shipped(t *testing.T, stream string) sets.Set[act] {
+	t.Helper()
+	all := sets.New[act]()
+	for key, o := range objects(t, stream) {
+		if kind := o.GetKind(); kind != "ClusterRole" && kind != "Role" {
+			continue
+		}
+		role := &rbac.Role{}
+		convert(t, o.Object, role)
+		may, err := granted(role.Rules, o.GetNamespace())
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+		all = all.Union(may)
+	}
+	return all
+}
+
+// TestRequestsAreHeldAgainstTheRole: a request that the role forgot and one that
+// nobody makes are told, and nothing else.
+func TestRequestsAreHeldAgainstTheRole(t *testing.T) {
+	c := requireCluster(t)
+	r, config := record(c.env.Config)
+	api, err := kubernetes.NewForConfig(config)
+	must(t, err)
+	ctx := t.Context()
+	for range 2 {
+		_, err = api.CoreV1().Nodes().List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + here})
+		must(t, err)
+	}
+	w, err := api.CoreV1().Pods("kube-system").Watch(ctx, metav1.ListOptions{})
+	must(t, err)
+	w.Stop()
+	_, err = api.CoreV1().Pods("kube-system").Patch(ctx, "nobody", "application/merge-patch+json", []byte("{}"), metav1.PatchOptions{}, "status")
+	if err == nil {
+		t.Error("a pod that is not there was patched")
+	}
+	_, err = api.ServerVersion()
+	must(t, err)
+	done := r.acts(t)
+	want := []string{"get /version", "list nodes", "patch pods/status in kube-system", "watch pods in kube-system"}
+	if got := acts(done); !slices.Equal(got, want) {
+		t.Fatalf("recorded %q, want %q", got, want)
+	}
+	may, err := granted([]rbac.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
+	}, "")
+	must(t, err)
+	inPlugins, err := granted([]rbac.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods", "pods/status"}, Verbs: []string{"watch"}}}, "kube-system")
+	must(t, err)
+	missing, unused := compare(done, may.Union(inPlugins))
+	if want := []string{"get /version", "patch pods/status in kube-system"}; !slices.Equal(missing, want) {
+		t.Errorf("missing %q, want %q", missing, want)
+	}
+	if want := []string{"watch nodes", "watch pods/status in kube-system"}; !slices.Equal(unused, want) {
+		t.Errorf("unused %q, want %q", unused, want)
+	}
+	anywhere, err := granted([]rbac.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"watch"}}}, "")
+	must(t, err)
+	if missing, unused := compare(sets.New(act{verb: "watch", resource: "pods", namespace: "a"}), anywhere); len(missing)+len(unused) > 0 {
+		t.Errorf("what is allowed anywhere is not in a: %q, %q", missing, unused)
+	}
+	for name, rule := range map[string]rbac.PolicyRule{
+		"all verbs":  {APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"*"}},
+		"some names": {APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}, ResourceNames: []string{"a"}},
+	} {
+		if all, err := granted([]rbac.PolicyRule{rule}, ""); err == nil {
+			t.Errorf("%s: taken for %v", name, slices.Collect(maps.Keys(all)))
+		}
+	}
+}

@@ -1,0 +1,6 @@
+{{- define "eniagent.subjects" }}
+subjects:
+  - kind: ServiceAccount
+    name: eniagent
+    namespace: {{ .Release.Namespace }}
+{{- end }}
