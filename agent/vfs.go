@@ -58,7 +58,7 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			all[at].makes = append(all[at].makes, t)
 			all = append(all, request{
 				asked: entry{Kept: r.asked.Kept, Interface: source.Interface{
-					Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver, Pool: vf.Pool,
+					Selector: source.Selector{PCI: t}, Object: r.asked.Object, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver, Pool: vf.Pool,
 					Port: portOf(vf), AllowManagementPath: r.asked.AllowManagementPath,
 				}},
 				entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
@@ -87,7 +87,7 @@ func (v View) givenBack(ctx context.Context, r request, requests []request) (all
 			continue
 		}
 		all = append(all, request{
-			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, State: source.Released}},
+			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, Object: r.asked.Object, State: source.Released}},
 			entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
 		})
 	}
