@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
@@ -130,6 +131,12 @@ func away(err error) bool {
 
 // explained adds to an API's answer what is to be done about it.
 func explained(err error) error {
+	// Of the way there the host is enough; what was asked is said already.
+	if at := (*url.Error)(nil); errors.As(err, &at) {
+		if u, broken := url.Parse(at.URL); broken == nil {
+			return fmt.Errorf("%s://%s: %w", u.Scheme, u.Host, at.Err)
+		}
+	}
 	switch {
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("%w: let this agent's service account get, list and watch %s", err, Object)

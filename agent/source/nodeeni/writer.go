@@ -31,7 +31,7 @@ const (
 	restoreSoonest, restoreLatest = 2 * time.Second, 10 * time.Second
 	// A write that failed is tried again between these.
 	rewriteFirst, rewriteMax = time.Second, time.Minute
-	writePatience          = 20 * time.Second
+	writePatience            = 20 * time.Second
 )
 
 // patcher patches the status of an object, and gives it as it is then.
