@@ -161,7 +161,7 @@ func (c *client) list(ctx context.Context) (*pods, error) {
 
 func (c *client) watch(ctx context.Context, from string) (watch.Interface, error) {
 	seconds := int64(watchFor / time.Second)
-	w, err := c.ask(metav1.ListOptions{Watch: true, ResourceVersion: from, TimeoutSeconds: &seconds}).Watch(ctx)
+	w, err := c.ask(metav1.ListOptions{Watch: true, AllowWatchBookmarks: true, ResourceVersion: from, TimeoutSeconds: &seconds}).Watch(ctx)
 	if err != nil {
 		return nil, c.explained("watch", err)
 	}
