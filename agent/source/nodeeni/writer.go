@@ -239,7 +239,7 @@ func (w *writer) proofread(o *object, d draft) {
 	told := bytes.Contains(d.patch, []byte(`"`+v1alpha1.ConditionReady+`"`))
 	if told && !kept && len(o.attachments) > 0 {
 		w.pruned = true
-		level.Warn(w.logger).Log("msg", "the definition of "+Object+" in this cluster is an older one and drops the conditions: only the dpdk fields are written; apply deploy/kubernetes/crds and restart the agent to have all")
+		level.Warn(w.logger).Log("msg", "the definition of "+nodeENIs().String()+" in this cluster is an older one and drops the conditions: only the dpdk fields are written; apply deploy/kubernetes/crds and restart the agent to have all")
 	}
 }
 
@@ -248,7 +248,7 @@ func writable(err error) error {
 	var status apierrors.APIStatus
 	switch {
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%w: let this agent's service account patch %s/status", err, Object)
+		return fmt.Errorf("%w: let this agent's service account patch %s/status", err, nodeENIs())
 	case errors.As(err, &status) && status.Status().Code == http.StatusUnprocessableEntity:
 		return fmt.Errorf("%w: another writer changed the attachments meanwhile", err)
 	}
