@@ -19,6 +19,7 @@ FUZZJOBS ?= 1
 IMAGE   ?= eniagent:$(VERSION)
 DOCKER  ?= docker
 PREFIX  ?= /usr/local
+OUT     ?= bin/agent
 
 .PHONY: demo
 demo: build ## Show the main job on a simulated node; needs nothing but Go
@@ -29,8 +30,8 @@ demo-vm: vm-deps ## Show the main job on a real kernel in a VM, with a power cut
 	@go run ./recovery/chaos/demo
 
 .PHONY: build
-build: ## Build bin/agent, one static binary
-	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSION)" -o bin/agent ./cmd/agent
+build: ## Build bin/agent, one static binary (OUT= elsewhere)
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT) ./cmd/agent
 
 .PHONY: test
 test: ## Run vet, lint and all tests, race detector and VM included (PKG=./journal for one package)
@@ -97,6 +98,15 @@ cover: ## Measure the tests' coverage, into bin/cover.html
 .PHONY: image
 image: ## Build the container image (IMAGE=name:tag DOCKER=podman)
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+.PHONY: image-oci
+image-oci: ## Build it without a daemon, for amd64 and arm64, into bin/eniagent-image.tar
+	@mkdir -p bin
+	@cd .ci/image && GOFLAGS=-mod=readonly GOWORK=off go run . -version '$(VERSION)' -o ../../bin/eniagent-image.tar
+
+.PHONY: test-image
+test-image: ## Hold that image against the Dockerfile, and against itself built elsewhere
+	cd .ci/image && GOFLAGS=-mod=readonly GOWORK=off go test -count=1 -v -timeout 15m ./...
 
 .PHONY: install
 install: bin/agent ## Install bin/agent and its systemd service (root; PREFIX= DESTDIR= as usual)

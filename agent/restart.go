@@ -40,6 +40,8 @@ type payer struct {
 	changed chan struct{} // what is owed may be other than it was
 	results *prometheus.CounterVec
 	pauses  *backoff.ExponentialBackOff
+	quiet   time.Duration
+	flush   func(context.Context) error // what is closed, and what it owes, to the disk
 
 	// Of what is owed now: the count, when it was first seen to be any, and when
 	// it was seen to grow. The clock of the wall may jump. The loop's own.
@@ -57,7 +59,7 @@ type payer struct {
 
 func newPayer(a *Agent, reg prometheus.Registerer) *payer {
 	p := &payer{
-		agent: a, changed: make(chan struct{}, 1),
+		agent: a, changed: make(chan struct{}, 1), quiet: restartQuiet, flush: a.c.Journal.Flush,
 		results: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "eniagent_plugin_restarts_total", Help: "Times that the agent saw to it that the device plugin was restarted, or tried.",
 		}, []string{"result"}),
@@ -147,7 +149,7 @@ func (p *payer) early(now time.Time) (why string, pause time.Duration) {
 	if wait := p.pace(now); wait > 0 {
 		return "some time since its last restart", wait
 	}
-	more := restartQuiet - now.Sub(p.last)
+	more := p.quiet - now.Sub(p.last)
 	if more <= 0 && p.agent.atWork() {
 		more = beat
 	}
@@ -214,8 +216,7 @@ func (p *payer) restart(ctx context.Context, owed RestartReport) (source.Restart
 	p.mu.Lock()
 	p.trial, p.cancel, p.again = owed.Number, cancel, time.Time{}
 	p.mu.Unlock()
-	// An operation that is closed, and what it owes, may not be on the disk yet.
-	if err := p.agent.c.Journal.Flush(ctx); err != nil {
+	if err := p.flush(ctx); err != nil {
 		return source.Restarted{}, err
 	}
 	last := owed.Last

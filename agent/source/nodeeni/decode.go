@@ -20,6 +20,7 @@ type object struct {
 
 	spec        v1alpha1.NodeENISpec
 	attachments []attachment
+	total       int   // attachments of all nodes
 	err         error // why it cannot be read
 	anybodys    bool  // nor can it be seen whose it is
 }
@@ -80,7 +81,7 @@ func (o *object) UnmarshalJSON(b []byte) error {
 		// It may still be seen whose it is.
 		body.Status.Attachments, o.anybodys = whose(b)
 	}
-	o.spec = body.Spec
+	o.spec, o.total = body.Spec, len(body.Status.Attachments)
 	for i, a := range body.Status.Attachments {
 		o.attachments = append(o.attachments, attachment{ENIAttachment: a, index: i})
 	}
@@ -128,7 +129,7 @@ func (o *object) keep(node string) bool {
 
 // DeepCopyObject makes it a runtime.Object.
 func (o *object) DeepCopyObject() runtime.Object {
-	c := &object{TypeMeta: o.TypeMeta, ObjectMeta: *o.ObjectMeta.DeepCopy(), spec: *o.spec.DeepCopy(), err: o.err, anybodys: o.anybodys}
+	c := &object{TypeMeta: o.TypeMeta, ObjectMeta: *o.ObjectMeta.DeepCopy(), spec: *o.spec.DeepCopy(), total: o.total, err: o.err, anybodys: o.anybodys}
 	c.attachments = slices.Clone(o.attachments)
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -148,6 +149,12 @@ func newAPIs(c *rest.Config, node string) (*apis, error) {
 
 // explained adds to an API's answer what is to be done about it.
 func (k kind) explained(err error) error {
+	// Of the way there the host is enough; what was asked is said already.
+	if at := (*url.Error)(nil); errors.As(err, &at) {
+		if u, broken := url.Parse(at.URL); broken == nil {
+			return fmt.Errorf("%s://%s: %w", u.Scheme, u.Host, at.Err)
+		}
+	}
 	switch {
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("%w: let this agent's service account list and watch %s", err, k)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -91,4 +92,11 @@ func patchOf(have []attachment, want []v1alpha1.ENIAttachment, known bool) []byt
 		return nil // words and numbers always encode
 	}
 	return b
+}
+
+// agree says whether two lists of attachments say the same of the same ENIs.
+func agree(a, b []v1alpha1.ENIAttachment, known bool) bool {
+	return slices.EqualFunc(a, b, func(a, b v1alpha1.ENIAttachment) bool {
+		return a.NodeID == b.NodeID && a.ENIID == b.ENIID && difference(0, a, b, known) == nil
+	})
 }

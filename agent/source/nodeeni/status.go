@@ -81,9 +81,10 @@ func (a *account) standing(object string) (source.Standing, bool) {
 	return a.report.Standings[i], true
 }
 
-// statuses are what the attachments of an object shall say, in their order.
-// Settled is false when they are about to say something else.
-func (a *account) statuses(o *object) (want []v1alpha1.ENIAttachment, settled bool) {
+// statuses are what the attachments of an object shall say, in their order; said
+// is what they were last made to say, whatever became of it. Settled is false when
+// they are about to say something else.
+func (a *account) statuses(o *object, said []v1alpha1.ENIAttachment) (want []v1alpha1.ENIAttachment, settled bool) {
 	settled = true
 	for _, at := range o.attachments {
 		name := objectName(o.Name, at.ENIID)
@@ -94,11 +95,23 @@ func (a *account) statuses(o *object) (want []v1alpha1.ENIAttachment, settled bo
 			stands(&status, s)
 		}
 		if c, ok := a.condition(o, name, s, known); ok {
+			if len(status.Conditions) == 0 {
+				status.Conditions = conditionsOf(said, at.ENIID)
+			}
 			setCondition(&status.Conditions, c)
 		}
 		want = append(want, status)
 	}
 	return want, settled
+}
+
+// conditionsOf are those of an ENI.
+func conditionsOf(all []v1alpha1.ENIAttachment, eni string) []metav1.Condition {
+	i := slices.IndexFunc(all, func(a v1alpha1.ENIAttachment) bool { return a.ENIID == eni })
+	if i < 0 {
+		return nil
+	}
+	return all[i].Conditions
 }
 
 // stands fills in what the interface of an attachment is.

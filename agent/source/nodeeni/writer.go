@@ -27,11 +27,17 @@ const (
 	// becomes, so that one change is one write.
 	transient = 2 * time.Second
 	// What another writer dropped is restored between these: all nodes see it at
-	// once, and the object is one.
+	// once, and the object is one. The more it has attachments, the longer it takes.
 	restoreSoonest, restoreLatest = 2 * time.Second, 10 * time.Second
+	restoreEach                   = 100 * time.Millisecond
+	// What is dropped again before it stood so long is restored later each time,
+	// doubled so often at most: the other writer may do it whenever it sees a change,
+	// and would never come to rest.
+	restoreStood   = time.Minute
+	restoreDoubled = 6
 	// A write that failed is tried again between these.
 	rewriteFirst, rewriteMax = time.Second, time.Minute
-	writePatience          = 20 * time.Second
+	writePatience            = 20 * time.Second
 )
 
 // patcher patches the status of an object, and gives it as it is then.
@@ -57,11 +63,13 @@ type writer struct {
 
 // paper is what is known of writing one object's status.
 type paper struct {
-	written []byte        // the patch that was taken last
-	version uint64        // of the object then
-	noticed time.Time     // since when something else is to be written; zero when nothing is
-	spread  time.Duration // how long that waits where it restores what was dropped
-	retry   time.Time     // not before, after one that failed
+	said    []v1alpha1.ENIAttachment // what the attachments were last made to say
+	wrote   time.Time                // when that was
+	version uint64                   // of the object then
+	noticed time.Time                // since when something else is to be written; zero when nothing is
+	drops   int                      // how often in a row what was written was dropped soon
+	spread  time.Duration            // how long that waits to be restored
+	retry   time.Time                // not before, after one that failed
 	pauses  *backoff.ExponentialBackOff
 }
 
@@ -121,9 +129,11 @@ func (w *writer) write(ctx context.Context) {
 
 // draft is a patch that is to be made.
 type draft struct {
-	object  *object
-	patch   []byte
-	settled bool
+	object   *object
+	want     []v1alpha1.ENIAttachment
+	patch    []byte
+	settled  bool
+	restores bool // it was written before, and dropped
 }
 
 // round writes what is due, and says when something else will be.
@@ -149,16 +159,30 @@ func (w *writer) round(ctx context.Context) (next time.Time) {
 func (w *writer) due(p *paper, d draft) time.Time {
 	if p.noticed.IsZero() {
 		p.noticed = time.Now()
-		p.spread = restoreSoonest + rand.N(restoreLatest-restoreSoonest) //nolint:gosec // spreads load, hides nothing
+		if d.restores {
+			p.dropped(d.object.total)
+		}
 	}
 	at := p.noticed
 	switch {
 	case !d.settled:
 		at = at.Add(transient)
-	case bytes.Equal(d.patch, p.written):
+	case d.restores:
 		at = at.Add(p.spread)
 	}
 	return later(at, later(p.retry, w.rest))
+}
+
+// dropped notes that what was written is gone from an object with so many
+// attachments, and says how long that stays so.
+func (p *paper) dropped(attachments int) {
+	if time.Since(p.wrote) >= restoreStood {
+		p.drops = 0
+	}
+	latest := max(restoreLatest, time.Duration(attachments)*restoreEach)
+	p.spread = restoreSoonest + rand.N(latest-restoreSoonest) //nolint:gosec // spreads load, hides nothing
+	p.spread <<= p.drops
+	p.drops = min(p.drops+1, restoreDoubled)
 }
 
 func later(a, b time.Time) time.Time {
@@ -183,13 +207,13 @@ func (w *writer) drafts() (all []draft) {
 		if o.err != nil || version(o) < p.version {
 			continue // what was written last has not been seen yet
 		}
-		want, settled := w.latest.statuses(o)
+		want, settled := w.latest.statuses(o, p.said)
 		patch := patchOf(o.attachments, want, !w.pruned)
 		if patch == nil {
 			p.noticed = time.Time{}
 			continue
 		}
-		all = append(all, draft{o, patch, settled})
+		all = append(all, draft{o, want, patch, settled, agree(p.said, want, !w.pruned)})
 	}
 	for name := range w.papers {
 		if !there[name] {
@@ -205,7 +229,7 @@ func (w *writer) send(ctx context.Context, p *paper, d draft) bool {
 	defer cancel()
 	o, err := w.patch(asking, d.object.Name, d.patch)
 	if err == nil {
-		p.written, p.version, p.noticed, p.retry = d.patch, version(o), time.Time{}, time.Time{}
+		p.said, p.wrote, p.version, p.noticed, p.retry = d.want, time.Now(), version(o), time.Time{}, time.Time{}
 		p.pauses.Reset()
 		w.pauses.Reset()
 		w.proofread(o, d)

@@ -32,6 +32,7 @@ type desk struct {
 	patches [][]operation
 	err     error // of the next patches
 	prunes  bool  // the API's definition is an older one
+	refused []source.Refusal
 }
 
 // newDesk has one object with a NodeENI of this node at index 1.
@@ -62,7 +63,7 @@ func (d *desk) show() {
 	o.ResourceVersion = fmt.Sprint(d.version)
 	d.mu.Unlock()
 	o.keep(here)
-	d.w.show(picture{objects: []*object{o}, generation: fmt.Sprintf("digest-%d", o.Generation)})
+	d.w.show(picture{objects: []*object{o}, refused: d.refused, generation: fmt.Sprintf("digest-%d", o.Generation)})
 	synctest.Wait()
 }
 
@@ -148,6 +149,13 @@ func (d *desk) says() string {
 	return strings.TrimSpace(text)
 }
 
+// now is what it says while the writer may write.
+func (d *desk) now() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.says()
+}
+
 func (d *desk) want(patches int, says string) {
 	d.t.Helper()
 	d.mu.Lock()
@@ -205,23 +213,104 @@ func TestAGenerationIsObservedOnceItWasLookedAt(t *testing.T) {
 	})
 }
 
+// drop has the controller renew what it wrote, which knows nothing of some fields.
+func (d *desk) drop() {
+	d.mu.Lock()
+	a := &d.o.attachments[1]
+	a.Conditions, a.State, a.StateSince, a.Driver, a.PCIAddress = nil, "", nil, "", ""
+	d.mu.Unlock()
+	d.show()
+}
+
+func bound(s *source.Standing) { s.State, s.Driver, s.Userspace = "bound", "vfio-pci", true }
+
+const boundOn1 = "bound=true driver=vfio-pci state=bound Ready=True/Right/1"
+
 // TestWhatTheControllerDropsComesBack once, and not at the same moment on all
 // nodes.
 func TestWhatTheControllerDropsComesBack(t *testing.T) {
+	for _, stands := range []struct {
+		more                   func(*source.Standing)
+		whole, dropped, refuse string
+	}{
+		{nil, rightOn1, "bound=false driver= state=", ""},
+		{bound, boundOn1, "bound=true driver=vfio-pci state=", ""},
+		{bound, "bound=true driver=vfio-pci state=bound Ready=False/Refused/1 spec.mtu: -1", "bound=true driver=vfio-pci state=", "spec.mtu: -1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDesk(t)
+			if stands.refuse != "" {
+				d.refused = []source.Refusal{{Object: "nodeeni/a", Reason: stands.refuse}}
+				d.show()
+				d.show() // what it wrote of that
+				d.patches = nil
+			}
+			d.stands(right, true, 1, stands.more)
+			d.want(1, stands.whole)
+			said := d.o.attachments[1].Conditions[0]
+			time.Sleep(restoreStood)
+			for range 3 {
+				d.drop()
+			}
+			time.Sleep(restoreSoonest - time.Millisecond)
+			synctest.Wait()
+			d.want(1, stands.dropped)
+			time.Sleep(restoreLatest)
+			synctest.Wait()
+			d.want(2, stands.whole)
+			if again := d.o.attachments[1].Conditions[0]; again != said {
+				t.Errorf("it came back as %+v, and was %+v", again, said)
+			}
+		})
+	}
+}
+
+// TestAControllerThatDropsItAtOnce each time: the two do not write for ever, and
+// what is new is told without delay.
+func TestAControllerThatDropsItAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t)
 		d.stands(right, true, 1, nil)
-		for range 3 { // its updates know nothing of these
-			a := &d.o.attachments[1]
-			a.Conditions, a.State, a.StateSince, a.Driver, a.PCIAddress = nil, "", nil, "", ""
-			d.show()
+		restored := func(during time.Duration) (n int) {
+			for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(time.Second) {
+				if synctest.Wait(); d.now() != "bound=false driver= state=" {
+					n++
+					d.drop()
+				}
+			}
+			return n
 		}
-		time.Sleep(restoreSoonest - time.Millisecond)
-		synctest.Wait()
-		d.want(1, "bound=false driver= state=")
+		if first, then := restored(time.Hour), restored(10*time.Hour); first > 20 || then < 30 || then > 300 {
+			t.Errorf("restored %d times in an hour, and %d in the next ten", first, then)
+		}
+		d.stands(right, true, 1, bound)
+		if says := d.now(); says != boundOn1 {
+			t.Errorf("what is new is not told: %s", says)
+		}
+		d.show()
+		time.Sleep(restoreStood)
+		d.drop() // once
 		time.Sleep(restoreLatest)
 		synctest.Wait()
-		d.want(2, rightOn1)
+		if says := d.now(); says != boundOn1 {
+			t.Errorf("it does not come back soon: %s", says)
+		}
+	})
+}
+
+// TestManyNodesTakeTheirTime to restore what one writer dropped of all.
+func TestManyNodesTakeTheirTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, late := paper{}, 0
+		for range 1000 {
+			p.drops = 0
+			if p.dropped(1000); p.spread > restoreLatest {
+				late++
+			}
+		}
+		if late < 800 || late > 970 {
+			t.Errorf("of a thousand nodes %d restore later than after %s", late, restoreLatest)
+		}
 	})
 }
 
@@ -242,7 +331,6 @@ func TestAnOlderDefinition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t)
 		d.prunes = true
-		bound := func(s *source.Standing) { s.State, s.Driver, s.Userspace = "bound", "vfio-pci", true }
 		d.stands(right, true, 1, bound)
 		d.show()
 		time.Sleep(time.Hour)

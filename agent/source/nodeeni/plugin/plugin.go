@@ -81,7 +81,7 @@ func New(o Options) (*Restarter, error) {
 	if o.Namespace == "" {
 		return nil, errors.New("the namespace of the device plugin is missing: want the one that its pods are in, such as kube-system")
 	}
-	if err := checkSelector(o.Selector); err != nil {
+	if err := CheckSelector(o.Selector); err != nil {
 		return nil, fmt.Errorf("selector of the device plugin's pods %q: %w", o.Selector, err)
 	}
 	c, err := newClient(o)
@@ -101,9 +101,9 @@ func newRestarter(a api, o Options) *Restarter {
 	}
 }
 
-// checkSelector wants labels that say what a pod is: what they only exclude
+// CheckSelector wants labels that say what a pod is: what they only exclude
 // would leave all other pods of the node.
-func checkSelector(text string) error {
+func CheckSelector(text string) error {
 	s, err := labels.Parse(text)
 	if err != nil {
 		return fmt.Errorf("%w: want labels such as name=sriov-device-plugin", err)
@@ -161,7 +161,7 @@ func (c *client) list(ctx context.Context) (*pods, error) {
 
 func (c *client) watch(ctx context.Context, from string) (watch.Interface, error) {
 	seconds := int64(watchFor / time.Second)
-	w, err := c.ask(metav1.ListOptions{Watch: true, ResourceVersion: from, TimeoutSeconds: &seconds}).Watch(ctx)
+	w, err := c.ask(metav1.ListOptions{Watch: true, AllowWatchBookmarks: true, ResourceVersion: from, TimeoutSeconds: &seconds}).Watch(ctx)
 	if err != nil {
 		return nil, c.explained("watch", err)
 	}

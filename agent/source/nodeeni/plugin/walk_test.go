@@ -367,11 +367,11 @@ func TestBrokenRestartersAreCaught(t *testing.T) {
 	}
 	for _, v := range []struct {
 		name, sees string
-		walk       walk
+		walk       *walk
 	}{
-		{"paid once it was deleted", "W1", walk{breaks: drop(func(p *pod) bool { return p.DeletionTimestamp != nil })}},
-		{"who has not started is not looked at", "W1", walk{breaks: drop(func(p *pod) bool { return len(p.Status.ContainerStatuses) == 0 })}},
-		{"the second of the start is rounded up", "W1", walk{breaks: func(k *walk) api {
+		{"paid once it was deleted", "W1", &walk{breaks: drop(func(p *pod) bool { return p.DeletionTimestamp != nil })}},
+		{"who has not started is not looked at", "W1", &walk{breaks: drop(func(p *pod) bool { return len(p.Status.ContainerStatuses) == 0 })}},
+		{"the second of the start is rounded up", "W1", &walk{breaks: func(k *walk) api {
 			return &wrapped{walk: k, edit: func(all map[string]*pod) {
 				for _, p := range all {
 					for i := range p.Status.ContainerStatuses {
@@ -382,10 +382,10 @@ func TestBrokenRestartersAreCaught(t *testing.T) {
 				}
 			}}
 		}}},
-		{"the time of the first change", "W1", walk{breaks: itself, since: func(first, _ time.Time) time.Time { return first }}},
-		{"whatever the pod is by now", "W2", walk{breaks: func(k *walk) api { return &wrapped{walk: k, loose: true} }}},
-		{"each try begins anew", "W3", walk{breaks: itself, forget: true}},
-		{"a list from a cache", "W1", walk{breaks: func(k *walk) api {
+		{"the time of the first change", "W1", &walk{breaks: itself, since: func(first, _ time.Time) time.Time { return first }}},
+		{"whatever the pod is by now", "W2", &walk{breaks: func(k *walk) api { return &wrapped{walk: k, loose: true} }}},
+		{"each try begins anew", "W3", &walk{breaks: itself, forget: true}},
+		{"a list from a cache", "W1", &walk{breaks: func(k *walk) api {
 			w := &wrapped{walk: k, cached: 3 * time.Second}
 			go w.caches()
 			return w
