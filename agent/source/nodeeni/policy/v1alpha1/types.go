@@ -11,6 +11,8 @@ const (
 	Version  = "v1alpha1"
 	Kind     = "NodeInterfacePolicy"
 	Resource = "nodeinterfacepolicies"
+	// ConditionReady of a node says whether all of a policy is as asked there.
+	ConditionReady = "Ready"
 )
 
 // GroupVersion is the group and version of the resource.
@@ -347,9 +349,11 @@ type NodeStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// How its interfaces stand, those first that are not as asked where there are many
 	// +optional
 	// +listType=map
 	// +listMapKey=entry
+	// +kubebuilder:validation:MaxItems=128
 	Interfaces []InterfaceStatus `json:"interfaces,omitempty"`
 }
 
