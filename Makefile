@@ -129,11 +129,11 @@ kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
 	@.ci/kube-deps >/dev/null
 
 .PHONY: test-kube
-test-kube: kube-deps ## Hold the NodeENI source against a real Kubernetes API
+test-kube: kube-deps ## Hold what is for Kubernetes against a real API
 	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
 
 .PHONY: generate
-generate: ## Generate the NodeENI definition from its types
+generate: ## Generate the definitions of the resources from their types
 	@.ci/kube-generate
 
 .PHONY: clean
