@@ -38,7 +38,7 @@ type guest struct {
 
 const (
 	crashing   = "/bin/agent-crash"
-	pluginFile = chaos.DiskDir + "/config.json"
+	guestFile = chaos.DiskDir + "/config.json"
 )
 
 // bootGuest boots a node with two PFs.
@@ -114,11 +114,11 @@ func (g *guest) join(macs map[string]string) {
 	must(g.t, g.vm.WriteFile(g.ctx(), "/state/kubeconfig", written(g.t, user.Config(), chaos.HostAddr, ""), 0o600))
 	g.kubeconfig = filepath.Join(g.t.TempDir(), "kubeconfig")
 	written(g.t, g.c.env.Config, "localhost", g.kubeconfig)
-	must(g.t, g.vm.WriteFile(g.ctx(), pluginFile, []byte("{\"resourceList\": []}\n"), 0o644))
+	must(g.t, g.vm.WriteFile(g.ctx(), guestFile, []byte("{\"resourceList\": []}\n"), 0o644))
 	g.agent = []string{
 		"run", "--source", "kubernetes", "--kubeconfig", "/state/kubeconfig", "--node-name", here, "--kernel-driver", "igb",
 		"--metadata", fmt.Sprintf("http://%s:%d", chaos.HostAddr, port), "--state-dir", chaos.StateDir, "--listen", "",
-		"--pod-resources", "", "--root", "/", "--device-plugin-config", pluginFile, "--write-timeout", "5s",
+		"--pod-resources", "", "--root", "/", "--device-plugin-config", guestFile, "--write-timeout", "5s",
 	}
 	g.online()
 }
@@ -175,6 +175,40 @@ func attached(eni string) string {
 		`"subnetID":"subnet-1","subnetCIDR":"10.0.0.0/24","deviceIndex":2,"status":"attached","lastUpdated":%q}]}}`, here, eni, time.Now().UTC().Format(time.RFC3339))
 }
 
+// onThePF asks for two VFs, onAVF for one of them, and onAnENI for a NIC that only its MAC address tells.
+const (
+	onThePF = `
+apiVersion: eniagent.dev/v1alpha1
+kind: NodeInterfacePolicy
+metadata: {name: functions}
+spec:
+  nodeSelector: {matchLabels: {nic: sriov}}
+  interfaces:
+  - pci: %q
+    up: true
+    vfs: {count: 2}
+`
+	onAVF = `
+apiVersion: networking.k8s.aws/v1alpha1
+kind: NodeENI
+metadata: {name: dpdk}
+spec:
+  nodeSelector: {nic: sriov}
+  enableDPDK: true
+  dpdkDriver: vfio-pci
+  dpdkResourceName: intel.com/sriov_test_1
+  dpdkPCIAddress: %q
+`
+	onAnENI = `
+apiVersion: networking.k8s.aws/v1alpha1
+kind: NodeENI
+metadata: {name: plain}
+spec:
+  nodeSelector: {nic: sriov}
+  mtu: 9001
+`
+)
+
 // TestANodeOnARealKernel is one with a real API: what is asked with kubectl is on its NICs, also after a power cut that
 // came half-way, and the objects say what is.
 func TestANodeOnARealKernel(t *testing.T) {
@@ -182,28 +216,14 @@ func TestANodeOnARealKernel(t *testing.T) {
 	g := bootGuest(t, c)
 	nics, err := g.vm.NICs(t.Context())
 	must(t, err)
-	g.join(map[string]string{nics[0].MAC: eni1, nics[1].MAC: eni2})
+	pf, vf := nics[0], chaos.NIC{Addr: strings.Replace(nics[0].Addr, ":00.0", ":10.0", 1)}
+	g.join(map[string]string{pf.MAC: eni1, nics[1].MAC: eni2})
 	for _, name := range []string{"dpdk", "plain"} {
 		t.Cleanup(func() { c.remove(t, name) })
 	}
-	g.kubectl(fmt.Sprintf(`
-apiVersion: networking.k8s.aws/v1alpha1
-kind: NodeENI
-metadata: {name: dpdk}
-spec:
-  nodeSelector: {ng: multi-eni}
-  enableDPDK: true
-  dpdkDriver: vfio-pci
-  dpdkResourceName: intel.com/sriov_test_1
-  dpdkPCIAddress: %q
----
-apiVersion: networking.k8s.aws/v1alpha1
-kind: NodeENI
-metadata: {name: plain}
-spec:
-  nodeSelector: {ng: multi-eni}
-  mtu: 9001
-`, nics[0].Addr), "apply", "-f", "-")
+	g.kubectl(fmt.Sprintf("apiVersion: v1\nkind: Node\nmetadata: {name: %s, labels: {nic: sriov}}\n", here), "apply", "-f", "-")
+	t.Cleanup(func() { g.gone("node/"+here, "nodeinterfacepolicy/functions") })
+	g.kubectl(fmt.Sprintf(onThePF+"---"+onAVF+"---"+onAnENI, pf.Addr, vf.Addr), "apply", "-f", "-")
 	g.kubectl("", "patch", "nodeeni", "dpdk", "--subresource=status", "--type=merge", "-p", attached(eni1))
 	g.kubectl("", "patch", "nodeeni", "plain", "--subresource=status", "--type=merge", "-p", attached(eni2))
 
@@ -212,40 +232,65 @@ spec:
 	must(t, g.vm.PowerCut())
 	must(t, g.vm.Boot(t.Context()))
 	g.online()
-	res, err := g.vm.Agent(t.Context(), "recover", "--dry-run", "--state-dir", chaos.StateDir)
-	must(t, err)
-	t.Logf("$ agent recover --dry-run\n%s", res.Stdout)
-	if res.Code != 3 {
-		t.Errorf("what was left half-way is not told: %v", res)
+	if said := g.status(3, "recover", "--dry-run"); !strings.Contains(said, vf.Addr) {
+		t.Errorf("what was left half-way on %s is not told", vf.Addr)
 	}
 	p = g.start(chaos.AgentPath)
 	g.ready("nodeeni/dpdk")
 	g.ready("nodeeni/plain")
-	g.kubectl("", "get", "nodeenis", "-o", "wide")
+	g.status(0, "status", "--wait", "60s")
+	g.kubectl("", "get", "nodeenis,nodeinterfacepolicies", "-o", "wide")
 	g.kubectl("", "get", "nodeeni", "dpdk", "-o", "yaml")
 	// The kernel's word, not the agent's.
-	must(t, g.vm.WaitLink(t.Context(), nics[0].Sysfs("driver"), "vfio-pci"))
-	must(t, g.vm.WaitText(t.Context(), nics[1].Sysfs("net", netdev(t, g, nics[1].Addr), "mtu"), "9001"))
-	if file, err := g.vm.ReadText(t.Context(), pluginFile); err != nil || !strings.Contains(file, nics[0].Addr) {
-		t.Errorf("the device plugin's file is %q, %v", file, err)
-	}
+	must(t, g.vm.WaitText(t.Context(), pf.Sysfs("sriov_numvfs"), "2"))
+	must(t, g.vm.WaitLink(t.Context(), vf.Sysfs("driver"), "vfio-pci"))
+	must(t, g.vm.WaitText(t.Context(), nics[1].Sysfs("net", g.netdev(nics[1].Addr), "mtu"), "9001"))
+	g.pooled(vf.Addr, true)
 
 	g.kubectl("", "delete", "nodeeni", "dpdk", "--wait=false")
-	must(t, g.vm.WaitLink(t.Context(), nics[0].Sysfs("driver"), "igb"))
-	res, err = g.vm.Agent(t.Context(), "status", "--wait", "60s", "--state-dir", chaos.StateDir)
-	must(t, err)
-	t.Logf("$ agent status\n%s", res.Stdout)
-	if file, err := g.vm.ReadText(t.Context(), pluginFile); err != nil || strings.Contains(file, nics[0].Addr) {
-		t.Errorf("the device plugin's file is %q, %v", file, err)
-	}
+	must(t, g.vm.WaitLink(t.Context(), vf.Sysfs("driver"), "igbvf"))
+	g.pooled(vf.Addr, false)
+	g.kubectl("", "delete", "nodeinterfacepolicy", "functions")
+	must(t, g.vm.WaitText(t.Context(), pf.Sysfs("sriov_numvfs"), "0"))
+	g.status(0, "status", "--wait", "60s")
 	if p.Ended() {
 		t.Error("the agent has ended")
 	}
 }
 
-func netdev(t *testing.T, g *guest, addr string) string {
-	t.Helper()
-	names, err := g.vm.ReadDir(t.Context(), chaos.Sysfs(addr, "net"))
-	must(t, err)
+// status is what a command of the agent says there, which must end so.
+func (g *guest) status(code int, args ...string) string {
+	g.t.Helper()
+	res, err := g.vm.Agent(g.ctx(), append(args, "--state-dir", chaos.StateDir)...)
+	must(g.t, err)
+	g.t.Logf("$ agent %s\n%s%s", strings.Join(args, " "), res.Stdout, res.Stderr)
+	if res.Code != code {
+		g.t.Errorf("agent %v ended with %d, want %d", args, res.Code, code)
+	}
+	return string(res.Stdout)
+}
+
+// pooled wants a function in the device plugin's file, or not.
+func (g *guest) pooled(addr string, want bool) {
+	g.t.Helper()
+	file, err := g.vm.ReadText(g.ctx(), guestFile)
+	must(g.t, err)
+	if strings.Contains(file, addr) != want {
+		g.t.Errorf("the device plugin's file has %s, want it there: %t", file, want)
+	}
+}
+
+// gone takes objects away, at the end of a test.
+func (g *guest) gone(objects ...string) {
+	cmd := exec.Command(filepath.Join(g.c.assets, "kubectl"), append([]string{"--kubeconfig", g.kubeconfig, "delete", "--ignore-not-found"}, objects...)...)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		g.t.Errorf("kubectl %v: %v\n%s", cmd.Args, err, said)
+	}
+}
+
+func (g *guest) netdev(addr string) string {
+	g.t.Helper()
+	names, err := g.vm.ReadDir(g.ctx(), chaos.Sysfs(addr, "net"))
+	must(g.t, err)
 	return names[0]
 }
