@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"eniagent/recovery/chaos"
 )
@@ -34,10 +34,11 @@ type guest struct {
 	vm         *chaos.VM
 	kubeconfig string // for kubectl here
 	agent      []string
+	privileges []string // what the agent is started with
 }
 
 const (
-	crashing   = "/bin/agent-crash"
+	crashing  = "/bin/agent-crash"
 	guestFile = chaos.DiskDir + "/config.json"
 )
 
@@ -56,16 +57,19 @@ func bootGuest(t *testing.T, c *cluster) *guest {
 	build(t, agent)
 	build(t, crash, "-tags=crashpoint")
 	files := map[string]string{crashing: crash}
-	ip, err := exec.LookPath("ip")
-	must(t, err)
-	linked, err := exec.CommandContext(t.Context(), "ldd", ip).Output()
-	must(t, err)
-	files["/bin/ip"] = ip
-	for word := range strings.FieldsSeq(string(linked)) {
-		if strings.HasPrefix(word, "/") {
-			files[word] = word
+	for _, name := range []string{"ip", "setpriv"} {
+		path, err := exec.LookPath(name)
+		must(t, err)
+		linked, err := exec.CommandContext(t.Context(), "ldd", path).Output()
+		must(t, err)
+		files["/bin/"+name] = path
+		for word := range strings.FieldsSeq(string(linked)) {
+			if strings.HasPrefix(word, "/") {
+				files[word] = word
+			}
 		}
 	}
+	var err error
 	g.vm, err = chaos.Start(t.Context(), chaos.Config{NICs: 2, Uplink: true, Agent: agent, Files: files})
 	must(t, err)
 	t.Cleanup(func() { must(t, g.vm.Close()) })
@@ -92,7 +96,7 @@ func written(t *testing.T, config *rest.Config, host, path string) []byte {
 	file.Clusters["c"] = &clientcmdapi.Cluster{
 		Server: "https://" + net.JoinHostPort(host, at.Port()), TLSServerName: "localhost", CertificateAuthorityData: config.CAData,
 	}
-	file.AuthInfos["u"] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
+	file.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: config.BearerToken, ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
 	file.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	file.CurrentContext = "x"
 	b, err := clientcmd.Write(*file)
@@ -103,20 +107,25 @@ func written(t *testing.T, config *rest.Config, host, path string) []byte {
 	return b
 }
 
-// join makes the guest a node of the cluster: the way there, who it is, and the metadata of its instance.
+// join makes the guest a node of the cluster: the way there, who it is, and the metadata of its instance. Its agent may
+// what the shipped manifests let it, in the API and in the kernel, and no more.
 func (g *guest) join(macs map[string]string) {
 	g.t.Helper()
 	metadata := httptest.NewServer(instance(macs))
 	g.t.Cleanup(metadata.Close)
 	port := metadata.Listener.Addr().(*net.TCPAddr).Port
-	user, err := g.c.env.AddUser(envtest.User{Name: "node", Groups: []string{"system:masters"}}, nil)
-	must(g.t, err)
-	must(g.t, g.vm.WriteFile(g.ctx(), "/state/kubeconfig", written(g.t, user.Config(), chaos.HostAddr, ""), 0o600))
+	_, config := asTheAgent(g.t, g.c)
+	must(g.t, g.vm.WriteFile(g.ctx(), "/state/kubeconfig", written(g.t, config, chaos.HostAddr, ""), 0o600))
 	g.kubeconfig = filepath.Join(g.t.TempDir(), "kubeconfig")
 	written(g.t, g.c.env.Config, "localhost", g.kubeconfig)
 	must(g.t, g.vm.WriteFile(g.ctx(), guestFile, []byte("{\"resourceList\": []}\n"), 0o644))
+	g.privileges = []string{"/bin/setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"}
+	security := daemonSet(g.t, built(g.t, g.c, kustomization)).Spec.Template.Spec.Containers[0].SecurityContext
+	for _, capability := range security.Capabilities.Add {
+		g.privileges[3] += ",+" + strings.ToLower(string(capability))
+	}
 	g.agent = []string{
-		"run", "--source", "kubernetes", "--kubeconfig", "/state/kubeconfig", "--node-name", here, "--kernel-driver", "igb",
+		"run", "--plugin-namespace", "kube-system", "--source", "kubernetes", "--kubeconfig", "/state/kubeconfig", "--node-name", here, "--kernel-driver", "igb",
 		"--metadata", fmt.Sprintf("http://%s:%d", chaos.HostAddr, port), "--state-dir", chaos.StateDir, "--listen", "",
 		"--pod-resources", "", "--root", "/", "--device-plugin-config", guestFile, "--write-timeout", "5s",
 	}
@@ -134,7 +143,7 @@ func (g *guest) online() {
 // start starts an agent there. When the test fails, its log is shown.
 func (g *guest) start(binary string, env ...string) *chaos.Proc {
 	g.t.Helper()
-	p, err := g.vm.Start(g.ctx(), chaos.Cmd{Args: append([]string{binary}, g.agent...), Env: env})
+	p, err := g.vm.Start(g.ctx(), chaos.Cmd{Args: slices.Concat(g.privileges, []string{binary}, g.agent), Env: env})
 	must(g.t, err)
 	g.t.Cleanup(func() {
 		if _, log := p.Output(); g.t.Failed() {
