@@ -91,6 +91,15 @@ func yield(requests []request) []request {
 	return slices.DeleteFunc(requests, func(r request) bool { return r.asked.Kept && named[r.target] })
 }
 
+// named is the entry with the object that asks it, where the source is made of
+// such.
+func (r *request) named() string {
+	if r.asked.Object == "" {
+		return r.entry
+	}
+	return r.entry + " of " + r.asked.Object
+}
+
 // refuseTwice refuses all entries that stand for one function.
 func refuseTwice(requests []request) {
 	byTarget := map[drivers.Target][]int{}
@@ -105,7 +114,7 @@ func refuseTwice(requests []request) {
 		}
 		var entries []string
 		for _, i := range at {
-			entries = append(entries, requests[i].entry)
+			entries = append(entries, requests[i].named())
 		}
 		for _, i := range at {
 			requests[i].cannot(Refused, fmt.Errorf("%s is asked for by %d entries (%s): keep one", t, len(at), strings.Join(entries, ", ")))

@@ -142,9 +142,10 @@ func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	t.mu.Lock()
 	of := path.Base(r.URL.Path)
-	if r.Method == http.MethodGet {
-		t.asked = append(t.asked, what+" "+of)
+	if r.Method != http.MethodGet {
+		what = strings.ToLower(r.Method)
 	}
+	t.asked = append(t.asked, what+" "+of)
 	expired := t.expire && what == "watch" && of == v1alpha1.Resource
 	if expired {
 		t.expire = false

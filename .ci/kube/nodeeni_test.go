@@ -39,6 +39,7 @@ const (
 // follower is a source of the node under test, and what it sent.
 type follower struct {
 	t       *testing.T
+	source  *nodeeni.Source
 	updates <-chan source.Update
 	line    *line
 	stop    func()
@@ -56,6 +57,7 @@ func follow(t *testing.T, c *cluster, config *rest.Config) *follower {
 	f.line, config = newLine(t, config)
 	s, err := nodeeni.New(nodeeni.Options{Node: here, Config: config, Metadata: metadata.URL, Logger: log.NewLogfmtLogger(t.Output())})
 	must(t, err)
+	f.source = s
 	ctx, cancel := context.WithCancel(context.Background())
 	f.updates, err = s.Updates(ctx)
 	must(t, err)

@@ -42,6 +42,10 @@ type translation struct {
 
 	asked   []ask
 	refused []source.Refusal
+	// judged are the policies of which it is known whether they are about this node,
+	// and asks is what those ask that are.
+	judged []*policy
+	asks   map[string][]source.Interface
 }
 
 // ask is what an object asks of one interface.

@@ -161,7 +161,7 @@ func (f *follower) see() (others bool) {
 	// Of an ENI that comes back, nothing old is to be believed.
 	maps.DeleteFunc(f.known, func(eni string, _ []string) bool { return !asked[eni] })
 	f.desired.Generation = digest(f.desired)
-	f.show(picture{enis.all, t.refused, f.desired.Generation})
+	f.show(picture{enis.all, t.judged, t.asks, t.refused, f.desired.Generation})
 	return !slices.Equal(were, f.unknown)
 }
 

@@ -146,6 +146,14 @@ func (b *bench) desired() (entries, refused string) {
 	return strings.Join(names, ", "), strings.Join(no, "\n")
 }
 
+// wants is what the next update asks and refuses.
+func (b *bench) wants(entries, refused string) {
+	b.t.Helper()
+	if e, r := b.desired(); e != entries || r != refused {
+		b.t.Errorf("got %s, refused\n%s\nwant %s,\n%s", e, r, entries, refused)
+	}
+}
+
 // silent says that nothing comes for a while.
 func (b *bench) silent(d time.Duration) {
 	b.t.Helper()

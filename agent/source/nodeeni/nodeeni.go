@@ -79,7 +79,7 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, o.Node, o.Logger)}, nil
+	return &Source{o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, all.policies.applyStatus(o.Node), o.Node, o.Logger)}, nil
 }
 
 // Updates sends an update when the objects were listed, or could not be, and
