@@ -109,14 +109,23 @@ func daemonSet(t *testing.T, stream string) *appsv1.DaemonSet {
 // namespace that it is installed into.
 func TestTheChartIsTheKustomization(t *testing.T) {
 	c := requireCluster(t)
-	overlay := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte("resources: ["+absolute(t, kustomization, overlay)+"]\ncomponents: ["+absolute(t, kustomization+"/components/active", overlay)+"]\n"), 0o600))
+	with := func(components ...string) string {
+		dir := t.TempDir()
+		text := "resources: [" + relative(t, kustomization, dir) + "]\ncomponents:\n"
+		for _, name := range components {
+			text += "- " + relative(t, kustomization+"/components/"+name, dir) + "\n"
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600))
+		return dir
+	}
 	for _, tc := range []struct {
 		dir   string
 		flags []string
 	}{
 		{kustomization, nil},
-		{overlay, []string{"--set", "observe=false"}},
+		{with("active"), []string{"--set", "observe=false"}},
+		{with("adopt"), []string{"--set", "adopt.enabled=true"}},
+		{with("active", "adopt"), []string{"--set", "adopt.enabled=true,observe=false"}},
 	} {
 		want := objects(t, built(t, c, tc.dir))
 		delete(want, "Namespace /"+namespace)
@@ -138,8 +147,8 @@ func TestTheChartIsTheKustomization(t *testing.T) {
 	}
 }
 
-// absolute is a path as a kustomization elsewhere can name it.
-func absolute(t *testing.T, path, from string) string {
+// relative is a path as a kustomization elsewhere can name it.
+func relative(t *testing.T, path, from string) string {
 	t.Helper()
 	path, err := filepath.Abs(path)
 	must(t, err)
@@ -210,6 +219,7 @@ func TestTheChartRefuses(t *testing.T) {
 		"--set=kernelDriver=":                             "/kernelDriver",
 		"--set=keepReachable[0]=api.example":              "/keepReachable",
 		"--set=extraArgs[0]=--":                           "",
+		"--set=adopt.pools[0]=sriov":                      "/adopt/pools",
 		"--set=observed=false":                            "observed",
 		"--set=source=file,file.inline=a,file.hostDir=/b": "/file",
 	} {
@@ -252,6 +262,7 @@ func TestWhatTheChartsValuesDo(t *testing.T) {
 			`"--keep-reachable=10.0.0.1","--keep-reachable=fd00::1","--allow-noiommu","--log-level=debug","--log-format=json","--interval=1m"`,
 		}},
 		{[]string{"--set", "priorityClassName=,nodeSelector.ng=multi-eni,resources.limits.memory=1Gi"}, []string{`"ng":"multi-eni"`, `"memory":"1Gi"`}},
+		{[]string{"--set", "adopt.enabled=true,adopt.pools={intel.com/a,intel.com/b}"}, []string{`"adopt","--yes"`, `"--pool=intel.com/a","--pool=intel.com/b"`}},
 		{[]string{"--set", "tolerations=null,podAnnotations.a=b"}, []string{`"a":"b"`}},
 	} {
 		out, err := rendered(t, chart, tc.flags...)
