@@ -334,7 +334,7 @@ func checkList(data []byte) error {
 	}
 	for _, p := range problems {
 		if p.Line != 0 || p.Reason == "" || !strings.HasPrefix(p.Path, path) || strings.ContainsAny(p.Error(), "\n\r\x00\x1b") || len(p.Error()) > 2000 {
-			return fmt.Errorf("problem %+v", p)
+			return fmt.Errorf("problem on line %d, at %q: %w", p.Line, p.Path, p)
 		}
 	}
 	if len(problems) > 0 {
