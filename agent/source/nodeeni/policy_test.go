@@ -71,11 +71,12 @@ func TestWhichNodesAPolicyIsAbout(t *testing.T) {
 // TestWhatAPolicyNoLongerAsks: it is deleted, going, or about other nodes; the node
 // has other labels. Each gives back, as the desired state is complete.
 func TestWhatAPolicyNoLongerAsks(t *testing.T) {
-	policy := nodePolicy("one", fast, pciUp)
+	policy, elsewhere := nodePolicy("one", fast, pciUp), nodePolicy("two", `{"matchLabels":{"nic":"slow"}}`, pciUp)
 	for name, change := range map[string]func(*bench){
 		"deleted":      func(b *bench) { b.policies() },
 		"going":        func(b *bench) { b.policies(deleted(policy)) },
-		"going, wrong": func(b *bench) { b.policies(deleted(nodePolicy("one", fast, `{"pci":"x"}`))) },
+		"one of two":   func(b *bench) { b.policies(deleted(policy), elsewhere) },
+		"going, wrong": func(b *bench) { b.policies(deleted(nodePolicy("one", fast, `{"pci":"x"}`)), elsewhere) },
 		"elsewhere":    func(b *bench) { b.policies(nodePolicy("one", `{"matchLabels":{"nic":"slow"}}`, pciUp)) },
 		"other labels": func(b *bench) { b.labels(map[string]string{"nic": "slow"}) },
 		"no labels":    func(b *bench) { b.labels(map[string]string{}) },
