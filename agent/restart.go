@@ -185,7 +185,7 @@ func (p *payer) try(ctx context.Context, owed RestartReport) time.Duration {
 		return beat // a person said so meanwhile
 	}
 	if err == nil {
-		_, err = a.PluginRestarted(context.WithoutCancel(ctx), owed.Number, byAgent)
+		_, err = a.c.Journal.Pay(context.WithoutCancel(ctx), deviceplugin.Restart, owed.Number, byAgent)
 	}
 	switch {
 	case ctx.Err() != nil:
