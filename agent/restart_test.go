@@ -119,6 +119,7 @@ func withRestarts(t *testing.T, fn func(n *node, p *fakePlugin)) {
 // last, and none while nothing changes.
 func TestWhatIsOwedIsPaid(t *testing.T) {
 	withRestarts(t, func(n *node, p *fakePlugin) {
+		p.done = source.Restarted{How: "it was restarted"}
 		n.want(inPool(pci(portA, "vfio-pci"), poolX))
 		settled(2 * time.Second)
 		n.want(inPool(pci(portA, "vfio-pci"), poolX), inPool(pci(portB, "vfio-pci"), poolY))
@@ -135,6 +136,9 @@ func TestWhatIsOwedIsPaid(t *testing.T) {
 		}
 		settled(time.Hour)
 		p.expect("2", 0)
+		if told := n.agent.standings().Plugin; told.At.IsZero() || told.How != "it was restarted" {
+			n.t.Errorf("the source is told %+v", told)
+		}
 		if got := n.metric(`eniagent_plugin_restarts_total{result="ok"}`); got != 1 {
 			n.t.Errorf("the metric says %v", got)
 		}

@@ -39,6 +39,7 @@ const (
 // follower is a source of the node under test, and what it sent.
 type follower struct {
 	t       *testing.T
+	source  *nodeeni.Source
 	updates <-chan source.Update
 	line    *line
 	stop    func()
@@ -56,6 +57,7 @@ func follow(t *testing.T, c *cluster, config *rest.Config) *follower {
 	f.line, config = newLine(t, config)
 	s, err := nodeeni.New(nodeeni.Options{Node: here, Config: config, Metadata: metadata.URL, Logger: log.NewLogfmtLogger(t.Output())})
 	must(t, err)
+	f.source = s
 	ctx, cancel := context.WithCancel(context.Background())
 	f.updates, err = s.Updates(ctx)
 	must(t, err)
@@ -437,7 +439,7 @@ func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, os.WriteFile(path, c.env.KubeConfig, 0o600))
 	cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "kubectl"), append([]string{"--kubeconfig", path, "--validate=false"}, args...)...)
-	if args[0] == "get" {
+	if args[0] == "get" || args[0] == "describe" {
 		cmd.Args = slices.Delete(cmd.Args, 3, 4)
 	}
 	cmd.Stdin = strings.NewReader(stdin)
