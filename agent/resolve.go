@@ -16,6 +16,7 @@ import (
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
 	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
 	"eniagent/journal"
 )
 
@@ -278,6 +279,9 @@ func (v View) release(ctx context.Context, r *request) {
 	if (!ok || b.Unknown) && known {
 		b.Unknown, r.goal[driver] = false, adopted
 	}
+	born, made := v.born(ctx, r)
+	made = made && !known && (!ok || spec.Hides(b.State))
+	known = known || made
 	switch {
 	case ok && b.Unknown:
 		r.cannot(Refused, fmt.Errorf("it was on %s before the agent first touched it, by another hand: %s", b.State, sayBaseline(r.target)))
@@ -292,11 +296,31 @@ func (v View) release(ctx context.Context, r *request) {
 			r.goal[key] = b.State
 		}
 	}
+	if made {
+		r.goal[driver] = born
+	}
 	if to, ok := r.goal[driver]; ok && spec.Hides(to) {
 		// What was before had no netdev: what its link was like while the agent had
 		// it on another driver is nothing to go back to.
 		maps.DeleteFunc(r.goal, func(k drivers.Key, _ drivers.State) bool { return k != driver && !v.ofVF(k) })
 	}
+}
+
+// born is what the kernel makes of a virtual function that the agent had made:
+// nothing was before that. False for any other.
+func (v View) born(ctx context.Context, r *request) (drivers.State, bool) {
+	pf := r.identity.PF
+	if pf == "" || r.pf != "" {
+		return "", false
+	}
+	if _, ours := v.baseline(drivers.Key{Kind: sriov.KindNumVFs, Target: pf}, drivers.Identity{}); !ours {
+		return "", false
+	}
+	names, err := module.ByVF(ctx, v.Host, pf)
+	if err != nil || len(names) != 1 {
+		return "", false // as with one that is not known
+	}
+	return dpdk.Bound(names[0]), true
 }
 
 func (v View) ofVF(k drivers.Key) bool {

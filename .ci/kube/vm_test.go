@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"eniagent/recovery/chaos"
 )
@@ -34,11 +34,12 @@ type guest struct {
 	vm         *chaos.VM
 	kubeconfig string // for kubectl here
 	agent      []string
+	privileges []string // what the agent is started with
 }
 
 const (
-	crashing   = "/bin/agent-crash"
-	pluginFile = chaos.DiskDir + "/config.json"
+	crashing  = "/bin/agent-crash"
+	guestFile = chaos.DiskDir + "/config.json"
 )
 
 // bootGuest boots a node with two PFs.
@@ -56,16 +57,19 @@ func bootGuest(t *testing.T, c *cluster) *guest {
 	build(t, agent)
 	build(t, crash, "-tags=crashpoint")
 	files := map[string]string{crashing: crash}
-	ip, err := exec.LookPath("ip")
-	must(t, err)
-	linked, err := exec.CommandContext(t.Context(), "ldd", ip).Output()
-	must(t, err)
-	files["/bin/ip"] = ip
-	for word := range strings.FieldsSeq(string(linked)) {
-		if strings.HasPrefix(word, "/") {
-			files[word] = word
+	for _, name := range []string{"ip", "setpriv"} {
+		path, err := exec.LookPath(name)
+		must(t, err)
+		linked, err := exec.CommandContext(t.Context(), "ldd", path).Output()
+		must(t, err)
+		files["/bin/"+name] = path
+		for word := range strings.FieldsSeq(string(linked)) {
+			if strings.HasPrefix(word, "/") {
+				files[word] = word
+			}
 		}
 	}
+	var err error
 	g.vm, err = chaos.Start(t.Context(), chaos.Config{NICs: 2, Uplink: true, Agent: agent, Files: files})
 	must(t, err)
 	t.Cleanup(func() { must(t, g.vm.Close()) })
@@ -92,7 +96,7 @@ func written(t *testing.T, config *rest.Config, host, path string) []byte {
 	file.Clusters["c"] = &clientcmdapi.Cluster{
 		Server: "https://" + net.JoinHostPort(host, at.Port()), TLSServerName: "localhost", CertificateAuthorityData: config.CAData,
 	}
-	file.AuthInfos["u"] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
+	file.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: config.BearerToken, ClientCertificateData: config.CertData, ClientKeyData: config.KeyData}
 	file.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 	file.CurrentContext = "x"
 	b, err := clientcmd.Write(*file)
@@ -103,22 +107,27 @@ func written(t *testing.T, config *rest.Config, host, path string) []byte {
 	return b
 }
 
-// join makes the guest a node of the cluster: the way there, who it is, and the metadata of its instance.
+// join makes the guest a node of the cluster: the way there, who it is, and the metadata of its instance. Its agent may
+// what the shipped manifests let it, in the API and in the kernel, and no more.
 func (g *guest) join(macs map[string]string) {
 	g.t.Helper()
 	metadata := httptest.NewServer(instance(macs))
 	g.t.Cleanup(metadata.Close)
 	port := metadata.Listener.Addr().(*net.TCPAddr).Port
-	user, err := g.c.env.AddUser(envtest.User{Name: "node", Groups: []string{"system:masters"}}, nil)
-	must(g.t, err)
-	must(g.t, g.vm.WriteFile(g.ctx(), "/state/kubeconfig", written(g.t, user.Config(), chaos.HostAddr, ""), 0o600))
+	_, config := asTheAgent(g.t, g.c)
+	must(g.t, g.vm.WriteFile(g.ctx(), "/state/kubeconfig", written(g.t, config, chaos.HostAddr, ""), 0o600))
 	g.kubeconfig = filepath.Join(g.t.TempDir(), "kubeconfig")
 	written(g.t, g.c.env.Config, "localhost", g.kubeconfig)
-	must(g.t, g.vm.WriteFile(g.ctx(), pluginFile, []byte("{\"resourceList\": []}\n"), 0o644))
+	must(g.t, g.vm.WriteFile(g.ctx(), guestFile, []byte("{\"resourceList\": []}\n"), 0o644))
+	g.privileges = []string{"/bin/setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"}
+	security := daemonSet(g.t, built(g.t, g.c, kustomization)).Spec.Template.Spec.Containers[0].SecurityContext
+	for _, capability := range security.Capabilities.Add {
+		g.privileges[3] += ",+" + strings.ToLower(string(capability))
+	}
 	g.agent = []string{
-		"run", "--source", "kubernetes", "--kubeconfig", "/state/kubeconfig", "--node-name", here, "--kernel-driver", "igb",
+		"run", "--plugin-namespace", "kube-system", "--source", "kubernetes", "--kubeconfig", "/state/kubeconfig", "--node-name", here, "--kernel-driver", "igb",
 		"--metadata", fmt.Sprintf("http://%s:%d", chaos.HostAddr, port), "--state-dir", chaos.StateDir, "--listen", "",
-		"--pod-resources", "", "--root", "/", "--device-plugin-config", pluginFile, "--write-timeout", "5s",
+		"--pod-resources", "", "--root", "/", "--device-plugin-config", guestFile, "--write-timeout", "5s",
 	}
 	g.online()
 }
@@ -134,7 +143,7 @@ func (g *guest) online() {
 // start starts an agent there. When the test fails, its log is shown.
 func (g *guest) start(binary string, env ...string) *chaos.Proc {
 	g.t.Helper()
-	p, err := g.vm.Start(g.ctx(), chaos.Cmd{Args: append([]string{binary}, g.agent...), Env: env})
+	p, err := g.vm.Start(g.ctx(), chaos.Cmd{Args: slices.Concat(g.privileges, []string{binary}, g.agent), Env: env})
 	must(g.t, err)
 	g.t.Cleanup(func() {
 		if _, log := p.Output(); g.t.Failed() {
@@ -175,6 +184,40 @@ func attached(eni string) string {
 		`"subnetID":"subnet-1","subnetCIDR":"10.0.0.0/24","deviceIndex":2,"status":"attached","lastUpdated":%q}]}}`, here, eni, time.Now().UTC().Format(time.RFC3339))
 }
 
+// onThePF asks for two VFs, onAVF for one of them, and onAnENI for a NIC that only its MAC address tells.
+const (
+	onThePF = `
+apiVersion: eniagent.dev/v1alpha1
+kind: NodeInterfacePolicy
+metadata: {name: functions}
+spec:
+  nodeSelector: {matchLabels: {nic: sriov}}
+  interfaces:
+  - pci: %q
+    up: true
+    vfs: {count: 2}
+`
+	onAVF = `
+apiVersion: networking.k8s.aws/v1alpha1
+kind: NodeENI
+metadata: {name: dpdk}
+spec:
+  nodeSelector: {nic: sriov}
+  enableDPDK: true
+  dpdkDriver: vfio-pci
+  dpdkResourceName: intel.com/sriov_test_1
+  dpdkPCIAddress: %q
+`
+	onAnENI = `
+apiVersion: networking.k8s.aws/v1alpha1
+kind: NodeENI
+metadata: {name: plain}
+spec:
+  nodeSelector: {nic: sriov}
+  mtu: 9001
+`
+)
+
 // TestANodeOnARealKernel is one with a real API: what is asked with kubectl is on its NICs, also after a power cut that
 // came half-way, and the objects say what is.
 func TestANodeOnARealKernel(t *testing.T) {
@@ -182,28 +225,14 @@ func TestANodeOnARealKernel(t *testing.T) {
 	g := bootGuest(t, c)
 	nics, err := g.vm.NICs(t.Context())
 	must(t, err)
-	g.join(map[string]string{nics[0].MAC: eni1, nics[1].MAC: eni2})
+	pf, vf := nics[0], chaos.NIC{Addr: strings.Replace(nics[0].Addr, ":00.0", ":10.0", 1)}
+	g.join(map[string]string{pf.MAC: eni1, nics[1].MAC: eni2})
 	for _, name := range []string{"dpdk", "plain"} {
 		t.Cleanup(func() { c.remove(t, name) })
 	}
-	g.kubectl(fmt.Sprintf(`
-apiVersion: networking.k8s.aws/v1alpha1
-kind: NodeENI
-metadata: {name: dpdk}
-spec:
-  nodeSelector: {ng: multi-eni}
-  enableDPDK: true
-  dpdkDriver: vfio-pci
-  dpdkResourceName: intel.com/sriov_test_1
-  dpdkPCIAddress: %q
----
-apiVersion: networking.k8s.aws/v1alpha1
-kind: NodeENI
-metadata: {name: plain}
-spec:
-  nodeSelector: {ng: multi-eni}
-  mtu: 9001
-`, nics[0].Addr), "apply", "-f", "-")
+	g.kubectl(fmt.Sprintf("apiVersion: v1\nkind: Node\nmetadata: {name: %s, labels: {nic: sriov}}\n", here), "apply", "-f", "-")
+	t.Cleanup(func() { g.gone("node/"+here, "nodeinterfacepolicy/functions") })
+	g.kubectl(fmt.Sprintf(onThePF+"---"+onAVF+"---"+onAnENI, pf.Addr, vf.Addr), "apply", "-f", "-")
 	g.kubectl("", "patch", "nodeeni", "dpdk", "--subresource=status", "--type=merge", "-p", attached(eni1))
 	g.kubectl("", "patch", "nodeeni", "plain", "--subresource=status", "--type=merge", "-p", attached(eni2))
 
@@ -212,40 +241,65 @@ spec:
 	must(t, g.vm.PowerCut())
 	must(t, g.vm.Boot(t.Context()))
 	g.online()
-	res, err := g.vm.Agent(t.Context(), "recover", "--dry-run", "--state-dir", chaos.StateDir)
-	must(t, err)
-	t.Logf("$ agent recover --dry-run\n%s", res.Stdout)
-	if res.Code != 3 {
-		t.Errorf("what was left half-way is not told: %v", res)
+	if said := g.status(3, "recover", "--dry-run"); !strings.Contains(said, vf.Addr) {
+		t.Errorf("what was left half-way on %s is not told", vf.Addr)
 	}
 	p = g.start(chaos.AgentPath)
 	g.ready("nodeeni/dpdk")
 	g.ready("nodeeni/plain")
-	g.kubectl("", "get", "nodeenis", "-o", "wide")
+	g.status(0, "status", "--wait", "60s")
+	g.kubectl("", "get", "nodeenis,nodeinterfacepolicies", "-o", "wide")
 	g.kubectl("", "get", "nodeeni", "dpdk", "-o", "yaml")
 	// The kernel's word, not the agent's.
-	must(t, g.vm.WaitLink(t.Context(), nics[0].Sysfs("driver"), "vfio-pci"))
-	must(t, g.vm.WaitText(t.Context(), nics[1].Sysfs("net", netdev(t, g, nics[1].Addr), "mtu"), "9001"))
-	if file, err := g.vm.ReadText(t.Context(), pluginFile); err != nil || !strings.Contains(file, nics[0].Addr) {
-		t.Errorf("the device plugin's file is %q, %v", file, err)
-	}
+	must(t, g.vm.WaitText(t.Context(), pf.Sysfs("sriov_numvfs"), "2"))
+	must(t, g.vm.WaitLink(t.Context(), vf.Sysfs("driver"), "vfio-pci"))
+	must(t, g.vm.WaitText(t.Context(), nics[1].Sysfs("net", g.netdev(nics[1].Addr), "mtu"), "9001"))
+	g.pooled(vf.Addr, true)
 
 	g.kubectl("", "delete", "nodeeni", "dpdk", "--wait=false")
-	must(t, g.vm.WaitLink(t.Context(), nics[0].Sysfs("driver"), "igb"))
-	res, err = g.vm.Agent(t.Context(), "status", "--wait", "60s", "--state-dir", chaos.StateDir)
-	must(t, err)
-	t.Logf("$ agent status\n%s", res.Stdout)
-	if file, err := g.vm.ReadText(t.Context(), pluginFile); err != nil || strings.Contains(file, nics[0].Addr) {
-		t.Errorf("the device plugin's file is %q, %v", file, err)
-	}
+	must(t, g.vm.WaitLink(t.Context(), vf.Sysfs("driver"), "igbvf"))
+	g.pooled(vf.Addr, false)
+	g.kubectl("", "delete", "nodeinterfacepolicy", "functions")
+	must(t, g.vm.WaitText(t.Context(), pf.Sysfs("sriov_numvfs"), "0"))
+	g.status(0, "status", "--wait", "60s")
 	if p.Ended() {
 		t.Error("the agent has ended")
 	}
 }
 
-func netdev(t *testing.T, g *guest, addr string) string {
-	t.Helper()
-	names, err := g.vm.ReadDir(t.Context(), chaos.Sysfs(addr, "net"))
-	must(t, err)
+// status is what a command of the agent says there, which must end so.
+func (g *guest) status(code int, args ...string) string {
+	g.t.Helper()
+	res, err := g.vm.Agent(g.ctx(), append(args, "--state-dir", chaos.StateDir)...)
+	must(g.t, err)
+	g.t.Logf("$ agent %s\n%s%s", strings.Join(args, " "), res.Stdout, res.Stderr)
+	if res.Code != code {
+		g.t.Errorf("agent %v ended with %d, want %d", args, res.Code, code)
+	}
+	return string(res.Stdout)
+}
+
+// pooled wants a function in the device plugin's file, or not.
+func (g *guest) pooled(addr string, want bool) {
+	g.t.Helper()
+	file, err := g.vm.ReadText(g.ctx(), guestFile)
+	must(g.t, err)
+	if strings.Contains(file, addr) != want {
+		g.t.Errorf("the device plugin's file has %s, want it there: %t", file, want)
+	}
+}
+
+// gone takes objects away, at the end of a test.
+func (g *guest) gone(objects ...string) {
+	cmd := exec.Command(filepath.Join(g.c.assets, "kubectl"), append([]string{"--kubeconfig", g.kubeconfig, "delete", "--ignore-not-found"}, objects...)...)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		g.t.Errorf("kubectl %v: %v\n%s", cmd.Args, err, said)
+	}
+}
+
+func (g *guest) netdev(addr string) string {
+	g.t.Helper()
+	names, err := g.vm.ReadDir(g.ctx(), chaos.Sysfs(addr, "net"))
+	must(g.t, err)
 	return names[0]
 }
