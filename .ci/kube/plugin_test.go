@@ -111,6 +111,16 @@ type requests struct {
 	before func() // the next deletion
 }
 
+// noted notes what is asked with a configuration.
+func noted(config *rest.Config) *requests {
+	asked := &requests{}
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper {
+		asked.RoundTripper = rt
+		return asked
+	})
+	return asked
+}
+
 func (r *requests) RoundTrip(q *http.Request) (*http.Response, error) {
 	what := strings.ToLower(q.Method)
 	if q.URL.Query().Get("watch") != "" {
@@ -147,11 +157,7 @@ func (n *node) restarter(config *rest.Config) (*plugin.Restarter, *line, *reques
 		config = n.env.Config
 	}
 	l, config := newLine(n.t, config)
-	asked := &requests{}
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper {
-		asked.RoundTripper = rt
-		return asked
-	})
+	asked := noted(config)
 	r, err := plugin.New(plugin.Options{
 		Config: config, Node: here, Namespace: n.namespace, Selector: "name=" + pluginLabel, Logger: log.NewLogfmtLogger(n.t.Output()),
 	})
