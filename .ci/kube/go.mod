@@ -16,7 +16,14 @@ require (
 	sigs.k8s.io/controller-runtime v0.25.2
 )
 
-require github.com/go-logfmt/logfmt v0.5.1 // indirect
+require (
+	github.com/go-logfmt/logfmt v0.5.1 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/safchain/ethtool v0.7.0 // indirect
+	github.com/ulikunitz/xz v0.5.17 // indirect
+	github.com/vishvananda/netlink v1.3.1 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect
