@@ -19,10 +19,13 @@ require (
 require (
 	github.com/go-logfmt/logfmt v0.5.1 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/oklog/run v1.2.0 // indirect
 	github.com/safchain/ethtool v0.7.0 // indirect
+	github.com/sony/gobreaker/v2 v2.4.0 // indirect
 	github.com/ulikunitz/xz v0.5.17 // indirect
 	github.com/vishvananda/netlink v1.3.1 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
+	go.yaml.in/yaml/v4 v4.0.0 // indirect
 )
 
 require (
