@@ -52,7 +52,7 @@ func TestScale(t *testing.T) {
 		t.Helper()
 		asked := f.meter.since(counts)
 		t.Logf("%s: %d changes in %s, %s of processor for %d agents; %s; %d MB watched", what, changes,
-			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), shape.nodes, requests(asked), f.meter.watched.Swap(0)>>20)
+			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), shape.nodes, perVerb(asked), f.meter.watched.Swap(0)>>20)
 		began, cpu = time.Now(), processor()
 		return asked
 	}
@@ -105,7 +105,7 @@ func TestScale(t *testing.T) {
 	}
 }
 
-func requests(asked map[string]int) string {
+func perVerb(asked map[string]int) string {
 	if len(asked) == 0 {
 		return "no request"
 	}
