@@ -342,7 +342,6 @@ type machine struct {
 	disk   *journal.Memory
 }
 
-const pluginFile = "/etc/pcidp/config.json"
 
 // agent runs one, until the test or end is called; what it asks for is one
 // function in a pool.
