@@ -47,11 +47,11 @@ type payer struct {
 	// it was seen to grow. The clock of the wall may jump. The loop's own.
 	number      uint64
 	first, last time.Time
-	paid        time.Time // when a restart was paid for last
 
 	mu     sync.Mutex
-	waits  string // what for
-	err    string // of the last try
+	paid   source.Restart // the last
+	waits  string         // what for
+	err    string         // of the last try
 	again  time.Time
 	trial  uint64             // what the try under way is for, or the last
 	cancel context.CancelFunc // of it
@@ -159,8 +159,8 @@ func (p *payer) early(now time.Time) (why string, pause time.Duration) {
 // pace is how long to wait because the plugin was restarted lately. What the
 // journal has of that may be by a clock that was wrong.
 func (p *payer) pace(now time.Time) time.Duration {
-	if since := now.Sub(p.paid); !p.paid.IsZero() {
-		return restartPace - since
+	if last := p.lastPaid(); !last.At.IsZero() {
+		return restartPace - now.Sub(last.At)
 	}
 	d, _ := p.agent.c.Journal.Debt(deviceplugin.Restart)
 	since := now.Round(0).Sub(d.Done)
@@ -185,7 +185,7 @@ func (p *payer) try(ctx context.Context, owed RestartReport) time.Duration {
 		return beat // a person said so meanwhile
 	}
 	if err == nil {
-		_, err = a.PluginRestarted(context.WithoutCancel(ctx), owed.Number, byAgent)
+		_, err = a.c.Journal.Pay(context.WithoutCancel(ctx), deviceplugin.Restart, owed.Number, byAgent)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -199,8 +199,12 @@ func (p *payer) try(ctx context.Context, owed RestartReport) time.Duration {
 		return pause
 	}
 	p.results.WithLabelValues("ok").Inc()
-	p.paid, p.first = time.Now(), time.Time{}
+	p.first = time.Time{}
 	p.pauses.Reset()
+	p.mu.Lock()
+	p.paid = source.Restart{At: time.Now(), Restarted: done}
+	p.mu.Unlock()
+	a.changed()
 	p.stands("", nil, 0)
 	level.Info(a.logger).Log("count", owed.Owed, "why", done.How, "msg", "device plugin has read its file")
 	if done.Warning != "" {
@@ -267,4 +271,11 @@ func (p *payer) report(r *RestartReport) {
 	if p.again.IsZero() {
 		r.Again = time.Time{}
 	}
+}
+
+// lastPaid is the last restart that was paid for since the agent started.
+func (p *payer) lastPaid() source.Restart {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paid
 }

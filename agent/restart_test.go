@@ -97,7 +97,7 @@ func (p *fakePlugin) expect(numbers string, owed uint64) {
 }
 
 // withRestarts is withPools with an agent that restarts the plugin itself.
-func withRestarts(t *testing.T, change func(*Config), fn func(n *node, p *fakePlugin)) {
+func withRestarts(t *testing.T, fn func(n *node, p *fakePlugin)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
@@ -106,9 +106,6 @@ func withRestarts(t *testing.T, change func(*Config), fn func(n *node, p *fakePl
 		n.start(func(c *Config) {
 			withPlugin(c)
 			c.Plugin = p
-			if change != nil {
-				change(c)
-			}
 		})
 		fn(n, p)
 		n.halt()
@@ -121,7 +118,8 @@ func withRestarts(t *testing.T, change func(*Config), fn func(n *node, p *fakePl
 // TestWhatIsOwedIsPaid: one restart for a burst of changes, a while behind the
 // last, and none while nothing changes.
 func TestWhatIsOwedIsPaid(t *testing.T) {
-	withRestarts(t, nil, func(n *node, p *fakePlugin) {
+	withRestarts(t, func(n *node, p *fakePlugin) {
+		p.done = source.Restarted{How: "it was restarted"}
 		n.want(inPool(pci(portA, "vfio-pci"), poolX))
 		settled(2 * time.Second)
 		n.want(inPool(pci(portA, "vfio-pci"), poolX), inPool(pci(portB, "vfio-pci"), poolY))
@@ -138,6 +136,9 @@ func TestWhatIsOwedIsPaid(t *testing.T) {
 		}
 		settled(time.Hour)
 		p.expect("2", 0)
+		if told := n.agent.standings().Plugin; told.At.IsZero() || told.How != "it was restarted" {
+			n.t.Errorf("the source is told %+v", told)
+		}
 		if got := n.metric(`eniagent_plugin_restarts_total{result="ok"}`); got != 1 {
 			n.t.Errorf("the metric says %v", got)
 		}
@@ -147,7 +148,7 @@ func TestWhatIsOwedIsPaid(t *testing.T) {
 // TestChangesWithoutAnEnd do not put a restart off for ever, and make no more of
 // them than there is time for.
 func TestChangesWithoutAnEnd(t *testing.T) {
-	withRestarts(t, nil, func(n *node, p *fakePlugin) {
+	withRestarts(t, func(n *node, p *fakePlugin) {
 		settled(10 * time.Second)
 		for range 60 {
 			if err := n.journal.Owe(n.t.Context(), deviceplugin.Restart, "test", ""); err != nil {
@@ -168,7 +169,7 @@ func TestChangesWithoutAnEnd(t *testing.T) {
 
 // TestAChangeDuringARestart is owed still, and paid by the next.
 func TestAChangeDuringARestart(t *testing.T) {
-	withRestarts(t, nil, func(n *node, p *fakePlugin) {
+	withRestarts(t, func(n *node, p *fakePlugin) {
 		p.is(nil, 20*time.Second)
 		n.want(inPool(pci(portA, "vfio-pci"), poolX))
 		settled(10 * time.Second)
@@ -188,7 +189,7 @@ func TestAChangeDuringARestart(t *testing.T) {
 
 // TestWhatCannotBeRestarted is told, and tried again ever more seldom.
 func TestWhatCannotBeRestarted(t *testing.T) {
-	withRestarts(t, nil, func(n *node, p *fakePlugin) {
+	withRestarts(t, func(n *node, p *fakePlugin) {
 		p.is(errors.New("forbidden: let it delete pods"), 0)
 		n.want(inPool(pci(portA, "vfio-pci"), poolX))
 		settled(10 * time.Minute)
@@ -215,7 +216,7 @@ func TestWhatCannotBeRestarted(t *testing.T) {
 
 // TestAPersonWasFaster: the try under way ends, and no other follows.
 func TestAPersonWasFaster(t *testing.T) {
-	withRestarts(t, nil, func(n *node, p *fakePlugin) {
+	withRestarts(t, func(n *node, p *fakePlugin) {
 		p.is(nil, time.Hour)
 		n.want(inPool(pci(portA, "vfio-pci"), poolX))
 		settled(10 * time.Second)
@@ -252,7 +253,7 @@ func TestWhereNothingMayBeRestarted(t *testing.T) {
 		})
 	})
 	t.Run("paused", func(t *testing.T) {
-		withRestarts(t, nil, func(n *node, p *fakePlugin) {
+		withRestarts(t, func(n *node, p *fakePlugin) {
 			n.want(inPool(pci(portA, "vfio-pci"), poolX))
 			settled(time.Second)
 			if _, err := n.agent.Pause(n.t.Context(), Order{Who: "test", Why: "test"}); err != nil {

@@ -439,7 +439,7 @@ func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, os.WriteFile(path, c.env.KubeConfig, 0o600))
 	cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "kubectl"), append([]string{"--kubeconfig", path, "--validate=false"}, args...)...)
-	if args[0] == "get" {
+	if args[0] == "get" || args[0] == "describe" {
 		cmd.Args = slices.Delete(cmd.Args, 3, 4)
 	}
 	cmd.Stdin = strings.NewReader(stdin)

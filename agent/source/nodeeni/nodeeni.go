@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/nodeeni/events"
 	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
@@ -41,6 +42,8 @@ type Source struct {
 	apis   *apis
 	macs   lookup
 	writer *writer
+	news   *news
+	events *events.Recorder
 }
 
 // Connect is how to reach the API of a kubeconfig file; "" is the API of the
@@ -79,7 +82,14 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, all.policies.applyStatus(o.Node), o.Node, o.Logger)}, nil
+	recorder, err := events.New(o.Config, o.Node, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{
+		o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, all.policies.applyStatus(o.Node), o.Node, o.Logger),
+		news: newNews(o.Node, recorder.Record), events: recorder,
+	}, nil
 }
 
 // Updates sends an update when the objects were listed, or could not be, and
@@ -92,15 +102,27 @@ func (s *Source) Updates(ctx context.Context) (<-chan source.Update, error) {
 	behind.Go(func() { s.apis.policies.reflect(ctx, kept.policies, s.o.Logger) })
 	behind.Go(func() { s.apis.nodes.reflect(ctx, kept.nodes, s.o.Logger) })
 	behind.Go(func() { s.writer.write(ctx) })
+	behind.Go(func() { s.events.Run(ctx) })
+	s.news.follow(kept)
 	updates := make(chan source.Update)
 	go func() {
 		defer close(updates)
-		f := follower{kept: kept, macs: s.macs, kernelDriver: s.o.KernelDriver, show: s.writer.show}
+		f := follower{kept: kept, macs: s.macs, kernelDriver: s.o.KernelDriver, show: s.show}
 		f.follow(ctx, updates)
 		behind.Wait()
 	}()
 	return updates, nil
 }
 
-// Report has the status of the objects say how it stands, some moments later.
-func (s *Source) Report(r source.Report) { s.writer.Report(r) }
+// show tells whoever writes about the objects what the API asks.
+func (s *Source) show(p picture) {
+	s.writer.show(p)
+	s.news.show(p)
+}
+
+// Report has the status of the objects say how it stands, some moments later, and
+// events tell of what is new.
+func (s *Source) Report(r source.Report) {
+	s.writer.Report(r)
+	s.news.Report(r)
+}

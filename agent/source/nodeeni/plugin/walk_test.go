@@ -356,49 +356,52 @@ func (v *wrapped) caches() {
 	}
 }
 
-// TestBrokenRestartersAreCaught breaks one thing at a time.
-func TestBrokenRestartersAreCaught(t *testing.T) {
-	drop := func(which func(*pod) bool) func(*walk) api {
-		return func(k *walk) api {
-			return &wrapped{walk: k, edit: func(all map[string]*pod) {
-				maps.DeleteFunc(all, func(_ string, p *pod) bool { return which(p) })
-			}}
+// dropping shows no pods of a sort.
+func dropping(which func(*pod) bool) func(*walk) api {
+	return editing(func(all map[string]*pod) {
+		maps.DeleteFunc(all, func(_ string, p *pod) bool { return which(p) })
+	})
+}
+
+func editing(edit func(map[string]*pod)) func(*walk) api {
+	return func(k *walk) api { return &wrapped{walk: k, edit: edit} }
+}
+
+// roundedUp has every start told a second later.
+func roundedUp(all map[string]*pod) {
+	for _, p := range all {
+		for i := range p.Status.ContainerStatuses {
+			if r := p.Status.ContainerStatuses[i].State.Running; r != nil {
+				p.Status.ContainerStatuses[i].State.run(r.StartedAt.Add(time.Second))
+			}
 		}
 	}
+}
+
+// TestBrokenRestartersAreCaught breaks one thing at a time.
+func TestBrokenRestartersAreCaught(t *testing.T) {
 	for _, v := range []struct {
 		name, sees string
-		walk       *walk
+		breaks     func(*walk) api
+		since      func(first, last time.Time) time.Time
+		forget     bool
 	}{
-		{"paid once it was deleted", "W1", &walk{breaks: drop(func(p *pod) bool { return p.DeletionTimestamp != nil })}},
-		{"who has not started is not looked at", "W1", &walk{breaks: drop(func(p *pod) bool { return len(p.Status.ContainerStatuses) == 0 })}},
-		{"the second of the start is rounded up", "W1", &walk{breaks: func(k *walk) api {
-			return &wrapped{walk: k, edit: func(all map[string]*pod) {
-				for _, p := range all {
-					for i := range p.Status.ContainerStatuses {
-						if r := p.Status.ContainerStatuses[i].State.Running; r != nil {
-							p.Status.ContainerStatuses[i].State.run(r.StartedAt.Add(time.Second))
-						}
-					}
-				}
-			}}
-		}}},
-		{"the time of the first change", "W1", &walk{breaks: itself, since: func(first, _ time.Time) time.Time { return first }}},
-		{"whatever the pod is by now", "W2", &walk{breaks: func(k *walk) api { return &wrapped{walk: k, loose: true} }}},
-		{"each try begins anew", "W3", &walk{breaks: itself, forget: true}},
-		{"a list from a cache", "W1", &walk{breaks: func(k *walk) api {
+		{"paid once it was deleted", "W1", dropping(func(p *pod) bool { return p.DeletionTimestamp != nil }), theLast, false},
+		{"who has not started is not looked at", "W1", dropping(func(p *pod) bool { return len(p.Status.ContainerStatuses) == 0 }), theLast, false},
+		{"the second of the start is rounded up", "W1", editing(roundedUp), theLast, false},
+		{"the time of the first change", "W1", itself, func(first, _ time.Time) time.Time { return first }, false},
+		{"whatever the pod is by now", "W2", func(k *walk) api { return &wrapped{walk: k, loose: true} }, theLast, false},
+		{"each try begins anew", "W3", itself, theLast, true},
+		{"a list from a cache", "W1", func(k *walk) api {
 			w := &wrapped{walk: k, cached: 3 * time.Second}
 			go w.caches()
 			return w
-		}}},
+		}, theLast, false},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			var all []string
 			for seed := range uint64(60) {
-				k := &walk{breaks: v.walk.breaks, since: v.walk.since, forget: v.walk.forget}
-				if k.since == nil {
-					k.since = theLast
-				}
-				found, _ := k.run(t, seed)
+				found, _ := (&walk{breaks: v.breaks, since: v.since, forget: v.forget}).run(t, seed)
 				if slices.ContainsFunc(found, func(f string) bool { return strings.HasPrefix(f, v.sees) }) {
 					return
 				}
