@@ -95,6 +95,10 @@ cover: ## Measure the tests' coverage, into bin/cover.html
 	@go tool cover -html bin/cover.out -o bin/cover.html
 	@go tool cover -func bin/cover.out | tail -n 1
 
+.PHONY: sizes
+sizes: ## Print the size of the stripped binary, and the memory of a running agent with its children
+	@.ci/sizes
+
 .PHONY: image
 image: ## Build the container image (IMAGE=name:tag DOCKER=podman)
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
@@ -129,7 +133,8 @@ kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
 	@.ci/kube-deps >/dev/null
 
 .PHONY: test-kube
-test-kube: kube-deps ## Hold the NodeENI source against a real Kubernetes API
+test-kube: kube-deps ## Hold the NodeENI source, the manifests, the chart and the roles against a real Kubernetes API
+	@.ci/helm >/dev/null
 	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
 
 .PHONY: generate
