@@ -119,7 +119,9 @@ func TestThePodsView(t *testing.T) {
 		t.Errorf("with the agent running recover --dry-run ended with %d:\n%s", status, out)
 	}
 	must(t, running.Process.Kill())
-	<-ended
+	if err := <-ended; err == nil {
+		t.Error("it ended well, though it was killed")
+	}
 	if out, status := say(true, "recover", "--dry-run", "--root=/host"); status != 0 || !strings.Contains(out, "Nothing was left unfinished") {
 		t.Errorf("after a crash of the agent recover --dry-run ended with %d:\n%s", status, out)
 	}
