@@ -52,6 +52,9 @@ type Config struct {
 	// PluginFile is the SR-IOV device plugin's configuration, which the host must
 	// allow to be written; "" knows of none.
 	PluginFile string
+	// Plugin restarts the device plugin when its file was changed; nil leaves that
+	// to a person, who is told.
+	Plugin source.Restarter
 	// StepTimeout bounds a step, which may be several reads and a write of the
 	// host; the engine's default when zero.
 	StepTimeout time.Duration
@@ -71,9 +74,11 @@ type Agent struct {
 	states   *states
 	started  time.Time
 	agenda   *agenda
+	payer    *payer
 	// panicked has the panic of a worker, which ends the loop.
 	panicked chan error
 	modules  chan struct{}         // held by whoever loads modules
+	told     chan struct{}         // has something when the source may be told something new
 	duty     func(context.Context) // what is done before anything else
 
 	workers sync.WaitGroup
@@ -86,6 +91,7 @@ type Agent struct {
 	source     SourceReport
 	entries    []entry // of the desired state in force
 	revision   int     // of the entries; each change is another
+	edition    edition // of those that were last looked at as a whole
 	remembered []journal.Selection
 	reports    map[string]InterfaceReport // by entry
 	order      []string                   // of entries
@@ -127,7 +133,7 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile,
 		},
 		panicked: make(chan error, 1),
-		agenda:   newAgenda(), modules: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		agenda:   newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
@@ -139,6 +145,8 @@ func New(c Config) *Agent {
 		a.unjudged[op.ID] = true
 	}
 	a.guard, a.duty = a.newGuard(), a.outlived
+	a.payer = newPayer(a, c.Registry)
+	e.Owed = a.payer.tell
 	e.Guard, a.view.Guard = poolRule{a.guard, func() View { return a.view }}, a.guard
 	a.metrics = newMetrics(c.Registry, a)
 	watchMetrics(c.Registry, a)
@@ -156,9 +164,13 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	}
 	a.restore()
 	a.duty(ctx)
+	a.payWhatIsOwed(ctx)
 	updates, err := a.c.Source.Updates(ctx)
 	if err != nil {
 		return ended(ctx, fmt.Errorf("open source: %w", err))
+	}
+	if r, ok := a.c.Source.(source.Reporter); ok {
+		a.workers.Go(func() { a.tell(ctx, r) })
 	}
 	events, err := a.c.Host.Watch(ctx)
 	if err != nil {

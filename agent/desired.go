@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,8 @@ type entry struct {
 	// Kept says that the source no longer has it, and it was not given back: it
 	// stays in force. Where the source's word is complete, it is to be given back.
 	Kept bool `json:"kept,omitempty"`
+	// From is the source that asked it, where desired state comes from another now.
+	From string `json:"from,omitempty"`
 	// LetGo says that it was released and seen to be back: it is left alone.
 	LetGo bool `json:"let_go,omitempty"`
 }
@@ -36,10 +39,7 @@ type document struct {
 // restore takes the last good desired state from the journal, so that the node
 // is kept right while its source is away.
 func (a *Agent) restore() {
-	d, ok := a.c.Journal.Desired(a.c.Name)
-	if !ok {
-		return
-	}
+	d := InForce(a.c.Journal, a.c.Name)
 	doc, err := documentIn(d)
 	if err != nil {
 		level.Error(a.logger).Log("source", d.Source, "err", err, "msg", "last good desired state is not readable")
@@ -47,10 +47,29 @@ func (a *Agent) restore() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.entries, a.source.Generation = doc.Entries, d.Generation
+	a.entries = doc.Entries
+	if d.Source == a.c.Name {
+		a.source.Generation = d.Generation
+	} else {
+		level.Warn(a.logger).Log("source", a.c.Name, "was", d.Source, "count", len(doc.Entries),
+			"msg", "desired state comes from another source than before: what that one asked stays in force until it is asked anew, or given back")
+	}
+	handOver(a.entries, d.Source, a.c.Name)
 	a.revision++
 	a.remembered = a.view.selections(d)
 	a.allowed, a.given = a.view.permissions()
+}
+
+// handOver makes of entries that were kept for one source those of another, to
+// which their absence says nothing.
+func handOver(entries []entry, from, to string) {
+	for i := range entries {
+		e := &entries[i]
+		if e.From = cmp.Or(e.From, from); e.From == to {
+			e.From = ""
+		}
+		e.Kept = e.Kept || e.From != ""
+	}
 }
 
 // take puts a new desired state in force. A source that cannot be read leaves
@@ -101,7 +120,7 @@ func merge(old []entry, next source.Desired) []entry {
 			continue
 		}
 		o.Kept = true
-		if next.Complete && !next.Refuses(o.Object) {
+		if next.Complete && o.From == "" && !next.Refuses(o.Object) {
 			o.Interface = source.Interface{
 				Selector: o.Selector, Object: o.Object, State: source.Released, AllowManagementPath: o.AllowManagementPath,
 			}
@@ -153,7 +172,7 @@ func (a *Agent) forgive(ctx context.Context, entries []string) {
 		targets = append(targets, a.view.poolsOf(i)...)
 	}
 	a.mu.Unlock()
-	kept, _ := a.c.Journal.Desired(a.c.Name)
+	kept := InForce(a.c.Journal, a.c.Name)
 	for _, g := range kept.Goals { // those of its virtual functions
 		of, _, vf := strings.Cut(g.Entry, " vf ")
 		if vf && slices.Contains(entries, of) {
@@ -183,7 +202,7 @@ func (a *Agent) remember(ctx context.Context, requests []request) error {
 	if a.readOnly() {
 		return nil
 	}
-	before, _ := a.c.Journal.Desired(a.c.Name)
+	before := InForce(a.c.Journal, a.c.Name)
 	a.mu.Lock()
 	d := journal.Desired{Source: a.c.Name, Object: a.c.Object, Generation: a.source.Generation}
 	doc := document{Entries: a.entries}
@@ -200,6 +219,14 @@ func (a *Agent) remember(ctx context.Context, requests []request) error {
 	d.Goals = goalsOf(requests, before.Goals)
 	if err := a.c.Journal.SetDesired(ctx, d); err != nil {
 		return fmt.Errorf("keep desired state: %w", err)
+	}
+	for _, other := range a.c.Journal.Sources() { // what it asked is in this one
+		if other.Source == a.c.Name {
+			continue
+		}
+		if err := a.c.Journal.DropDesired(ctx, other.Source); err != nil {
+			return fmt.Errorf("forget source %s: %w", other.Source, err)
+		}
 	}
 	if a.c.Journal.RecoveredBoot() != a.c.BootID && a.dutyDone() {
 		return a.c.Journal.SetRecoveredBoot(ctx)

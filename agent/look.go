@@ -63,16 +63,16 @@ type resolution struct {
 // look looks at what is due.
 func (a *Agent) look(ctx context.Context, due []matter) {
 	a.mu.Lock()
-	entries, remembered, revision := slices.Clone(a.entries), slices.Clone(a.remembered), a.revision
+	entries, remembered, of := slices.Clone(a.entries), slices.Clone(a.remembered), a.inForce()
 	a.mu.Unlock()
-	if !a.heard || a.resolved.revision != revision {
+	if !a.heard || a.resolved.revision != of.revision {
 		a.pass(ctx)
 		return
 	}
 	s := a.scopeOf(ctx, due)
 	a.resumeOpen(ctx, s)
 	requests := a.view.resolveAgain(ctx, a.resolved.requests, entries, remembered, s)
-	a.act(ctx, entries, requests, s, revision)
+	a.act(ctx, entries, requests, s, of)
 }
 
 // scopeOf is what due matters concern.

@@ -40,6 +40,17 @@ func (v View) PlanFor(ctx context.Context, desired source.Desired) PlanReport {
 	return v.Plan(ctx, v.resolve(ctx, merge(doc.Entries, desired), v.selections(remembered)), src)
 }
 
+// PlanKept is what would be done for what was last in force.
+func (v View) PlanKept(ctx context.Context) PlanReport {
+	d := InForce(v.Records, file.Name)
+	src := SourceReport{Source: d.Source, Object: d.Object, Generation: d.Generation}
+	doc, err := documentIn(d)
+	if err != nil {
+		src.Error = err.Error()
+	}
+	return v.Plan(ctx, v.resolve(ctx, doc.Entries, v.selections(d)), src)
+}
+
 // selections are what selectors stood for, without the inodes of an earlier
 // kernel, which say nothing about this one's.
 func (v View) selections(d journal.Desired) []journal.Selection {
@@ -55,13 +66,13 @@ func (v View) selections(d journal.Desired) []journal.Selection {
 
 // Status is how things stand while no agent runs: what the journal says was
 // last in force, held against the host.
-func (v View) Status(ctx context.Context, name string) Status {
+func (v View) Status(ctx context.Context) Status {
 	s := Status{Mode: "stopped", BootID: v.BootID, Interfaces: []InterfaceReport{}, Operations: []OperationReport{}, Failures: v.Records.Failures()}
 	if owed, ok := v.RestartOwed(); ok {
 		s.PluginRestart = &owed
 	}
-	d, _ := v.Records.Desired(name)
-	s.Source = SourceReport{Source: name, Object: d.Object, Generation: d.Generation}
+	d := InForce(v.Records, file.Name)
+	s.Source = SourceReport{Source: d.Source, Object: d.Object, Generation: d.Generation}
 	for _, op := range slices.Concat(v.Records.Operations(), v.Records.Quarantined()) {
 		s.Operations = append(s.Operations, OperationReport{Operation: op})
 	}
@@ -85,7 +96,7 @@ func (v View) standing(ctx context.Context, r request) InterfaceReport {
 	p := v.planEntry(ctx, r)
 	report := InterfaceReport{
 		Entry: r.entry, Target: r.target, Condition: p.Condition, Reason: p.Reason, Want: map[string]string{},
-		Kept: r.asked.Kept, Object: r.asked.Object,
+		Kept: r.asked.Kept, From: r.asked.From, Object: r.asked.Object,
 	}
 	for k, s := range r.goal {
 		report.Want[string(k.Kind)] = string(s)
@@ -169,6 +180,9 @@ func orderNow(ctx context.Context, o Options, order Order, logger log.Logger, jo
 // readFile takes what the file asks now, as the next agent will: an order that
 // is given now is given in the knowledge of it.
 func (a *Agent) readFile(ctx context.Context) {
+	if a.c.Name != file.Name {
+		return
+	}
 	data, err := os.ReadFile(a.c.Object)
 	if err != nil {
 		return // as with an agent, the last good one stays in force
@@ -199,8 +213,12 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 		return err
 	}
 	defer closing(&err, "writer children", pool.Close)
+	last := InForce(j, file.Name)
+	if last.Source == file.Name {
+		last.Object = o.ConfigFile
+	}
 	a := New(Config{
-		Journal: j, Host: pool, Name: "file", Object: o.ConfigFile, Logger: logger, Version: o.Version,
+		Journal: j, Host: pool, Name: last.Source, Object: last.Object, Logger: logger, Version: o.Version,
 		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Observe: o.Observe, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
 		PluginFile: o.PluginFile,

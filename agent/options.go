@@ -13,13 +13,17 @@ import (
 	"syscall"
 	"time"
 
+	"eniagent/agent/source/file"
 	"eniagent/agent/source/kubelet"
+	"eniagent/agent/source/nodeeni"
 	"eniagent/drivers/host"
 )
 
 // Options are the flags of `agent run`. Validate them before Run.
 type Options struct {
-	ConfigFile      string
+	Source          string // of desired state, one of Origins
+	ConfigFile      string // of the source that is a file
+	Kubernetes      Kubernetes
 	StateDir        string
 	Root            string // of the host's file system, "/" on a node
 	Listen          string // host:port of /healthz, /readyz and /metrics; "" for none
@@ -47,10 +51,10 @@ const DefaultMaxAttempts = 3
 // DefaultOptions are what the flags say when they are not given.
 func DefaultOptions() Options {
 	return Options{
-		ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
+		Source: file.Name, ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
 		Listen: "127.0.0.1:9810", Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
 		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
-		PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
+		Kubernetes: Kubernetes{PluginSelector: DefaultPluginSelector}, PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
 	}
 }
 
@@ -77,6 +81,8 @@ func (o Options) Validate() error {
 	p.span("shutdown-timeout", o.ShutdownTimeout, time.Second)
 	p.span("write-timeout", o.WriteTimeout, time.Second)
 	p.span("lock-timeout", o.LockTimeout, 0)
+	p.oneOf("source", o.Source, Origins()...)
+	o.Kubernetes.validate(&p, o.Source == nodeeni.Name)
 	o.validatePaths(&p)
 	if o.Listen != "" && !hostPort(o.Listen) {
 		p.bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")

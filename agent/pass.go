@@ -26,17 +26,26 @@ func (a *Agent) pass(ctx context.Context) {
 		return
 	}
 	a.mu.Lock()
-	entries, remembered, revision := slices.Clone(a.entries), slices.Clone(a.remembered), a.revision
+	entries, remembered, of := slices.Clone(a.entries), slices.Clone(a.remembered), a.inForce()
 	a.mu.Unlock()
 	requests := a.view.resolve(ctx, entries, remembered)
-	a.act(ctx, entries, requests, everything(), revision)
+	a.act(ctx, entries, requests, everything(), of)
 }
 
+// edition tells one desired state from another.
+type edition struct {
+	revision   int    // of the entries
+	generation string // of what the source said
+}
+
+// inForce is the edition of the entries. The caller holds mu.
+func (a *Agent) inForce() edition { return edition{a.revision, a.source.Generation} }
+
 // act does what a pass over a scope is for, with all entries resolved.
-func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s scope, revision int) {
+func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s scope, of edition) {
 	a.dropYielded(entries, requests)
 	requests = a.dropVanished(ctx, requests)
-	a.resolved = resolution{requests, revision}
+	a.resolved = resolution{requests, of.revision}
 	a.dropLapsed(ctx, requests, s)
 	err := a.remember(ctx, requests)
 	a.mu.Lock()
@@ -50,7 +59,11 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 		}
 		a.order = append(a.order, r.entry)
 	}
+	if s.all {
+		a.edition = of
+	}
 	a.mu.Unlock()
+	a.changed()
 	a.drifts.keep(requests)
 	a.breakers.keep(requests)
 	a.states.keep(requests)
@@ -71,6 +84,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 			// After a crash nobody would know that it was wanted.
 			r.cannot(Pending, err)
 		}
+		r.generation = of.generation
 		a.dispatch(ctx, r)
 	}
 }
@@ -283,6 +297,9 @@ func describe(t drivers.Target, observed map[drivers.Key]drivers.Observation) ma
 	return m
 }
 
+// isGone says that an error is that there is nothing that could be observed.
+func isGone(err error) bool { return errors.Is(err, errNobody) || errors.Is(err, drivers.ErrGone) }
+
 // report notes how an entry stands. A change of condition is one line in the
 // log.
 func (a *Agent) report(r request, c Condition, reason string, seen sight, op uint64) {
@@ -291,7 +308,8 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	}
 	next := InterfaceReport{
 		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: seen.observed, Operation: op,
-		Kept: r.asked.Kept, Object: r.asked.Object, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
+		Kept: r.asked.Kept, From: r.asked.From, Object: r.asked.Object, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
+		pool: r.asked.Pool, generation: r.generation,
 	}
 	for k, s := range r.goal {
 		if k.Target == r.target {
@@ -303,14 +321,18 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	if known && last.Condition == c {
 		next.Since = last.Since
 	}
-	if next.Observed == nil {
+	if next.Observed == nil && !isGone(r.err) {
 		next.Observed = last.Observed
+	}
+	if next.generation == "" {
+		next.generation = last.generation
 	}
 	a.reports[r.entry] = next
 	a.mu.Unlock()
 	if r.pool == "" {
 		a.noteState(r, c, seen)
 	}
+	a.changed()
 	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
 		return
 	}

@@ -52,8 +52,14 @@ type InterfaceReport struct {
 	// there either, so it stays in force or, where the source is one that says when
 	// it has told all, is being given back.
 	Kept bool `json:"kept,omitempty"`
+	// From is the source that asked it, where that is not where desired state
+	// comes from now.
+	From string `json:"from,omitempty"`
 	// Object is what of the source asks it, where the source is made of objects.
 	Object string `json:"object,omitempty"`
+
+	generation string // of the desired state that it was looked at with
+	pool       string // that it shall be in
 }
 
 // PoolReport is one pool of the device plugin, and how it stands.

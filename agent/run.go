@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"eniagent/agent/source/file"
 	"eniagent/drivers/host"
 	"eniagent/journal"
 )
@@ -59,14 +58,18 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		return err
 	}
 	defer closing(&err, "writer children", pool.Close)
+	from, err := o.openSource(logger)
+	if err != nil {
+		return err
+	}
 	a := New(Config{
-		Journal: j, Host: pool, Source: file.New(o.ConfigFile, file.Options{}), Name: "file", Object: o.ConfigFile,
+		Journal: j, Host: pool, Source: from.source, Name: from.name, Object: from.object, Plugin: from.plugin,
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
 		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second,
 	})
-	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "msg", "agent started")
+	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "source", from.name, "msg", "agent started")
 	if o.NoIOMMU {
 		level.Warn(logger).Log("component", "agent", "msg", "no-IOMMU mode is allowed: it lets programs reach all memory by DMA, and taints the kernel")
 	}

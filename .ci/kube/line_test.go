@@ -7,11 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"testing"
 
 	"k8s.io/client-go/rest"
+
+	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
 // line is the network between a source and the API: it can be cut, and it notes
@@ -23,8 +26,8 @@ type line struct {
 	mu     sync.Mutex
 	down   bool
 	open   map[net.Conn]bool
-	asked  []string // "list", "watch", "watch all"
-	expire bool     // the next watch is told that its place is no longer known
+	asked  []string // "list nodeenis", "watch nodes", "watch all nodeenis"
+	expire bool     // the next watch of NodeENIs is told that its place is no longer known
 }
 
 // newLine gives a configuration that goes over a line of its own.
@@ -33,18 +36,27 @@ func newLine(t *testing.T, config *rest.Config) (*line, *rest.Config) {
 	host := strings.TrimPrefix(config.Host, "https://")
 	u, err := url.Parse("https://" + host)
 	must(t, err)
-	l := &line{to: u.Host, open: map[net.Conn]bool{}}
-	l.listener, err = net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	l := newWire(t, u.Host)
+	config = rest.CopyConfig(config)
+	config.Host = "https://" + l.listener.Addr().String()
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &tap{l, rt} })
+	return l, config
+}
+
+// newWire is a line to an address.
+func newWire(t testing.TB, to string) *line {
+	t.Helper()
+	l := &line{to: to, open: map[net.Conn]bool{}}
+	var err error
+	if l.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		_ = l.listener.Close()
 		l.cut()
 	})
 	go l.serve()
-	config = rest.CopyConfig(config)
-	config.Host = "https://" + l.listener.Addr().String()
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &tap{l, rt} })
-	return l, config
+	return l
 }
 
 func (l *line) serve() {
@@ -116,6 +128,11 @@ func (l *line) count(what string) (n int) {
 	return n
 }
 
+// lists is how often all NodeENIs were asked for.
+func (l *line) lists() int {
+	return l.count("list "+v1alpha1.Resource) + l.count("watch all "+v1alpha1.Resource)
+}
+
 // tap notes the requests on a line.
 type tap struct {
 	*line
@@ -133,12 +150,19 @@ func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 		what = "watch all"
 	}
 	t.mu.Lock()
-	t.asked = append(t.asked, what)
-	expired := t.expire && what == "watch"
+	of := path.Base(r.URL.Path)
+	if r.Method != http.MethodGet {
+		what = strings.ToLower(r.Method)
+	}
+	t.asked = append(t.asked, what+" "+of)
+	expired := t.expire && what == "watch" && of == v1alpha1.Resource
 	if expired {
 		t.expire = false
 	}
 	t.mu.Unlock()
+	if of == "nodes" && (q.Get("fieldSelector") != "metadata.name="+here || !strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")) {
+		return nil, errors.New("more of nodes is asked for than the metadata of this one")
+	}
 	if what == "watch" && q.Get("allowWatchBookmarks") != "true" {
 		return nil, errors.New("a watch without bookmarks")
 	}

@@ -30,7 +30,7 @@ func (c *cli) planCommand() *cobra.Command {
 				err = c.ask(cmd.Context(), "GET", "/plan", &p)
 			}
 			if errors.Is(err, errNobody) {
-				p, err = c.offlinePlan(cmd.Context())
+				p, err = c.offlinePlan(cmd.Context(), cmd.Flags().Changed("config"))
 			}
 			if err != nil {
 				return err
@@ -64,9 +64,27 @@ func planError(p agent.PlanReport) error {
 	return result
 }
 
+// keptPlan plans with no agent running where desired state comes from no file:
+// what was last in force. Known is false where it comes from one.
+func (c *cli) keptPlan(ctx context.Context) (p agent.PlanReport, known bool, err error) {
+	o, err := c.openOffline(ctx)
+	if err != nil {
+		return p, false, nil // told where the file is read, if that matters there
+	}
+	if known = agent.InForce(o.snapshot.Records, file.Name).Source != file.Name; known {
+		p = o.view.PlanKept(ctx)
+	}
+	return p, known, o.close()
+}
+
 // offlinePlan plans with no agent running: what the file asks, on top of what
 // the journal remembers, if there is one.
-func (c *cli) offlinePlan(ctx context.Context) (agent.PlanReport, error) {
+func (c *cli) offlinePlan(ctx context.Context, named bool) (agent.PlanReport, error) {
+	if !named {
+		if p, known, err := c.keptPlan(ctx); known || err != nil {
+			return p, err
+		}
+	}
 	data, err := os.ReadFile(c.options.ConfigFile)
 	if err != nil {
 		return agent.PlanReport{}, fmt.Errorf("read desired state: %w", err)

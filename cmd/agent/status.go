@@ -109,7 +109,7 @@ func (c *cli) offlineStatus(ctx context.Context) (agent.Status, error) {
 	if err != nil {
 		return agent.Status{}, err
 	}
-	s := o.view.Status(ctx, "file")
+	s := o.view.Status(ctx)
 	s.NotReady = "no agent is running"
 	return s, o.close()
 }
@@ -117,6 +117,8 @@ func (c *cli) offlineStatus(ctx context.Context) (agent.Status, error) {
 // keptText says why an entry is there that the source does not name now.
 func keptText(s agent.Status, i agent.InterfaceReport) string {
 	switch d := (source.Desired{Refused: s.Source.Refused}); {
+	case i.From != "":
+		return "asked by the source before, " + i.From + ", and kept: to give it back use agent release."
 	case i.Object == "":
 		return "no longer in the file, kept: to give it back set state: released."
 	case d.Refuses(i.Object):

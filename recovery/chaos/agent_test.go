@@ -58,6 +58,12 @@ func (n *node) run(binary string, env ...string) *Proc {
 		binary, "run", "--config", wanted, "--state-dir", StateDir, "--listen", "", "--write-timeout", "2s", "--allow-without-default-route",
 	}})
 	must(n.t, err)
+	n.t.Cleanup(func() {
+		if n.t.Failed() {
+			_, log := p.Output()
+			n.t.Logf("log of an agent of this test:\n%s", log)
+		}
+	})
 	return p
 }
 

@@ -9,6 +9,9 @@ import (
 	"eniagent/agent/source"
 )
 
+// Name is the source's.
+const Name = "file"
+
 // Options are what can be left out.
 type Options struct {
 	// Settle is how long the file must be left alone before it is read again;

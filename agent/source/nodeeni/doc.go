@@ -12,8 +12,9 @@
 //
 // and dpdkResourceName is the pool it is in. Which interface an ENI is, nothing
 // says but the ENI's MAC address, from the metadata of the instance, or the PCI
-// address in the object, where that is about one ENI of this node. Names and
-// device indexes say nothing.
+// address in the object, where that is about one ENI of this node: an object that
+// names several subnets gets an ENI in each, one after the other. Names and device
+// indexes say nothing.
 //
 // # Deletions
 //

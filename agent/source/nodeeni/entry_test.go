@@ -48,8 +48,8 @@ func translated(t *testing.T, texts ...string) ([]source.Interface, []source.Ref
 			tr.object(o)
 		}
 	}
-	tr.settle()
-	return tr.interfaces, tr.refused
+	all := tr.settle()
+	return all, tr.refused
 }
 
 func up() *bool {
@@ -77,12 +77,24 @@ func TestTheCases(t *testing.T) {
 		{"DPDK with another driver", `,"enableDPDK":true,"dpdkDriver":"uio_pci_generic"`, source.Interface{Selector: mac, Driver: "uio_pci_generic"}},
 		{"DPDK with a driver of the kernel", `,"mtu":1500,"enableDPDK":true,"dpdkDriver":"ena"`, source.Interface{Selector: mac, Up: up(), MTU: 1500, Driver: "ena"}},
 		{"a driver and no DPDK", `,"dpdkDriver":"vfio-pci"`, source.Interface{Selector: mac, Up: up(), Driver: "ena"}},
+		{
+			"one subnet, named twice", `,"subnetID":"subnet-1","subnetIDs":["subnet-1"],"dpdkPCIAddress":"0000:00:07.0"`,
+			source.Interface{Selector: pci, Up: up(), Driver: "ena"},
+		},
+		{ // the second is not attached yet
+			"the first of several subnets", `,"subnetIDs":["subnet-1","subnet-2"],"dpdkPCIAddress":"0000:00:07.0"`,
+			source.Interface{Selector: mac, Up: up(), Driver: "ena"},
+		},
+		{
+			"a subnet and one by name", `,"subnetIDs":["subnet-1"],"subnetNames":["second"],"dpdkPCIAddress":"0000:00:07.0"`,
+			source.Interface{Selector: mac, Up: up(), Driver: "ena"},
+		},
 		{"an address without a domain", `,"dpdkPCIAddress":"00:07.0"`, source.Interface{Selector: pci, Up: up(), Driver: "ena"}},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			got, refused := translated(t, nodeENI("one", tc.spec))
-			tc.want.State, tc.want.Object = source.Configured, "one/"+eni1
+			tc.want.State, tc.want.Object = source.Configured, "nodeeni/one/"+eni1
 			if diff := cmp.Diff([]source.Interface{tc.want}, got); diff != "" || len(refused) > 0 {
 				t.Errorf("refused %v; want and got differ:\n%s", refused, diff)
 			}
@@ -108,20 +120,22 @@ func TestOneObjectOfSeveralENIs(t *testing.T) {
 	}
 }
 
+// deleted is an object that waits for its finalizer.
+func deleted(text string) string {
+	return strings.Replace(text, `"metadata":{`, `"metadata":{"deletionTimestamp":"2025-07-03T11:00:00Z","finalizers":["nodeeni.networking.k8s.aws/finalizer"],`, 1)
+}
+
 func TestWhatIsDeletedIsReleased(t *testing.T) {
-	deleted := func(text string) string {
-		return strings.Replace(text, `"metadata":{`, `"metadata":{"deletionTimestamp":"2025-07-03T11:00:00Z","finalizers":["nodeeni.networking.k8s.aws/finalizer"],`, 1)
-	}
 	for _, spec := range []string{`,"enableDPDK":true`, `,"mtu":-7`} { // whatever it asked
 		got, refused := translated(t, deleted(nodeENI("one", spec)))
-		want := []source.Interface{{Selector: source.Selector{MAC: mac1}, State: source.Released, Object: "one/" + eni1}}
+		want := []source.Interface{{Selector: source.Selector{MAC: mac1}, State: source.Released, Object: "nodeeni/one/" + eni1}}
 		if diff := cmp.Diff(want, got); diff != "" || len(refused) > 0 {
 			t.Errorf("refused %v; want and got differ:\n%s", refused, diff)
 		}
 	}
 	// One that took its place is not held up by it.
 	got, refused := translated(t, deleted(nodeENI("old", ``)), nodeENI("new", ``))
-	if len(got) != 1 || got[0].Object != "new/"+eni1 || got[0].State != source.Configured || len(refused) > 0 {
+	if len(got) != 1 || got[0].Object != "nodeeni/new/"+eni1 || got[0].State != source.Configured || len(refused) > 0 {
 		t.Errorf("got %v, refused %v", got, refused)
 	}
 	// Of an ENI that nobody knows any more, it is enough that nothing asks for it.
@@ -135,8 +149,8 @@ func TestTwoObjectsForOneInterface(t *testing.T) {
 	const address = `,"dpdkPCIAddress":"0000:00:07.0"`
 	other := strings.Replace(nodeENI("b", address), eni1, eni2, 1)
 	got, refused := translated(t, nodeENI("a", address), other, nodeENI("c", ``))
-	want := "pci 0000:00:07.0 is asked for by a/" + eni1 + " and b/" + eni2 + ": keep one"
-	if len(got) != 1 || got[0].Object != "c/"+eni1 || len(refused) != 2 || refused[0].Reason != want || refused[1].Object != "b/"+eni2 {
+	want := "pci 0000:00:07.0 is asked for by nodeeni/a/" + eni1 + " and nodeeni/b/" + eni2 + ": keep one"
+	if len(got) != 1 || got[0].Object != "nodeeni/c/"+eni1 || len(refused) != 2 || refused[0].Reason != want || refused[1].Object != "nodeeni/b/"+eni2 {
 		t.Errorf("got %v, refused %v", got, refused)
 	}
 }
@@ -170,10 +184,10 @@ func TestMalformed(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			got, refused := translated(t, tc.text, good)
-			if len(got) != 1 || got[0].Object != "good/"+eni2 {
+			if len(got) != 1 || got[0].Object != "nodeeni/good/"+eni2 {
 				t.Errorf("of another object: %v", got)
 			}
-			if len(refused) != 1 || refused[0].Object != tc.object || !strings.Contains(refused[0].Reason, tc.reason) {
+			if len(refused) != 1 || refused[0].Object != "nodeeni/"+tc.object || !strings.Contains(refused[0].Reason, tc.reason) {
 				t.Fatalf("refused %+v; want %s with %q", refused, tc.object, tc.reason)
 			}
 			if r := refused[0].Reason; len(r) > 400 || !utf8.ValidString(r) || strings.ContainsAny(r, "\n\x00\u202e") {

@@ -31,6 +31,9 @@ func GroupVersion() schema.GroupVersion { return schema.GroupVersion{Group: Grou
 // +kubebuilder:printcolumn:name="DPDK",type=boolean,JSONPath=`.spec.enableDPDK`,description="Whether the interface is bound to a DPDK driver"
 // +kubebuilder:printcolumn:name="Resource",type=string,JSONPath=`.spec.dpdkResourceName`,description="Device plugin resource that pods ask for"
 // +kubebuilder:printcolumn:name="First node",type=string,JSONPath=`.status.attachments[0].nodeID`,description="First of the nodes that have an ENI attached"
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.attachments[0].state`,description="What the interface is there"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.attachments[0].conditions[?(@.type=="Ready")].status`,description="Whether it is as asked there"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.attachments[0].conditions[?(@.type=="Ready")].reason`,priority=1,description="How it stands there"
 // +kubebuilder:printcolumn:name="Driver",type=string,JSONPath=`.spec.dpdkDriver`,priority=1,description="DPDK driver"
 // +kubebuilder:printcolumn:name="PCI",type=string,JSONPath=`.spec.dpdkPCIAddress`,priority=1,description="PCI address of the interface on its node"
 // +kubebuilder:printcolumn:name="ENI",type=string,JSONPath=`.status.attachments[0].eniID`,priority=1,description="ENI on the first node"
@@ -145,7 +148,28 @@ type ENIAttachment struct {
 	// PCI address of the ENI when bound to DPDK
 	// +optional
 	DPDKPCIAddress string `json:"dpdkPCIAddress,omitempty"`
+	// What the interface is on its node: unknown, down, up, configuring, bound, degraded, error, gone or quarantined
+	// +optional
+	State string `json:"state,omitempty"`
+	// Since when it is that
+	// +optional
+	StateSince *metav1.Time `json:"stateSince,omitempty"`
+	// Driver that the interface is bound to
+	// +optional
+	Driver string `json:"driver,omitempty"`
+	// PCI address of the interface on its node
+	// +optional
+	PCIAddress string `json:"pciAddress,omitempty"`
+	// How the interface stands against what the object asks: Ready, and why not
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
+
+// ConditionReady is the type of the condition that says whether an interface is
+// as asked.
+const ConditionReady = "Ready"
 
 // NodeENIList is a list of them.
 //

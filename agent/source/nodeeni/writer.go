@@ -1,0 +1,328 @@
+package nodeeni
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"eniagent/agent/source"
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
+	"eniagent/agent/source/nodeeni/v1alpha1"
+)
+
+const (
+	// transient is how long a status that is about to change waits for what it
+	// becomes, so that one change is one write.
+	transient = 2 * time.Second
+	// What another writer dropped is restored between these: all nodes see it at
+	// once, and the object is one. The more it has attachments, the longer it takes.
+	restoreSoonest, restoreLatest = 2 * time.Second, 10 * time.Second
+	restoreEach                   = 100 * time.Millisecond
+	// What is dropped again before it stood so long is restored later each time,
+	// doubled so often at most: the other writer may do it whenever it sees a change,
+	// and would never come to rest.
+	restoreStood   = time.Minute
+	restoreDoubled = 6
+	// A write that failed is tried again between these.
+	rewriteFirst, rewriteMax = time.Second, time.Minute
+	writePatience            = 20 * time.Second
+)
+
+// patcher patches the status of a NodeENI, and gives it as it is then.
+type patcher func(ctx context.Context, name string, patch []byte) (*object, error)
+
+// applier applies a part of the status of a policy, and gives it as it is then.
+type applier func(ctx context.Context, name string, status []byte) (*policy, error)
+
+// writer keeps the status of the objects true: what it shall say is held against
+// what the API has, and written where these differ.
+type writer struct {
+	patch  patcher
+	apply  applier
+	logger log.Logger
+	node   string
+	wake   chan struct{}
+
+	mu     sync.Mutex
+	latest account
+
+	// The loop's own.
+	papers map[string]*paper // by object, as refusals name it
+	pruned bool              // the definition in the API lacks fields, and drops them
+	rest   time.Time         // the API cannot be asked before
+	pauses *backoff.ExponentialBackOff
+}
+
+// paper is what is known of writing one object's status.
+type paper struct {
+	said    []v1alpha1.ENIAttachment   // what the attachments were last made to say
+	part    *policyv1alpha1.NodeStatus // the same, of a policy
+	wrote   time.Time                  // when that was
+	version uint64                     // of the object then
+	noticed time.Time                  // since when something else is to be written; zero when nothing is
+	drops   int                        // how often in a row what was written was dropped soon
+	spread  time.Duration              // how long that waits to be restored
+	retry   time.Time                  // not before, after one that failed
+	pauses  *backoff.ExponentialBackOff
+}
+
+func newWriter(patch patcher, apply applier, node string, logger log.Logger) *writer {
+	return &writer{
+		patch: patch, apply: apply, node: node, logger: log.With(logger, "component", "source", "source", Name), wake: make(chan struct{}, 1),
+		papers: map[string]*paper{}, pauses: pauses(),
+	}
+}
+
+func pauses() *backoff.ExponentialBackOff {
+	b := &backoff.ExponentialBackOff{InitialInterval: rewriteFirst, RandomizationFactor: 0.3, Multiplier: 2, MaxInterval: rewriteMax}
+	b.Reset()
+	return b
+}
+
+// show takes what the API asks now.
+func (w *writer) show(p picture) {
+	w.mu.Lock()
+	w.latest.picture = p
+	w.latest.note(p)
+	w.mu.Unlock()
+	w.tell()
+}
+
+// Report takes how it stands on the host.
+func (w *writer) Report(r source.Report) {
+	w.mu.Lock()
+	w.latest.report = r
+	w.mu.Unlock()
+	w.tell()
+}
+
+func (w *writer) tell() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write writes until ctx ends.
+func (w *writer) write(ctx context.Context) {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-next.C:
+		}
+		if at := w.round(ctx); !at.IsZero() {
+			next.Reset(time.Until(at))
+		}
+	}
+}
+
+// draft is a status that is to be written.
+type draft struct {
+	kind     kind
+	name     string // of the object, as refusals have it
+	total    int    // nodes that have a part in it, or attachments
+	settled  bool
+	restores bool // it was written before, and dropped
+	// put writes it, and says which version of the object that made.
+	put func(ctx context.Context) (version uint64, err error)
+}
+
+// round writes what is due, and says when something else will be.
+func (w *writer) round(ctx context.Context) (next time.Time) {
+	sooner := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	for _, d := range w.drafts() {
+		p := w.papers[d.name]
+		if at := w.due(p, d); at.After(time.Now()) {
+			sooner(at)
+		} else if ctx.Err() == nil && !w.send(ctx, p, d) {
+			sooner(w.due(p, d))
+		}
+	}
+	return next
+}
+
+// due is when a patch is made: at once, unless it is about to be another, or does
+// no more than restore what somebody dropped.
+func (w *writer) due(p *paper, d draft) time.Time {
+	if p.noticed.IsZero() {
+		p.noticed = time.Now()
+		if d.restores {
+			p.dropped(d.total)
+		}
+	}
+	at := p.noticed
+	switch {
+	case !d.settled:
+		at = at.Add(transient)
+	case d.restores:
+		at = at.Add(p.spread)
+	}
+	return later(at, later(p.retry, w.rest))
+}
+
+// dropped notes that what was written is gone from an object with so many
+// parts, and says how long that stays so.
+func (p *paper) dropped(parts int) {
+	if time.Since(p.wrote) >= restoreStood {
+		p.drops = 0
+	}
+	latest := max(restoreLatest, time.Duration(parts)*restoreEach)
+	p.spread = restoreSoonest + rand.N(latest-restoreSoonest) //nolint:gosec // spreads load, hides nothing
+	p.spread <<= p.drops
+	p.drops = min(p.drops+1, restoreDoubled)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// drafts are what is to be written by what is known now.
+func (w *writer) drafts() (all []draft) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	there := map[string]bool{}
+	consider := func(name, version string, of func(*paper) (draft, bool)) {
+		there[name] = true
+		p := w.papers[name]
+		if p == nil {
+			p = &paper{pauses: pauses()}
+			w.papers[name] = p
+		}
+		if numbered(version) < p.version {
+			return // what was written last has not been seen yet
+		}
+		d, differs := of(p)
+		if !differs {
+			p.noticed = time.Time{}
+			return
+		}
+		d.name = name
+		all = append(all, d)
+	}
+	for _, o := range w.latest.objects {
+		if o.err == nil {
+			consider(objectName(o.Name, ""), o.ResourceVersion, func(p *paper) (draft, bool) { return w.draftOf(o, p) })
+		}
+	}
+	for _, o := range w.latest.policies {
+		consider(policyName(o.Name, nil), o.ResourceVersion, func(p *paper) (draft, bool) { return w.draftOfPolicy(o, p) })
+	}
+	for name := range w.papers {
+		if !there[name] {
+			delete(w.papers, name)
+		}
+	}
+	return all
+}
+
+// draftOf is what is to be written to a NodeENI; false when it says what it shall.
+func (w *writer) draftOf(o *object, p *paper) (draft, bool) {
+	want, settled := w.latest.statuses(o, p.said)
+	patch := patchOf(o.attachments, want, !w.pruned)
+	put := func(ctx context.Context) (uint64, error) {
+		changed, err := w.patch(ctx, o.Name, patch)
+		if err != nil {
+			return 0, err
+		}
+		p.said = want
+		w.proofread(changed, patch)
+		return numbered(changed.ResourceVersion), nil
+	}
+	return draft{kind: nodeENIs(), total: o.total, settled: settled, restores: agree(p.said, want, !w.pruned), put: put}, patch != nil
+}
+
+// send writes a status, and says whether it was taken.
+func (w *writer) send(ctx context.Context, p *paper, d draft) bool {
+	asking, cancel := context.WithTimeoutCause(ctx, writePatience, fmt.Errorf("no answer within %s", writePatience))
+	defer cancel()
+	version, err := d.put(asking)
+	if err == nil {
+		p.wrote, p.version, p.noticed, p.retry = time.Now(), version, time.Time{}, time.Time{}
+		p.pauses.Reset()
+		w.pauses.Reset()
+		return true
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	pause := p.pauses.NextBackOff()
+	if aboutAll(err) {
+		pause = w.pauses.NextBackOff()
+		w.rest = time.Now().Add(pause)
+	}
+	p.retry = time.Now().Add(pause)
+	level.Warn(w.logger).Log("object", d.name, "err", writable(d.kind, err), "again_in", pause.Round(time.Millisecond), "msg", "status not written")
+	return false
+}
+
+// aboutAll says that an error is not about the one object that it came with.
+func aboutAll(err error) bool {
+	return away(err) && !apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+}
+
+// proofread notes whether the API has kept all that it was told.
+func (w *writer) proofread(o *object, patch []byte) {
+	if w.pruned {
+		return
+	}
+	o.keep(w.node)
+	kept := slices.ContainsFunc(o.attachments, func(a attachment) bool { return len(a.Conditions) > 0 })
+	told := bytes.Contains(patch, []byte(`"`+v1alpha1.ConditionReady+`"`))
+	if told && !kept && len(o.attachments) > 0 {
+		w.pruned = true
+		level.Warn(w.logger).Log("msg", "the definition of "+nodeENIs().String()+" in this cluster is an older one and drops the conditions: only the dpdk fields are written; apply deploy/kubernetes/crds and restart the agent to have all")
+	}
+}
+
+// writable adds to an API's answer what is to be done about it.
+func writable(k kind, err error) error {
+	var status apierrors.APIStatus
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("%w: let this agent's service account patch %s/status", err, k)
+	case errors.As(err, &status) && status.Status().Code == http.StatusUnprocessableEntity:
+		return fmt.Errorf("%w: another writer changed the attachments meanwhile", err)
+	}
+	return err
+}
+
+// numbered is a version, as a number that grows; 0 when it is none.
+func numbered(version string) uint64 {
+	v, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+// patchStatus patches the status of a NodeENI.
+func (a *api) patchStatus(ctx context.Context, name string, patch []byte) (*object, error) {
+	o := &object{}
+	err := a.client.Patch(types.JSONPatchType).Resource(v1alpha1.Resource).Name(name).SubResource("status").
+		Body(patch).MaxRetries(0).Do(ctx).Into(o)
+	return o, err
+}
