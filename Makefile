@@ -95,6 +95,10 @@ cover: ## Measure the tests' coverage, into bin/cover.html
 	@go tool cover -html bin/cover.out -o bin/cover.html
 	@go tool cover -func bin/cover.out | tail -n 1
 
+.PHONY: sizes
+sizes: ## Print the size of the stripped binary, and the memory of a running agent with its children
+	@.ci/sizes
+
 .PHONY: image
 image: ## Build the container image (IMAGE=name:tag DOCKER=podman)
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
@@ -126,10 +130,10 @@ vm-deps: ## Install what the VM tests need (root, Debian or Ubuntu)
 
 .PHONY: kube-deps
 kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
-	@.ci/kube-deps >/dev/null
+	@.ci/kube-deps >/dev/null && .ci/helm >/dev/null
 
 .PHONY: test-kube
-test-kube: kube-deps ## Hold what is for Kubernetes against a real API
+test-kube: kube-deps ## Hold what is for Kubernetes against a real API: the sources, the manifests, the chart, the roles
 	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
 
 .PHONY: generate

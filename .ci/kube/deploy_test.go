@@ -417,16 +417,23 @@ func TestThePod(t *testing.T) {
 	}
 }
 
-// runFlags are the flags of `agent run`, with their defaults.
-func runFlags(t *testing.T) map[string]string {
+// buildAgent is the agent, as the image has it but for its version.
+func buildAgent(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "agent")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/agent")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", bin, "./cmd/agent")
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	help, err := ran(t, "", bin, "run", "--help")
+	return bin
+}
+
+// runFlags are the flags of `agent run`, with their defaults.
+func runFlags(t *testing.T) map[string]string {
+	t.Helper()
+	help, err := ran(t, "", buildAgent(t), "run", "--help")
 	must(t, err)
 	flags := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^ +(?:-[a-z], |)(--[a-z-]+) .*?(?:\(default "?([^)"]*)"?\))?$`).FindAllStringSubmatch(help, -1) {
