@@ -139,7 +139,9 @@ func TestEventsWithNoMorePermissionThanTheirs(t *testing.T) {
 	r.Record(e)
 	eventually(t, "another is told", func() bool { return len(c.told(t, string(e.UID))) == 2 })
 	r.Record(e)
-	eventually(t, "and patched", func() bool { return asked.count("patch") == 1 && strings.Contains(strings.Join(c.told(t, string(e.UID)), " "), "x2") })
+	eventually(t, "and patched", func() bool {
+		return asked.count("patch") == 1 && strings.Contains(strings.Join(c.told(t, string(e.UID)), " "), "x2")
+	})
 }
 
 // TestWhatBecomesOfAnObjectIsTold, about it.
