@@ -25,6 +25,7 @@ const campaignVar = "ENIAGENT_CAMPAIGN"
 type field struct {
 	nodes, all, slots, share int
 	changes                  int // of one attachment each
+	atOnce                   int // objects that are changed together
 	idle                     time.Duration
 }
 
@@ -40,9 +41,9 @@ type claim struct {
 // nobody else's touched, and as few requests as that takes.
 func TestScale(t *testing.T) {
 	c := requireCluster(t)
-	shape := field{nodes: 20, all: 1, slots: 3, share: 2, changes: 500, idle: 2 * time.Second}
+	shape := field{nodes: 20, all: 1, slots: 3, share: 2, changes: 500, atOnce: 4, idle: 2 * time.Second}
 	if os.Getenv(campaignVar) == "1" {
-		shape = field{nodes: 200, all: 2, slots: 8, share: 8, changes: 10_000, idle: time.Minute}
+		shape = field{nodes: 200, all: 2, slots: 5, share: 16, changes: 10_000, atOnce: 16, idle: time.Minute}
 	}
 	k := newController(t, c)
 	f := newFleet(t, c, "scale", shape.nodes, shape.slots)
@@ -51,8 +52,8 @@ func TestScale(t *testing.T) {
 	report := func(what string, changes int) map[string]int {
 		t.Helper()
 		asked := f.meter.since(counts)
-		t.Logf("%s: %d changes in %s, %s of processor for %d agents; %s; %d MB watched", what, changes,
-			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), shape.nodes, requests(asked), f.meter.watched.Swap(0)>>20)
+		t.Logf("%s: %d changes in %s, %s of processor and %d MB of heap for %d agents; %s; %d MB watched", what, changes,
+			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), heap()>>20, shape.nodes, requests(asked), f.meter.watched.Swap(0)>>20)
 		began, cpu = time.Now(), processor()
 		return asked
 	}
@@ -66,9 +67,9 @@ func TestScale(t *testing.T) {
 	changes, rounds := 0, 0
 	r := rand.New(rand.NewPCG(1, 2))
 	for changes < shape.changes {
-		some := pick(r, claims, 6)
-		if rounds++; rounds%8 == 1 {
-			some = append(some, claims[rounds/8%shape.all])
+		some := pick(r, claims, shape.atOnce)
+		if rounds++; rounds%10 == 1 {
+			some = append(some, claims[rounds/10%shape.all])
 		}
 		for _, o := range some {
 			o.next(r)
@@ -231,7 +232,7 @@ func (o *claim) wrong(c *cluster) string {
 func (f *fleet) settle(c *cluster, claims []*claim) {
 	f.t.Helper()
 	left := slices.Clone(claims)
-	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		wrong := ""
 		left = slices.DeleteFunc(left, func(o *claim) bool {
 			w := o.wrong(c)
