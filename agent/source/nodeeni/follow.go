@@ -33,6 +33,7 @@ type follower struct {
 	macs         lookup
 	kernelDriver string
 	show         func(picture) // is told what is made of the objects
+	picture      *picture      // that it was not told yet
 
 	desired *source.Desired // nil while nobody knows
 	err     error           // why the API cannot be asked now
@@ -79,6 +80,10 @@ func (f *follower) follow(ctx context.Context, updates chan<- source.Update) {
 		}()
 	}
 	for {
+		if f.picture != nil && !f.holding {
+			f.show(*f.picture)
+			f.picture = nil
+		}
 		next, news := f.next()
 		offer := updates
 		if !news {
@@ -158,7 +163,7 @@ func (f *follower) see() (others bool) {
 		Source: Name, Object: Object, Interfaces: t.interfaces, Refused: t.refused, Complete: true,
 	}
 	f.desired.Generation = digest(f.desired)
-	f.show(picture{all, t.refused, f.desired.Generation})
+	f.picture = &picture{all, t.refused, f.desired.Generation}
 	return !slices.Equal(were, f.unknown)
 }
 
