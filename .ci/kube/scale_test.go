@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,14 +18,32 @@ import (
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
-// campaignVar asks for the whole of what otherwise is a sample.
-const campaignVar = "ENIAGENT_CAMPAIGN"
+const (
+	// campaignVar asks for the whole of what otherwise is a sample, and changesVar
+	// for so many changes.
+	campaignVar = "ENIAGENT_CAMPAIGN"
+	changesVar  = "ENIAGENT_CHANGES"
+)
 
-// field is which objects there are: some have an attachment of every node, each at
-// a slot of its own, and the others share the nodes of the slots that are left.
+func setting(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s: want a positive number", name, s)
+	}
+	return n
+}
+
+// field is which objects there are: some have attachments of many nodes, each at a
+// slot of its own, and so many share all nodes of each slot that is left.
 type field struct {
-	nodes, all, slots, share int
+	nodes, large, many, slots, share int
 	changes                  int // of one attachment each
+	atOnce                   int // objects that are changed together
 	idle                     time.Duration
 }
 
@@ -40,9 +59,9 @@ type claim struct {
 // nobody else's touched, and as few requests as that takes.
 func TestScale(t *testing.T) {
 	c := requireCluster(t)
-	shape := field{nodes: 20, all: 1, slots: 3, share: 2, changes: 500, idle: 2 * time.Second}
+	shape := field{nodes: 20, large: 1, many: 20, slots: 3, share: 2, changes: 500, atOnce: 4, idle: 2 * time.Second}
 	if os.Getenv(campaignVar) == "1" {
-		shape = field{nodes: 200, all: 2, slots: 8, share: 8, changes: 10_000, idle: time.Minute}
+		shape = field{nodes: 200, large: 2, many: 50, slots: 4, share: 24, changes: setting(t, changesVar, 10_000), atOnce: 16, idle: time.Minute}
 	}
 	k := newController(t, c)
 	f := newFleet(t, c, "scale", shape.nodes, shape.slots)
@@ -51,8 +70,8 @@ func TestScale(t *testing.T) {
 	report := func(what string, changes int) map[string]int {
 		t.Helper()
 		asked := f.meter.since(counts)
-		t.Logf("%s: %d changes in %s, %s of processor for %d agents; %s; %d MB watched", what, changes,
-			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), shape.nodes, perVerb(asked), f.meter.watched.Swap(0)>>20)
+		t.Logf("%s: %d changes in %s, %s of processor and %d MB of heap for %d agents; %s; %d MB watched", what, changes,
+			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), heap()>>20, shape.nodes, perVerb(asked), f.meter.watched.Swap(0)>>20)
 		began, cpu = time.Now(), processor()
 		return asked
 	}
@@ -66,9 +85,9 @@ func TestScale(t *testing.T) {
 	changes, rounds := 0, 0
 	r := rand.New(rand.NewPCG(1, 2))
 	for changes < shape.changes {
-		some := pick(r, claims, 6)
-		if rounds++; rounds%8 == 1 {
-			some = append(some, claims[rounds/8%shape.all])
+		some := pick(r, claims, shape.atOnce)
+		if rounds++; rounds%10 == 1 {
+			some = append(some, claims[rounds/10%shape.large])
 		}
 		for _, o := range some {
 			o.next(r)
@@ -76,6 +95,9 @@ func TestScale(t *testing.T) {
 			changes += len(o.nodes)
 		}
 		f.settle(c, some)
+		if rounds%10 == 0 {
+			t.Logf("%d changes after %s", changes, time.Since(began).Round(time.Second))
+		}
 	}
 	asked = report("changes", changes)
 	if asked["patch"] > changes+changes/50 || asked["list"] > 0 || asked["patch 409"] > 0 {
@@ -147,8 +169,8 @@ func (f *fleet) claim(k *controller, shape field) (claims []*claim, attachments 
 		attachments += len(nodes)
 	}
 	for at := range shape.slots {
-		if at < shape.all {
-			add(at, f.members)
+		if at < shape.large {
+			add(at, f.members[:shape.many])
 			continue
 		}
 		for nodes := range slices.Chunk(f.members, (len(f.members)+shape.share-1)/shape.share) {
@@ -231,7 +253,7 @@ func (o *claim) wrong(c *cluster) string {
 func (f *fleet) settle(c *cluster, claims []*claim) {
 	f.t.Helper()
 	left := slices.Clone(claims)
-	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		wrong := ""
 		left = slices.DeleteFunc(left, func(o *claim) bool {
 			w := o.wrong(c)
