@@ -29,6 +29,11 @@ demo: build ## Show the main job on a simulated node; needs nothing but Go
 demo-vm: vm-deps ## Show the main job on a real kernel in a VM, with a power cut
 	@go run ./recovery/chaos/demo
 
+.PHONY: demo-kube
+demo-kube: vm-deps kube-deps ## Show it as a node of a real Kubernetes API, by kubectl, on a real kernel, with a power cut
+	@cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 ENIAGENT_REQUIRE_VM=1 \
+		go test -trimpath -count=1 -timeout 15m -v -run '^TestANodeOnARealKernel$$' .
+
 .PHONY: build
 build: ## Build bin/agent, one static binary (OUT= elsewhere)
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT) ./cmd/agent
