@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/pem"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -59,6 +60,7 @@ type recorder struct {
 	mu   sync.Mutex
 	seen sets.Set[act]
 	err  error
+	old  bool // it answers as an API that cannot begin a watch with all there is
 }
 
 // record gives a configuration all of whose requests are noted.
@@ -99,15 +101,24 @@ func (r *recorder) acts(t *testing.T) sets.Set[act] {
 	return r.seen.Clone()
 }
 
-func (r *recorder) note(q *http.Request) {
+// note says whether the API is too old for the request.
+func (r *recorder) note(q *http.Request) (old bool) {
 	info, err := r.infos.NewRequestInfo(q)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
 		r.err = fmt.Errorf("%s %s: %w", q.Method, q.URL, err)
-		return
+		return false
 	}
 	r.seen.Insert(actOf(info))
+	return r.old && q.URL.Query().Get("sendInitialEvents") == "true"
+}
+
+// age has it answer as an old API, or as a new one.
+func (r *recorder) age(old bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.old = old
 }
 
 func actOf(info *request.RequestInfo) act {
@@ -128,7 +139,13 @@ type recording struct {
 
 // RoundTrip notes a request and sends it.
 func (r recording) RoundTrip(q *http.Request) (*http.Response, error) {
-	r.note(q)
+	if r.note(q) {
+		const invalid = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,"message":"sendInitialEvents is forbidden for watch"}`
+		return &http.Response{
+			Status: "422 Unprocessable Entity", StatusCode: http.StatusUnprocessableEntity, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: q,
+			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(invalid)), ContentLength: int64(len(invalid)),
+		}, nil
+	}
 	return r.RoundTripper.RoundTrip(q)
 }
 

@@ -53,9 +53,66 @@ func view(spec corev1.PodSpec, scratch, bin string, readOnly bool) string {
 	return s.String()
 }
 
-// TestThePodsView: with the mounts and the capabilities of its pod the agent
-// finds this machine's functions, takes its journal and answers; and recover.sh's
-// pod, in which all is read-only, can be told everything and write nothing.
+// sandbox runs commands of the agent in the view of its pod.
+type sandbox struct {
+	t            *testing.T
+	spec         corev1.PodSpec
+	scratch, bin string
+}
+
+func (s sandbox) command(readOnly bool, args ...string) *exec.Cmd {
+	s.t.Helper()
+	script := filepath.Join(s.t.TempDir(), "view")
+	must(s.t, os.WriteFile(script, []byte(view(s.spec, s.scratch, s.bin, readOnly)), 0o600))
+	cmd := exec.CommandContext(s.t.Context(), "unshare", append([]string{"--mount", "--propagation", "private", "bash", script, "/agent"}, args...)...)
+	cmd.Env = append(os.Environ(), "NODE_NAME="+here)
+	return cmd
+}
+
+// says wants a command to end with a status, and to print something.
+func (s sandbox) says(readOnly bool, status int, want string, args ...string) {
+	s.t.Helper()
+	cmd := s.command(readOnly, args...)
+	out, _ := cmd.CombinedOutput() // how it ended is looked at
+	if got := cmd.ProcessState.ExitCode(); got != status || !strings.Contains(string(out), want) {
+		s.t.Errorf("agent %v ended with %d, want %d and %q\n%s", args, got, status, want, out)
+	}
+}
+
+// start starts the agent with the arguments of its container and these, and
+// waits until it answers.
+func (s sandbox) start(more ...string) (kill func()) {
+	s.t.Helper()
+	var args []string
+	for _, arg := range append(s.spec.Containers[0].Args, more...) {
+		args = append(args, strings.ReplaceAll(arg, "$(HOST_IP)", "127.0.0.1"))
+	}
+	cmd := s.command(false, args...)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	must(s.t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	eventually(s.t, "the agent answers", func() bool {
+		select {
+		case err := <-ended:
+			s.t.Fatalf("the agent ended: %v\n%s", err, &log)
+		default:
+		}
+		return s.command(true, "status", "--wait", "1s").Run() == nil
+	})
+	return func() {
+		must(s.t, cmd.Process.Kill())
+		if err := <-ended; err == nil {
+			s.t.Error("it ended well, though it was killed")
+		}
+	}
+}
+
+// TestThePodsView: with the mounts, the capabilities, the arguments and the token
+// of its pod the agent finds this machine's functions, takes its journal, reaches
+// the API and is ready; and recover.sh's pod, in which all is read-only, can be
+// told everything and write nothing.
 func TestThePodsView(t *testing.T) {
 	c := requireCluster(t)
 	for _, name := range []string{"unshare", "setpriv", "ldd"} {
@@ -63,66 +120,21 @@ func TestThePodsView(t *testing.T) {
 			t.Skipf("NOT TESTED IN THE POD'S VIEW: it needs root and %s", name)
 		}
 	}
-	spec := daemonSet(t, built(t, c, kustomization)).Spec.Template.Spec
-	scratch := t.TempDir()
-	bin := buildAgent(t)
-	inside := func(readOnly bool, args ...string) *exec.Cmd {
-		script := filepath.Join(t.TempDir(), "view")
-		must(t, os.WriteFile(script, []byte(view(spec, scratch, bin, readOnly)), 0o600))
-		return exec.CommandContext(t.Context(), "unshare", append([]string{"--mount", "--propagation", "private", "bash", script, "/agent"}, args...)...)
-	}
-	say := func(readOnly bool, args ...string) (string, int) {
-		t.Helper()
-		cmd := inside(readOnly, args...)
-		out, _ := cmd.CombinedOutput() // how it ended is looked at
-		return string(out), cmd.ProcessState.ExitCode()
-	}
-	want, err := ran(t, "", bin, "inventory")
+	bin, err := program()
 	must(t, err)
-	if out, status := say(false, "inventory", "--root=/host"); out != want || status != 0 {
-		t.Errorf("in the pod's view there is, ending with %d,\n%s\nand on the machine\n%s", status, out, want)
-	}
-	if out, status := say(true, "run", "--root=/host", "--listen="); status != 7 {
-		t.Errorf("with a state directory that is read-only it ended with %d:\n%s", status, out)
-	}
-	var args []string
-	flags := runFlags(t)
-	for _, arg := range spec.Containers[0].Args {
-		flag, _, _ := strings.Cut(arg, "=")
-		if arg = strings.ReplaceAll(arg, "$(HOST_IP)", "127.0.0.1"); flag == "--listen" {
-			arg = "--listen=" // another agent may be there
-		}
-		if _, known := flags[flag]; known || flag == "run" {
-			args = append(args, arg)
-		}
-	}
-	running := inside(false, args...)
-	var log bytes.Buffer
-	running.Stdout, running.Stderr = &log, &log
-	must(t, running.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- running.Wait() }()
-	socket := filepath.Join(scratch, "node/var/lib/eniagent/agent.sock")
-	eventually(t, "the agent answers", func() bool {
-		select {
-		case err := <-ended:
-			t.Fatalf("the agent ended: %v\n%s", err, &log)
-		default:
-		}
-		_, err := os.Stat(socket)
-		return err == nil
-	})
-	if out, _ := say(true, "status"); !strings.Contains(out, "Mode observe") {
-		t.Errorf("of the running agent status says\n%s", out)
-	}
-	if out, status := say(true, "recover", "--dry-run", "--root=/host"); status != 0 || !strings.Contains(out, "Nothing was left unfinished") {
-		t.Errorf("with the agent running recover --dry-run ended with %d:\n%s", status, out)
-	}
-	must(t, running.Process.Kill())
-	if err := <-ended; err == nil {
-		t.Error("it ended well, though it was killed")
-	}
-	if out, status := say(true, "recover", "--dry-run", "--root=/host"); status != 0 || !strings.Contains(out, "Nothing was left unfinished") {
-		t.Errorf("after a crash of the agent recover --dry-run ended with %d:\n%s", status, out)
-	}
+	s := sandbox{t: t, spec: daemonSet(t, built(t, c, kustomization)).Spec.Template.Spec, scratch: t.TempDir(), bin: bin}
+	machine, err := ran(t, "", bin, "inventory")
+	must(t, err)
+	s.says(false, 0, machine, "inventory", "--root=/host")
+	s.says(true, 7, "read-only", "run", "--root=/host", "--listen=")
+	c.node(t, here, "view")
+	_, config := asTheAgent(t, c)
+	kubeconfig := filepath.Join(s.scratch, "kubeconfig")
+	must(t, os.WriteFile(kubeconfig, leading(config.Host, config.CAData, config.BearerToken), 0o600))
+	kill := s.start("--kubeconfig=/host"+kubeconfig, "--listen=") // another agent may have the port
+	s.says(true, 0, "Mode observe", "status")
+	const nothing = "Nothing was left unfinished"
+	s.says(true, 0, nothing, "recover", "--dry-run", "--root=/host")
+	kill()
+	s.says(true, 0, nothing, "recover", "--dry-run", "--root=/host")
 }
