@@ -297,6 +297,9 @@ func describe(t drivers.Target, observed map[drivers.Key]drivers.Observation) ma
 	return m
 }
 
+// isGone says that an error is that there is nothing that could be observed.
+func isGone(err error) bool { return errors.Is(err, errNobody) || errors.Is(err, drivers.ErrGone) }
+
 // report notes how an entry stands. A change of condition is one line in the
 // log.
 func (a *Agent) report(r request, c Condition, reason string, seen sight, op uint64) {
@@ -318,7 +321,7 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	if known && last.Condition == c {
 		next.Since = last.Since
 	}
-	if next.Observed == nil {
+	if next.Observed == nil && !isGone(r.err) {
 		next.Observed = last.Observed
 	}
 	if next.generation == "" {

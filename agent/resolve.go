@@ -91,6 +91,15 @@ func yield(requests []request) []request {
 	return slices.DeleteFunc(requests, func(r request) bool { return r.asked.Kept && named[r.target] })
 }
 
+// named is the entry with the object that asks it, where the source is made of
+// such.
+func (r *request) named() string {
+	if r.asked.Object == "" {
+		return r.entry
+	}
+	return r.entry + " of " + r.asked.Object
+}
+
 // refuseTwice refuses all entries that stand for one function.
 func refuseTwice(requests []request) {
 	byTarget := map[drivers.Target][]int{}
@@ -105,7 +114,7 @@ func refuseTwice(requests []request) {
 		}
 		var entries []string
 		for _, i := range at {
-			entries = append(entries, requests[i].entry)
+			entries = append(entries, requests[i].named())
 		}
 		for _, i := range at {
 			requests[i].cannot(Refused, fmt.Errorf("%s is asked for by %d entries (%s): keep one", t, len(at), strings.Join(entries, ", ")))
@@ -204,6 +213,9 @@ func (v View) ask(ctx context.Context, r *request) {
 		v.release(ctx, r)
 		return
 	}
+	if !v.network(ctx, r) {
+		return
+	}
 	if r.asked.MTU != 0 {
 		r.goal[drivers.Key{Kind: link.KindMTU, Target: r.target}] = link.MTU(r.asked.MTU)
 	}
@@ -224,6 +236,25 @@ func (v View) ask(ctx context.Context, r *request) {
 		r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] = dpdk.Bound(r.asked.Driver)
 		v.prepare(ctx, r)
 	}
+}
+
+// classNetwork is the base class of network controllers (PCI Code and ID
+// Assignment Specification).
+const classNetwork = "0x02"
+
+// network says whether a function is one of a network. Others are the node's own,
+// and may be its disk: an address that is wrong must not take them away.
+func (v View) network(ctx context.Context, r *request) bool {
+	class, err := v.Host.Read(ctx, host.Attr(string(r.target), "class"))
+	switch {
+	case err != nil && v.absentVF(ctx, r):
+	case err != nil:
+		r.unread = true
+		r.cannot(Waiting, err)
+	case !strings.HasPrefix(class, classNetwork):
+		r.cannot(Refused, fmt.Errorf("%w: %s is no network interface but of class %s: give the address of one, see agent inventory", drivers.ErrRefused, r.target, class))
+	}
+	return r.err == nil
 }
 
 // vfioBackend is the module that vfio reaches the IOMMU through; a kernel whose

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -77,7 +76,7 @@ func (v View) stateOf(r request, t drivers.Target, c Condition, seen sight) stat
 		return state.Quarantined
 	case open, c == Changing, c == Fenced:
 		return state.Configuring
-	case seen.state == state.Gone, errors.Is(r.err, errNobody), errors.Is(r.err, drivers.ErrGone):
+	case seen.state == state.Gone, isGone(r.err):
 		return state.Gone
 	case c == Failed:
 		return state.Error

@@ -118,6 +118,34 @@ func TestAGenerationIsToldOnceItWasLookedAt(t *testing.T) {
 	})
 }
 
+// TestWhatIsGoneIsBoundToNothing: what was seen of it last is no longer so.
+func TestWhatIsGoneIsBoundToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		l := n.listens()
+		n.complete(ofObject("a", pci(portA, "vfio-pci")), ofObject("b", source.Interface{Selector: source.Selector{MAC: "52:54:00:00:00:03"}, State: source.Configured, Driver: "vfio-pci"}))
+		settled(5 * time.Second)
+		for _, port := range []string{portA, portB} {
+			if err := n.kernel.Unplug(port); err != nil {
+				t.Fatal(err)
+			}
+		}
+		settled(time.Minute)
+		r, _ := l.last()
+		for _, s := range r.Standings {
+			if s.State != "gone" || s.Driver != "" || s.Userspace {
+				t.Errorf("told %+v", s)
+			}
+		}
+		for _, i := range n.agent.Status(t.Context()).Interfaces {
+			if len(i.Observed) > 0 {
+				t.Errorf("%s is gone, and observed as %v", i.Entry, i.Observed)
+			}
+		}
+		n.halt()
+	})
+}
+
 // TestAPoolIsPartOfSettled: an interface that shall be in one is about to be.
 func TestAPoolIsPartOfSettled(t *testing.T) {
 	r := InterfaceReport{Condition: Right, pool: poolX}

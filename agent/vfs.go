@@ -151,7 +151,7 @@ func (v View) givenBack(ctx context.Context, r request, requests []request) (all
 			continue
 		}
 		all = append(all, request{
-			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, State: source.Released}},
+			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, Object: r.asked.Object, State: source.Released}},
 			entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
 		})
 	}

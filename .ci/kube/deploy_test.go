@@ -109,14 +109,23 @@ func daemonSet(t *testing.T, stream string) *appsv1.DaemonSet {
 // namespace that it is installed into.
 func TestTheChartIsTheKustomization(t *testing.T) {
 	c := requireCluster(t)
-	overlay := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte("resources: ["+absolute(t, kustomization, overlay)+"]\ncomponents: ["+absolute(t, kustomization+"/components/active", overlay)+"]\n"), 0o600))
+	with := func(components ...string) string {
+		dir := t.TempDir()
+		text := "resources: [" + relative(t, kustomization, dir) + "]\ncomponents:\n"
+		for _, name := range components {
+			text += "- " + relative(t, kustomization+"/components/"+name, dir) + "\n"
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600))
+		return dir
+	}
 	for _, tc := range []struct {
 		dir   string
 		flags []string
 	}{
 		{kustomization, nil},
-		{overlay, []string{"--set", "observe=false"}},
+		{with("active"), []string{"--set", "observe=false"}},
+		{with("adopt"), []string{"--set", "adopt.enabled=true"}},
+		{with("active", "adopt"), []string{"--set", "adopt.enabled=true,observe=false"}},
 	} {
 		want := objects(t, built(t, c, tc.dir))
 		delete(want, "Namespace /"+namespace)
@@ -138,8 +147,8 @@ func TestTheChartIsTheKustomization(t *testing.T) {
 	}
 }
 
-// absolute is a path as a kustomization elsewhere can name it.
-func absolute(t *testing.T, path, from string) string {
+// relative is a path as a kustomization elsewhere can name it.
+func relative(t *testing.T, path, from string) string {
 	t.Helper()
 	path, err := filepath.Abs(path)
 	must(t, err)
@@ -210,6 +219,7 @@ func TestTheChartRefuses(t *testing.T) {
 		"--set=kernelDriver=":                             "/kernelDriver",
 		"--set=keepReachable[0]=api.example":              "/keepReachable",
 		"--set=extraArgs[0]=--":                           "",
+		"--set=adopt.pools[0]=sriov":                      "/adopt/pools",
 		"--set=observed=false":                            "observed",
 		"--set=source=file,file.inline=a,file.hostDir=/b": "/file",
 	} {
@@ -252,6 +262,7 @@ func TestWhatTheChartsValuesDo(t *testing.T) {
 			`"--keep-reachable=10.0.0.1","--keep-reachable=fd00::1","--allow-noiommu","--log-level=debug","--log-format=json","--interval=1m"`,
 		}},
 		{[]string{"--set", "priorityClassName=,nodeSelector.ng=multi-eni,resources.limits.memory=1Gi"}, []string{`"ng":"multi-eni"`, `"memory":"1Gi"`}},
+		{[]string{"--set", "adopt.enabled=true,adopt.pools={intel.com/a,intel.com/b}"}, []string{`"adopt","--yes"`, `"--pool=intel.com/a","--pool=intel.com/b"`}},
 		{[]string{"--set", "tolerations=null,podAnnotations.a=b"}, []string{`"a":"b"`}},
 	} {
 		out, err := rendered(t, chart, tc.flags...)
@@ -406,16 +417,23 @@ func TestThePod(t *testing.T) {
 	}
 }
 
-// runFlags are the flags of `agent run`, with their defaults.
-func runFlags(t *testing.T) map[string]string {
+// buildAgent is the agent, as the image has it but for its version.
+func buildAgent(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "agent")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./cmd/agent")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", bin, "./cmd/agent")
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	help, err := ran(t, "", bin, "run", "--help")
+	return bin
+}
+
+// runFlags are the flags of `agent run`, with their defaults.
+func runFlags(t *testing.T) map[string]string {
+	t.Helper()
+	help, err := ran(t, "", buildAgent(t), "run", "--help")
 	must(t, err)
 	flags := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^ +(?:-[a-z], |)(--[a-z-]+) .*?(?:\(default "?([^)"]*)"?\))?$`).FindAllStringSubmatch(help, -1) {

@@ -36,18 +36,27 @@ func newLine(t *testing.T, config *rest.Config) (*line, *rest.Config) {
 	host := strings.TrimPrefix(config.Host, "https://")
 	u, err := url.Parse("https://" + host)
 	must(t, err)
-	l := &line{to: u.Host, open: map[net.Conn]bool{}}
-	l.listener, err = net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	l := newWire(t, u.Host)
+	config = rest.CopyConfig(config)
+	config.Host = "https://" + l.listener.Addr().String()
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &tap{l, rt} })
+	return l, config
+}
+
+// newWire is a line to an address.
+func newWire(t testing.TB, to string) *line {
+	t.Helper()
+	l := &line{to: to, open: map[net.Conn]bool{}}
+	var err error
+	if l.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		_ = l.listener.Close()
 		l.cut()
 	})
 	go l.serve()
-	config = rest.CopyConfig(config)
-	config.Host = "https://" + l.listener.Addr().String()
-	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return &tap{l, rt} })
-	return l, config
+	return l
 }
 
 func (l *line) serve() {
@@ -142,9 +151,10 @@ func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	t.mu.Lock()
 	of := path.Base(r.URL.Path)
-	if r.Method == http.MethodGet {
-		t.asked = append(t.asked, what+" "+of)
+	if r.Method != http.MethodGet {
+		what = strings.ToLower(r.Method)
 	}
+	t.asked = append(t.asked, what+" "+of)
 	expired := t.expire && what == "watch" && of == v1alpha1.Resource
 	if expired {
 		t.expire = false

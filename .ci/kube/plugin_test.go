@@ -32,18 +32,18 @@ const pluginLabel = "sriov-device-plugin"
 
 // node is what the kubelet and the DaemonSet's controller do for the plugin,
 // which no test has: its pods, in a namespace of the test.
-type node struct {
+type pluginNode struct {
 	*cluster
 	t         *testing.T
 	namespace string
 }
 
-func newPluginNode(t *testing.T, c *cluster) *node {
+func newPluginNode(t *testing.T, c *cluster) *pluginNode {
 	t.Helper()
 	ns := &core.Namespace{}
 	ns.GenerateName = "plugin-"
 	must(t, c.client.Create(t.Context(), ns))
-	n := &node{c, t, ns.Name}
+	n := &pluginNode{c, t, ns.Name}
 	t.Cleanup(func() { // nobody else would
 		must(t, c.client.DeleteAllOf(context.Background(), &core.Pod{}, client.InNamespace(n.namespace), client.GracePeriodSeconds(0)))
 	})
@@ -51,7 +51,7 @@ func newPluginNode(t *testing.T, c *cluster) *node {
 }
 
 // pod makes one, as the DaemonSet's controller does.
-func (n *node) pod(name, on string) {
+func (n *pluginNode) pod(name, on string) {
 	n.t.Helper()
 	yes := true
 	p := &core.Pod{
@@ -65,12 +65,12 @@ func (n *node) pod(name, on string) {
 }
 
 // starts is what the kubelet tells of a pod that started.
-func (n *node) starts(name string, at time.Time, ready bool) {
+func (n *pluginNode) starts(name string, at time.Time, ready bool) {
 	n.t.Helper()
 	must(n.t, n.status(name, at, ready))
 }
 
-func (n *node) status(name string, at time.Time, ready bool) error {
+func (n *pluginNode) status(name string, at time.Time, ready bool) error {
 	p := &core.Pod{}
 	if err := n.client.Get(context.Background(), client.ObjectKey{Namespace: n.namespace, Name: name}, p); err != nil {
 		return err
@@ -88,7 +88,7 @@ func (n *node) status(name string, at time.Time, ready bool) error {
 }
 
 // ends is what the kubelet does when a pod has ended.
-func (n *node) ends(name string) {
+func (n *pluginNode) ends(name string) {
 	n.t.Helper()
 	p := &core.Pod{}
 	p.Namespace, p.Name = n.namespace, name
@@ -96,7 +96,7 @@ func (n *node) ends(name string) {
 }
 
 // isDeleted says that somebody asked for the end of a pod, gracefully.
-func (n *node) isDeleted(name string) bool {
+func (n *pluginNode) isDeleted(name string) bool {
 	p := &core.Pod{}
 	err := n.client.Get(context.Background(), client.ObjectKey{Namespace: n.namespace, Name: name}, p)
 	return err == nil && p.DeletionTimestamp != nil && *p.DeletionGracePeriodSeconds == 30
@@ -151,7 +151,7 @@ func (r *requests) count(what string) (n int) {
 }
 
 // restarter is the product's, over a line that can be cut.
-func (n *node) restarter(config *rest.Config) (*plugin.Restarter, *line, *requests) {
+func (n *pluginNode) restarter(config *rest.Config) (*plugin.Restarter, *line, *requests) {
 	n.t.Helper()
 	if config == nil {
 		config = n.env.Config
@@ -342,7 +342,6 @@ type machine struct {
 	disk   *journal.Memory
 }
 
-const pluginFile = "/etc/pcidp/config.json"
 
 // agent runs one, until the test or end is called; what it asks for is one
 // function in a pool.

@@ -3,14 +3,18 @@ package kube
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"eniagent/agent/source"
 	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
@@ -133,22 +137,79 @@ func TestADeletedPolicyIsSeenAtTheNextStart(t *testing.T) {
 	f.await(stays)
 }
 
-// TestAPolicysStatusIsOfItsNodes: what one writes leaves the others.
-func TestAPolicysStatusIsOfItsNodes(t *testing.T) {
-	c := requireCluster(t)
-	c.policy(t, "shared", "fast", `name: eth1, up: true`)
-	for i, name := range []string{here, there, here} {
-		u := fmt.Sprintf(`{"apiVersion":"eniagent.dev/v1alpha1","kind":"NodeInterfacePolicy","metadata":{"name":"shared"},"status":{"nodes":[{"node":%q,"observedGeneration":%d,
-			"conditions":[{"type":"Ready","status":"True","reason":"Right","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}],
-			"interfaces":[{"entry":"name eth1","pciAddress":"0000:3b:00.0","state":"up","condition":"right","since":"2026-01-01T00:00:00Z"}]}]}}`, name, i+1)
-		o := &policyv1alpha1.NodeInterfacePolicy{}
-		o.Name = "shared"
-		o.SetGroupVersionKind(schema.GroupVersionKind{Group: policyv1alpha1.Group, Version: policyv1alpha1.Version, Kind: policyv1alpha1.Kind})
-		must(t, c.client.Status().Patch(t.Context(), o, client.RawPatch("application/apply-patch+yaml", []byte(u)), client.FieldOwner("eniagent-"+name)))
-	}
+// part is what the status of a policy says of a node.
+func (c *cluster) part(t *testing.T, policy, node string) (policyv1alpha1.NodeStatus, bool) {
+	t.Helper()
 	p := &policyv1alpha1.NodeInterfacePolicy{}
-	must(t, c.client.Get(t.Context(), client.ObjectKey{Name: "shared"}, p))
-	if n := p.Status.Nodes; len(n) != 2 || n[0].Node != here || n[0].ObservedGeneration != 3 || n[1].Node != there || n[1].Interfaces[0].PCIAddress != "0000:3b:00.0" {
-		t.Errorf("status is %+v", p.Status)
+	must(t, c.client.Get(t.Context(), client.ObjectKey{Name: policy}, p))
+	for _, n := range p.Status.Nodes {
+		if n.Node == node {
+			return n, true
+		}
+	}
+	return policyv1alpha1.NodeStatus{}, false
+}
+
+// TestAPolicysStatus has a part of each node that it is about; what one writes
+// leaves the others.
+func TestAPolicysStatus(t *testing.T) {
+	c := requireCluster(t)
+	c.node(t, here, "fast")
+	c.policy(t, "shared", "fast", `name: eth1, up: true`)
+	other := fmt.Sprintf(`{"apiVersion":"eniagent.dev/v1alpha1","kind":"NodeInterfacePolicy","metadata":{"name":"shared"},"status":{"nodes":[{"node":%q,"observedGeneration":1,
+		"conditions":[{"type":"Ready","status":"True","reason":"Right","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}]}}`, there)
+	o := &policyv1alpha1.NodeInterfacePolicy{}
+	o.Name = "shared"
+	must(t, c.client.Status().Patch(t.Context(), o, client.RawPatch(types.ApplyYAMLPatchType, []byte(other)), client.FieldOwner("eniagent-"+there)))
+
+	f := follow(t, c, nil)
+	const entry = "nodeinterfacepolicy/shared/eth1"
+	generation := f.await(entry+" name eth1 up", "ERROR").Desired.Generation
+	report := func(conditions ...string) {
+		r := source.Report{Generation: generation}
+		for _, condition := range conditions {
+			r.Standings = append(r.Standings, source.Standing{
+				Object: entry, Entry: "name eth1", Target: "0000:3b:00.0", Condition: condition, Since: time.Now(), State: "up", Driver: "ice", Settled: true, Generation: generation,
+			})
+		}
+		f.source.Report(r)
+	}
+	says := func(status metav1.ConditionStatus, reason string, observed int64) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("this node says %s, %s of generation %d", status, reason, observed), func() bool {
+			n, ok := c.part(t, "shared", here)
+			return ok && n.ObservedGeneration == observed && n.Conditions[0].Status == status && n.Conditions[0].Reason == reason && n.Interfaces[0].PCIAddress == "0000:3b:00.0"
+		})
+		if n, ok := c.part(t, "shared", there); !ok || n.ObservedGeneration != 1 {
+			t.Errorf("the other node's part is %+v", n)
+		}
+	}
+	report("right")
+	says(metav1.ConditionTrue, "Right", 1)
+	written := f.line.count("patch status")
+	report("right") // and so does the watch, which shows what was written
+	report("held")
+	says(metav1.ConditionFalse, "Held", 1)
+	if n := f.line.count("patch status") - written; n != 1 {
+		t.Errorf("%d writes for one change", n)
+	}
+	c.changePolicy(t, "shared", func(p *policyv1alpha1.NodeInterfacePolicy) { no := false; p.Spec.Interfaces[0].Up = &no })
+	generation = f.await(entry + " name eth1").Desired.Generation
+	report("right")
+	says(metav1.ConditionTrue, "Right", 2)
+	if table := c.kubectl(t, "", "get", "nip", "shared"); !strings.Contains(table, here) && !strings.Contains(table, there) || !strings.Contains(table, "True") {
+		t.Errorf("kubectl get nip shows\n%s", table)
+	}
+	c.node(t, here, "slow")
+	generation = f.await("").Desired.Generation
+	report("held")
+	says(metav1.ConditionFalse, "Released", 2)
+	report()
+	eventually(t, "nothing of this node is left in the status", func() bool {
+		_, ok := c.part(t, "shared", here)
+		return !ok
+	})
+	if _, ok := c.part(t, "shared", there); !ok {
+		t.Error("the other node's part is gone")
 	}
 }

@@ -1,9 +1,15 @@
 package kube
 
 import (
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -63,6 +69,25 @@ func record(config *rest.Config) (*recorder, *rest.Config) {
 	config = rest.CopyConfig(config)
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return recording{r, rt} })
 	return r, config
+}
+
+// proxy notes what a program asks that is not of this process: at its address,
+// with the certificate in the file, the API answers to whoever the token is of.
+func (r *recorder) proxy(t *testing.T, config *rest.Config) (address, certificate string) {
+	t.Helper()
+	to, err := url.Parse(config.Host)
+	must(t, err)
+	transport, err := rest.TransportFor(rest.AnonymousClientConfig(config))
+	must(t, err)
+	server := httptest.NewTLSServer(&httputil.ReverseProxy{
+		Rewrite:       func(q *httputil.ProxyRequest) { q.SetURL(to) },
+		Transport:     recording{r, transport},
+		FlushInterval: -1, // a watch says what it has at once
+	})
+	t.Cleanup(server.Close)
+	certificate = filepath.Join(t.TempDir(), "ca.crt")
+	must(t, os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	return server.URL, certificate
 }
 
 // acts are those that were seen so far.
@@ -219,5 +244,35 @@ func TestRequestsAreHeldAgainstTheRole(t *testing.T) {
 		if all, err := granted([]rbac.PolicyRule{rule}, ""); err == nil {
 			t.Errorf("%s: taken for %v", name, slices.Collect(maps.Keys(all)))
 		}
+	}
+}
+
+// TestAProgramsRequestsAreRecorded, of one that has nothing but an address and a
+// token; and the API takes it for whom the token says.
+func TestAProgramsRequestsAreRecorded(t *testing.T) {
+	c := requireCluster(t)
+	_, config := asTheAgent(t, c)
+	r, _ := record(config)
+	address, certificate := r.proxy(t, config)
+	kubectl := func(args ...string) (string, error) {
+		return ran(t, "", filepath.Join(c.assets, "kubectl"), append([]string{
+			"--kubeconfig=/dev/null", "--cache-dir=" + t.TempDir(), "--server=" + address, "--certificate-authority=" + certificate, "--token=" + config.BearerToken,
+		}, args...)...)
+	}
+	if out, err := kubectl("get", "--raw", "/apis/networking.k8s.aws/v1alpha1/nodeenis?watch=1&timeoutSeconds=1"); err != nil {
+		t.Errorf("a watch: %v\n%s", err, out)
+	}
+	if out, err := kubectl("get", "--raw", "/api/v1/namespaces/kube-system/pods"); err != nil {
+		t.Errorf("a list: %v\n%s", err, out)
+	}
+	if _, err := kubectl("get", "--raw", "/api/v1/namespaces/kube-system/secrets/a"); err == nil || !strings.Contains(err.Error(), "system:serviceaccount:"+namespace+":eniagent") {
+		t.Errorf("a secret: want it forbidden to the agent, got %v", err)
+	}
+	missing, _ := compare(r.acts(t), shipped(t, built(t, c, kustomization)))
+	if want := []string{"get secrets in kube-system"}; !slices.Equal(missing, want) {
+		t.Errorf("of %q missing are %q, want %q", acts(r.acts(t)), missing, want)
+	}
+	if got := acts(r.acts(t)); len(got) != 3 {
+		t.Errorf("recorded %q", got)
 	}
 }

@@ -42,6 +42,10 @@ type translation struct {
 
 	asked   []ask
 	refused []source.Refusal
+	// judged are the policies of which it is known whether they are about this node,
+	// and asks is what those ask that are.
+	judged []*policy
+	asks   map[string][]source.Interface
 }
 
 // ask is what an object asks of one interface.
@@ -66,7 +70,7 @@ func (t *translation) object(o *object) {
 		t.refuse(objectName(o.Name, ""), p)
 		return
 	}
-	alone := len(o.attachments) == 1
+	alone := len(o.attachments) == 1 && subnets(o.spec) <= 1
 	seen := map[string]bool{}
 	for _, a := range o.attachments {
 		at := fmt.Sprintf("status.attachments[%d]", a.index)
@@ -81,6 +85,14 @@ func (t *translation) object(o *object) {
 		seen[a.ENIID] = true
 		t.attachment(o, a, asked, alone, at)
 	}
+}
+
+// subnets are how many an object names: a node gets an ENI in each, one after the
+// other, so that its first attachment is alone only for a moment.
+func subnets(s v1alpha1.NodeENISpec) int {
+	all := slices.Concat([]string{s.SubnetID, s.SubnetName}, s.SubnetIDs, s.SubnetNames)
+	slices.Sort(all)
+	return len(slices.DeleteFunc(slices.Compact(all), func(name string) bool { return name == "" }))
 }
 
 // attachment adds what an object asks of one ENI.

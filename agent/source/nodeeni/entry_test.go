@@ -77,6 +77,18 @@ func TestTheCases(t *testing.T) {
 		{"DPDK with another driver", `,"enableDPDK":true,"dpdkDriver":"uio_pci_generic"`, source.Interface{Selector: mac, Driver: "uio_pci_generic"}},
 		{"DPDK with a driver of the kernel", `,"mtu":1500,"enableDPDK":true,"dpdkDriver":"ena"`, source.Interface{Selector: mac, Up: up(), MTU: 1500, Driver: "ena"}},
 		{"a driver and no DPDK", `,"dpdkDriver":"vfio-pci"`, source.Interface{Selector: mac, Up: up(), Driver: "ena"}},
+		{
+			"one subnet, named twice", `,"subnetID":"subnet-1","subnetIDs":["subnet-1"],"dpdkPCIAddress":"0000:00:07.0"`,
+			source.Interface{Selector: pci, Up: up(), Driver: "ena"},
+		},
+		{ // the second is not attached yet
+			"the first of several subnets", `,"subnetIDs":["subnet-1","subnet-2"],"dpdkPCIAddress":"0000:00:07.0"`,
+			source.Interface{Selector: mac, Up: up(), Driver: "ena"},
+		},
+		{
+			"a subnet and one by name", `,"subnetIDs":["subnet-1"],"subnetNames":["second"],"dpdkPCIAddress":"0000:00:07.0"`,
+			source.Interface{Selector: mac, Up: up(), Driver: "ena"},
+		},
 		{"an address without a domain", `,"dpdkPCIAddress":"00:07.0"`, source.Interface{Selector: pci, Up: up(), Driver: "ena"}},
 	}
 	for _, tc := range tests {

@@ -52,7 +52,7 @@ func (r *room) asks(name string, generation int64, said ...metav1.Condition) {
 }
 
 func (r *room) shows(generation string, refused ...source.Refusal) {
-	r.n.show(picture{r.kept.enis.snapshot().all, refused, generation})
+	r.n.show(picture{objects: r.kept.enis.snapshot().all, refused: refused, generation: generation})
 }
 
 // stands says how the interface of an object does.

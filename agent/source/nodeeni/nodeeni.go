@@ -87,7 +87,7 @@ func New(o Options) (*Source, error) {
 		return nil, err
 	}
 	return &Source{
-		o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, o.Node, o.Logger),
+		o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, all.policies.applyStatus(o.Node), o.Node, o.Logger),
 		news: newNews(o.Node, recorder.Record), events: recorder,
 	}, nil
 }

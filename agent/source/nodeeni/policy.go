@@ -12,6 +12,7 @@ import (
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/entry"
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 )
 
 // policy is a NodeInterfacePolicy as far as it can be read.
@@ -21,7 +22,9 @@ type policy struct {
 
 	selector   *metav1.LabelSelector // nil selects nothing
 	interfaces json.RawMessage
-	err        error // why it cannot be read
+	err        error                       // why it cannot be read
+	nodes      []policyv1alpha1.NodeStatus // this one's part of the status
+	total      int                         // nodes that have a part in it
 }
 
 // UnmarshalJSON fails only where the object has no name to speak of it by.
@@ -39,16 +42,35 @@ func (p *policy) UnmarshalJSON(b []byte) error {
 	}
 	p.err = json.Unmarshal(b, &body)
 	p.selector, p.interfaces = body.Spec.NodeSelector, body.Spec.Interfaces
+	var rest struct {
+		Status policyv1alpha1.NodeInterfacePolicyStatus `json:"status"`
+	}
+	if json.Unmarshal(b, &rest) == nil { // what is not, is written anew
+		p.nodes, p.total = rest.Status.Nodes, len(rest.Status.Nodes)
+	}
 	return nil
 }
 
-// keep drops nothing: which nodes a policy is about, their labels say.
-func (p *policy) keep(string) bool { return true }
+// keep drops what the status says of other nodes. Which nodes a policy is about,
+// their labels say.
+func (p *policy) keep(node string) bool {
+	var own []policyv1alpha1.NodeStatus
+	for _, n := range p.nodes {
+		if n.Node == node {
+			own = append(own, n)
+		}
+	}
+	p.nodes = own
+	return true
+}
 
 // DeepCopyObject makes it a runtime.Object.
 func (p *policy) DeepCopyObject() runtime.Object {
-	c := &policy{TypeMeta: p.TypeMeta, ObjectMeta: *p.ObjectMeta.DeepCopy(), selector: p.selector.DeepCopy(), err: p.err}
+	c := &policy{TypeMeta: p.TypeMeta, ObjectMeta: *p.ObjectMeta.DeepCopy(), selector: p.selector.DeepCopy(), err: p.err, total: p.total}
 	c.interfaces = append(c.interfaces, p.interfaces...)
+	for _, n := range p.nodes {
+		c.nodes = append(c.nodes, *n.DeepCopy())
+	}
 	return c
 }
 
@@ -109,6 +131,7 @@ func (p *policy) selects(of map[string]string) (bool, *source.Problem) {
 // is given back.
 func (t *translation) policy(p *policy, of map[string]string) {
 	if p.DeletionTimestamp != nil {
+		t.judged = append(t.judged, p)
 		return
 	}
 	selected, problem := p.selects(of)
@@ -116,17 +139,18 @@ func (t *translation) policy(p *policy, of map[string]string) {
 		t.refuse(policyName(p.Name, nil), problem)
 		return
 	}
+	t.judged = append(t.judged, p)
 	if !selected {
 		return
 	}
 	list, problems := entry.List("spec.interfaces", p.interfaces)
+	for i := range list {
+		list[i].Object = policyName(p.Name, &list[i].Selector)
+		t.asked = append(t.asked, ask{Interface: list[i]})
+	}
+	t.asks[p.Name] = list
 	if len(problems) > 0 {
 		t.refuse(policyName(p.Name, nil), summed(problems))
-		return
-	}
-	for _, i := range list {
-		i.Object = policyName(p.Name, &i.Selector)
-		t.asked = append(t.asked, ask{Interface: i})
 	}
 }
 
@@ -150,11 +174,13 @@ func (t *translation) policies(all content[*policy], nodes content[*node], name 
 	case !all.listed:
 		t.refuse(policyFamily, &source.Problem{Reason: oneLine(all.err)})
 	case !asksAnything(all.all):
+		t.judged = all.all // about no node, whatever its labels
 	case !nodes.listed:
 		t.refuse(policyFamily, &source.Problem{Reason: "the labels of this node are not known: " + oneLine(nodes.err)})
 	case len(nodes.all) == 0:
 		t.refuse(policyFamily, wrong("node", name, "there is no such Node, so that its labels are not known: want its name in the API, as spec.nodeName of the pod has it"))
 	default:
+		t.asks = map[string][]source.Interface{}
 		for _, p := range all.all {
 			t.policy(p, nodes.all[0].Labels)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"eniagent/agent/source"
 )
@@ -56,10 +57,10 @@ func TestWhatAPolicyAsks(t *testing.T) {
 func TestWhichNodesAPolicyIsAbout(t *testing.T) {
 	for selector, want := range map[string]bool{
 		`{}`: true, `null`: false, fast: true, `{"matchLabels":{"nic":"slow"}}`: false, `{"matchLabels":{"nic":"fast","x":""}}`: false,
-		`{"matchExpressions":[{"key":"nic","operator":"In","values":["slow","fast"]}]}`:                   true,
-		`{"matchExpressions":[{"key":"nic","operator":"NotIn","values":["fast"]}]}`:                       false,
+		`{"matchExpressions":[{"key":"nic","operator":"In","values":["slow","fast"]}]}`:                  true,
+		`{"matchExpressions":[{"key":"nic","operator":"NotIn","values":["fast"]}]}`:                      false,
 		`{"matchExpressions":[{"key":"nic","operator":"Exists"},{"key":"x","operator":"DoesNotExist"}]}`: true,
-		`{"matchLabels":{"nic":"fast"},"matchExpressions":[{"key":"x","operator":"Exists"}]}`:             false,
+		`{"matchLabels":{"nic":"fast"},"matchExpressions":[{"key":"x","operator":"Exists"}]}`:            false,
 	} {
 		ok, problem := readPolicy(t, nodePolicy("one", selector, pciUp)).selects(map[string]string{"nic": "fast"})
 		if ok != want || problem != nil {
@@ -71,11 +72,12 @@ func TestWhichNodesAPolicyIsAbout(t *testing.T) {
 // TestWhatAPolicyNoLongerAsks: it is deleted, going, or about other nodes; the node
 // has other labels. Each gives back, as the desired state is complete.
 func TestWhatAPolicyNoLongerAsks(t *testing.T) {
-	policy := nodePolicy("one", fast, pciUp)
+	policy, elsewhere := nodePolicy("one", fast, pciUp), nodePolicy("two", `{"matchLabels":{"nic":"slow"}}`, pciUp)
 	for name, change := range map[string]func(*bench){
 		"deleted":      func(b *bench) { b.policies() },
 		"going":        func(b *bench) { b.policies(deleted(policy)) },
-		"going, wrong": func(b *bench) { b.policies(deleted(nodePolicy("one", fast, `{"pci":"x"}`))) },
+		"one of two":   func(b *bench) { b.policies(deleted(policy), elsewhere) },
+		"going, wrong": func(b *bench) { b.policies(deleted(nodePolicy("one", fast, `{"pci":"x"}`)), elsewhere) },
 		"elsewhere":    func(b *bench) { b.policies(nodePolicy("one", `{"matchLabels":{"nic":"slow"}}`, pciUp)) },
 		"other labels": func(b *bench) { b.labels(map[string]string{"nic": "slow"}) },
 		"no labels":    func(b *bench) { b.labels(map[string]string{}) },
@@ -84,66 +86,51 @@ func TestWhatAPolicyNoLongerAsks(t *testing.T) {
 			onBench(t, func(b *bench) {
 				b.policies(policy)
 				b.has(nodeENI("other", ``))
-				if entries, refused := b.desired(); entries != "mac "+mac1+", pci 0000:3b:00.0" || refused != "" {
-					t.Errorf("got %s, refused %s", entries, refused)
-				}
+				b.wants("mac "+mac1+", pci 0000:3b:00.0", "")
 				change(b)
-				if entries, refused := b.desired(); entries != "mac "+mac1 || refused != "" {
-					t.Errorf("got %s, refused %s", entries, refused)
-				}
+				b.wants("mac "+mac1, "")
 			})
 		})
 	}
 }
 
-// TestUnknownLabelsAreNoDeletion, whatever was known of them before.
-func TestUnknownLabelsAreNoDeletion(t *testing.T) {
-	policy := nodePolicy("one", fast, pciUp)
-	t.Run("not listed yet", func(t *testing.T) {
-		onEmptyBench(t, false, func(b *bench) {
-			b.has(nodeENI("eni", ``))
-			b.policies(policy)
-			b.silent(time.Hour)
-			b.kept.nodes.failed(errors.New("list nodes: forbidden:\n let it"))
-			if entries, refused := b.desired(); entries != "mac "+mac1 || refused != "nodeinterfacepolicy: the labels of this node are not known: list nodes: forbidden: let it" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
-			b.labels(map[string]string{"nic": "fast"})
-			if entries, refused := b.desired(); entries != "mac "+mac1+", pci 0000:3b:00.0" || refused != "" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
-		})
+// TestLabelsThatAreNotKnownYetAreNoDeletion of what was asked before this start.
+func TestLabelsThatAreNotKnownYetAreNoDeletion(t *testing.T) {
+	onEmptyBench(t, false, func(b *bench) {
+		b.has(nodeENI("eni", ``))
+		b.policies(nodePolicy("one", fast, pciUp))
+		b.silent(time.Hour)
+		b.kept.nodes.failed(errors.New("list nodes: forbidden:\n let it"))
+		b.wants("mac "+mac1, "nodeinterfacepolicy: the labels of this node are not known: list nodes: forbidden: let it")
+		b.labels(map[string]string{"nic": "fast"})
+		b.wants("mac "+mac1+", pci 0000:3b:00.0", "")
 	})
-	t.Run("no such node", func(t *testing.T) {
-		onBench(t, func(b *bench) {
-			b.policies(policy)
-			b.has()
-			b.desired()
-			if err := b.kept.nodes.Delete(&node{}); err != nil {
-				t.Fatal(err)
-			}
-			b.silent(time.Hour)
-			b.labels(nil)
-			if entries, refused := b.desired(); entries != "" || !strings.HasPrefix(refused, `nodeinterfacepolicy: node: "node-1": there is no such Node`) {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
-			b.policies() // nothing is asked of any node: that is known without labels
-			if entries, refused := b.desired(); entries != "" || refused != "" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
-		})
+}
+
+// TestANodeThatIsNotThereIsNoDeletion, whatever was known of it before.
+func TestANodeThatIsNotThereIsNoDeletion(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.policies(nodePolicy("one", fast, pciUp))
+		b.has()
+		b.wants("pci 0000:3b:00.0", "")
+		b.labels(nil)
+		b.wants("", `nodeinterfacepolicy: node: "node-1": there is no such Node, so that its labels are not known: want its name in the API, as spec.nodeName of the pod has it`)
+		b.policies() // nothing is asked of any node: that is known without labels
+		b.wants("", "")
 	})
-	t.Run("unknown again", func(t *testing.T) {
-		onBench(t, func(b *bench) {
-			b.policies(policy)
-			b.has()
-			b.desired()
-			b.kept.nodes.failed(errors.New("away"))
-			if u := b.update(); u.Err == nil {
-				t.Errorf("got %+v", u.Desired)
-			}
-			b.silent(time.Hour) // what was known of them last holds
-		})
+}
+
+// TestLabelsThatWereKnownHold while the API is away.
+func TestLabelsThatWereKnownHold(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.policies(nodePolicy("one", fast, pciUp))
+		b.has()
+		b.wants("pci 0000:3b:00.0", "")
+		b.kept.nodes.failed(errors.New("away"))
+		if u := b.update(); u.Err == nil {
+			t.Errorf("got %+v", u.Desired)
+		}
+		b.silent(time.Hour)
 	})
 }
 
@@ -154,13 +141,9 @@ func TestAKindThatIsNotKnownIsKept(t *testing.T) {
 			b.has(nodeENI("eni", ``))
 			b.silent(time.Hour)
 			b.kept.policies.failed(errors.New("404"))
-			if entries, refused := b.desired(); entries != "mac "+mac1 || refused != "nodeinterfacepolicy: 404" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
+			b.wants("mac "+mac1, "nodeinterfacepolicy: 404")
 			b.has(nodeENI("eni", ``), nodeENI("addressed", `,"dpdkPCIAddress":"0000:00:07.0"`))
-			if entries, refused := b.desired(); entries != "pci 0000:00:07.0, mac "+mac1 || refused != "nodeinterfacepolicy: 404" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
+			b.wants("pci 0000:00:07.0, mac "+mac1, "nodeinterfacepolicy: 404")
 			b.silent(time.Hour)
 		})
 	})
@@ -170,15 +153,11 @@ func TestAKindThatIsNotKnownIsKept(t *testing.T) {
 			b.policies(nodePolicy("one", fast, pciUp))
 			b.silent(time.Hour)
 			b.store.failed(errors.New("403"))
-			if entries, refused := b.desired(); entries != "pci 0000:3b:00.0" || refused != "nodeeni: 403" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
+			b.wants("pci 0000:3b:00.0", "nodeeni: 403")
 			b.store.restored() // that is no list yet
 			b.silent(time.Hour)
 			b.has()
-			if entries, refused := b.desired(); entries != "pci 0000:3b:00.0" || refused != "" {
-				t.Errorf("got %s, refused %s", entries, refused)
-			}
+			b.wants("pci 0000:3b:00.0", "")
 		})
 	})
 	t.Run("both", func(t *testing.T) {
@@ -205,16 +184,20 @@ func TestTwoObjectsForOneFunction(t *testing.T) {
 		"a NodeENI and a policy": {
 			[]string{nodeENI("one", `,"dpdkPCIAddress":"0000:00:07.0"`)},
 			[]string{nodePolicy("a", fast, `{"pci":"00:07.0","up":true},`+pciUp)},
-			"pci 0000:3b:00.0", []string{"nodeeni/one/" + eni1, a},
+			"pci 0000:3b:00.0",
+			[]string{"nodeeni/one/" + eni1, a},
 		},
 		"two policies": {
-			nil, []string{nodePolicy("a", fast, `{"pci":"00:07.0","up":true},`+pciUp), nodePolicy("b", `{}`, `{"pci":"0000:00:07.0","up":true}`)},
-			"pci 0000:3b:00.0", []string{a, "nodeinterfacepolicy/b/0000:00:07.0"},
+			nil,
+			[]string{nodePolicy("a", fast, `{"pci":"00:07.0","up":true},`+pciUp), nodePolicy("b", `{}`, `{"pci":"0000:00:07.0","up":true}`)},
+			"pci 0000:3b:00.0",
+			[]string{a, "nodeinterfacepolicy/b/0000:00:07.0"},
 		},
 		"one that gives back": {
 			[]string{nodeENI("one", `,"dpdkPCIAddress":"0000:00:07.0"`)},
 			[]string{nodePolicy("a", fast, `{"pci":"00:07.0","state":"released"}`)},
-			"", []string{"nodeeni/one/" + eni1, a},
+			"",
+			[]string{"nodeeni/one/" + eni1, a},
 		},
 		"one that is going": {
 			[]string{deleted(nodeENI("one", `,"dpdkPCIAddress":"0000:00:07.0"`))},
@@ -235,9 +218,7 @@ func TestTwoObjectsForOneFunction(t *testing.T) {
 				for _, r := range tc.rivals {
 					want = append(want, r+": pci 0000:00:07.0 is asked for by "+strings.Join(tc.rivals, " and ")+": keep one")
 				}
-				if entries, refused := b.desired(); entries != tc.entries || refused != strings.Join(want, "\n") {
-					t.Errorf("got %s, refused\n%s\nwant %s,\n%s", entries, refused, tc.entries, strings.Join(want, "\n"))
-				}
+				b.wants(tc.entries, strings.Join(want, "\n"))
 			})
 		})
 	}
@@ -301,6 +282,28 @@ func TestANodeThatChangesAllTheTime(t *testing.T) {
 	} {
 		if got := is(tc.text); got != tc.news {
 			t.Errorf("the %dth: news is %v", i+1, got)
+		}
+	}
+}
+
+// TestPoliciesThatAreAllGoingAreJudged also where no labels are known: their
+// status is to say what is given back.
+func TestPoliciesThatAreAllGoingAreJudged(t *testing.T) {
+	going, other := readPolicy(t, deleted(nodePolicy("one", fast, pciUp))), readPolicy(t, nodePolicy("two", `{"matchLabels":{"nic":"slow"}}`, pciUp))
+	labels := content[*node]{listed: true, all: []*node{{ObjectMeta: metav1.ObjectMeta{Name: here, Labels: map[string]string{"nic": "fast"}}}}}
+	for name, tc := range map[string]struct {
+		all    []*policy
+		nodes  content[*node]
+		judged int
+	}{
+		"all":               {[]*policy{going}, content[*node]{}, 1},
+		"one of two":        {[]*policy{going, other}, labels, 2},
+		"without any label": {[]*policy{going, other}, content[*node]{err: errors.New("away")}, 0},
+	} {
+		var tr translation
+		tr.policies(content[*policy]{all: tc.all, listed: true}, tc.nodes, here)
+		if len(tr.judged) != tc.judged || len(tr.asks) > 0 {
+			t.Errorf("%s: judged %v, which ask %v", name, tr.judged, tr.asks)
 		}
 	}
 }

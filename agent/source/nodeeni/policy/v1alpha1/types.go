@@ -11,6 +11,8 @@ const (
 	Version  = "v1alpha1"
 	Kind     = "NodeInterfacePolicy"
 	Resource = "nodeinterfacepolicies"
+	// ConditionReady of a node says whether all of a policy is as asked there.
+	ConditionReady = "Ready"
 )
 
 // GroupVersion is the group and version of the resource.
@@ -160,7 +162,7 @@ type Interface struct {
 	// The reason, in words, for touching it although it is on the node's management path
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="self.trim() != ''",message="want the reason, in words, for touching the node's management path"
+	// +kubebuilder:validation:XValidation:rule="self.trim() != \"\"",message="want the reason, in words, for touching the node's management path"
 	AllowManagementPath string `json:"allowManagementPath,omitempty"`
 }
 
@@ -234,7 +236,7 @@ type Rings struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.defaults) || has(self.defaults.driver) || has(self.defaults.up) || has(self.defaults.mtu) || has(self.defaults.pool) || has(self.defaults.vlan) || has(self.defaults.trust) || has(self.defaults.spoofCheck) || has(self.defaults.linkState) || has(self.defaults.minTxRate) || has(self.defaults.maxTxRate) || has(self.defaults.mac)",fieldPath=".defaults",message="nothing is asked; add driver, up, mtu, pool, vlan, trust, spoofCheck, linkState, minTxRate or maxTxRate, or remove it"
 // +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, o.index < self.count)",fieldPath=".overrides",message="an index is not below count; VFs are counted from 0"
 // +kubebuilder:validation:XValidation:rule="!has(self.defaults) || !has(self.defaults.driver) || !(self.defaults.driver in ['vfio-pci', 'uio_pci_generic', 'igb_uio']) || !has(self.defaults.up) && !has(self.defaults.mtu)",fieldPath=".defaults.driver",message="this driver leaves no network interface to configure; remove up and mtu"
-// +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, !has(o.up) && !has(o.mtu) || !((has(o.driver) ? o.driver : has(self.defaults) && has(self.defaults.driver) ? self.defaults.driver : '') in ['vfio-pci', 'uio_pci_generic', 'igb_uio']))",fieldPath=".overrides",message="up or mtu is asked of a VF whose driver leaves no network interface to configure; remove them, or give it a driver of the kernel"
+// +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, !has(o.up) && !has(o.mtu) || !((has(o.driver) ? o.driver : has(self.defaults) && has(self.defaults.driver) ? self.defaults.driver : \"\") in ['vfio-pci', 'uio_pci_generic', 'igb_uio']))",fieldPath=".overrides",message="up or mtu is asked of a VF whose driver leaves no network interface to configure; remove them, or give it a driver of the kernel"
 // +kubebuilder:validation:XValidation:rule="!has(self.defaults) || !has(self.defaults.pool) || self.defaults.pool != 'none'",fieldPath=".defaults.pool",message="none is for overrides; remove it"
 // +kubebuilder:validation:XValidation:rule="!has(self.defaults) || !has(self.defaults.minTxRate) || !has(self.defaults.maxTxRate) || self.defaults.maxTxRate == 0 || self.defaults.minTxRate <= self.defaults.maxTxRate",fieldPath=".defaults.minTxRate",message="minTxRate is above maxTxRate; swap them, or ask for less"
 // +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, (has(o.maxTxRate) ? o.maxTxRate : has(self.defaults) && has(self.defaults.maxTxRate) ? self.defaults.maxTxRate : 0) == 0 || (has(o.minTxRate) ? o.minTxRate : has(self.defaults) && has(self.defaults.minTxRate) ? self.defaults.minTxRate : 0) <= (has(o.maxTxRate) ? o.maxTxRate : has(self.defaults) && has(self.defaults.maxTxRate) ? self.defaults.maxTxRate : 0))",fieldPath=".overrides",message="the minTxRate of a VF is above its maxTxRate, with those of the defaults; swap them, or ask for less"
@@ -347,9 +349,11 @@ type NodeStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// How its interfaces stand, those first that are not as asked where there are many
 	// +optional
 	// +listType=map
 	// +listMapKey=entry
+	// +kubebuilder:validation:MaxItems=128
 	Interfaces []InterfaceStatus `json:"interfaces,omitempty"`
 }
 

@@ -1,6 +1,0 @@
-{{- define "eniagent.subjects" }}
-subjects:
-  - kind: ServiceAccount
-    name: eniagent
-    namespace: {{ .Release.Namespace }}
-{{- end }}
