@@ -143,7 +143,8 @@ func (n *node) kill() {
 func (n *node) stop() {
 	n.t.Helper()
 	await(n.t, n.name+" has an agent", "true", func() string {
-		return fmt.Sprint(n.command("status", "-o", "json").Run() == nil)
+		out, _ := n.command("status", "-o", "json").Output() // how it ends says whether all is right
+		return fmt.Sprint(json.Valid(out) && bytes.Contains(out, []byte(`"boot_id"`)))
 	})
 	err := errors.Join(n.agent.Process.Signal(syscall.SIGTERM), n.agent.Wait())
 	n.agent = nil
