@@ -57,7 +57,7 @@ func TestTheWorst(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			k := &controller{t, k.client}
+			k := &controller{t: t, client: k.client}
 			spec := plain()
 			tc.change(&spec)
 			name := "worst-" + tc.name
