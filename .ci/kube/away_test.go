@@ -16,11 +16,11 @@ import (
 	"eniagent/drivers/host/sim"
 )
 
-// unbind is some other tool's.
-func (n *node) unbind(i int, driver string) {
+// unbind is some other tool's, of an ENI that is on vfio-pci.
+func (n *node) unbind(i int) {
 	n.t.Helper()
 	n.change(func(f *sim.File) error {
-		return f.Foreign(host.Call{Op: host.OpSysfs, Target: drivers.Target(slot(i)), Path: host.PCIDrivers + driver + "/unbind", Value: slot(i)})
+		return f.Foreign(host.Call{Op: host.OpSysfs, Target: drivers.Target(slot(i)), Path: host.PCIDrivers + "vfio-pci/unbind", Value: slot(i)})
 	})
 }
 
@@ -71,10 +71,10 @@ func TestTheAPIIsAwayAtWork(t *testing.T) {
 			k.create(name(3), forDPDK(3, "intel.com/away"), [2]string{n.name, eniOf(n.name, 3)})
 			k.remove(name(1), nil)
 			back := away.begin(t, c, n)
-			n.unbind(2, "vfio-pci")
+			n.unbind(2)
 			n.has(2, "vfio-pci intel.com/away")
 			n.kill()
-			n.unbind(2, "vfio-pci")
+			n.unbind(2)
 			n.start()
 			n.has(2, "vfio-pci intel.com/away")
 			back()
@@ -112,7 +112,7 @@ func TestNoAPIAtTheStart(t *testing.T) {
 	n.line.set(true)
 	k.remove("alone-1", nil)
 	k.create("alone-2", forDPDK(2, "intel.com/alone"), [2]string{n.name, eniOf(n.name, 2)})
-	n.unbind(0, "vfio-pci")
+	n.unbind(0)
 	n.start()
 	n.has(0, "vfio-pci intel.com/alone")
 	n.stands("nodeeni/alone-1/"+eniOf(n.name, 1), "right")
@@ -172,7 +172,7 @@ func TestForbidden(t *testing.T) {
 	n.line.cut()
 	k.create("forbidden-1", forDPDK(1, "intel.com/forbidden"), [2]string{n.name, eniOf(n.name, 1)})
 	n.kill()
-	n.unbind(0, "vfio-pci")
+	n.unbind(0)
 	n.start()
 	n.has(0, "vfio-pci intel.com/forbidden")
 	n.has(1, "ena down 1500")

@@ -50,14 +50,14 @@ func TestTheWorst(t *testing.T) {
 		{"primary-pci", own, func(s *v1alpha1.NodeENISpec) { s.EnableDPDK, s.DPDKPCIAddress = true, primary }, "default route"},
 		{"primary-mac", way, func(s *v1alpha1.NodeENISpec) { s.EnableDPDK = true }, "default route"},
 		{"primary-mtu", way, func(*v1alpha1.NodeENISpec) {}, "default route"},
-		{"no-nic", own, func(s *v1alpha1.NodeENISpec) { s.EnableDPDK, s.DPDKPCIAddress = true, "0000:00:00.0" }, "0000:00:00.0"},
+		{"bridge", own, func(s *v1alpha1.NodeENISpec) { s.EnableDPDK, s.DPDKPCIAddress = true, "0000:00:00.0" }, "no network interface"},
 		{"eni-none", "", func(*v1alpha1.NodeENISpec) {}, "eniID"},
 		{"eni-unicode", "eni-☃☃☃☃☃☃☃☃", func(*v1alpha1.NodeENISpec) {}, "eniID"},
 		{"eni-long", "eni-" + strings.Repeat("0", 100_000), func(*v1alpha1.NodeENISpec) {}, "eniID"},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			k := &controller{t, k.client}
+			k := &controller{t: t, client: k.client}
 			spec := plain()
 			tc.change(&spec)
 			name := "worst-" + tc.name
@@ -177,7 +177,7 @@ func TestHugeObjects(t *testing.T) {
 	k.create("huge-good", forDPDK(3, "intel.com/good"), [2]string{n.name, eniOf(n.name, 3)})
 	k.create("huge-others", plain())
 	k.status("huge-others", func(o *controlled) {
-		for i := range 3000 {
+		for i := range 2000 {
 			o.Status.Attachments = append(o.Status.Attachments, attachment(fmt.Sprintf("other-%d", i), fmt.Sprintf("eni-%017d", i), o.Spec))
 		}
 		o.Status.Attachments = append(o.Status.Attachments, attachment(n.name, eniOf(n.name, 1), o.Spec))
@@ -186,14 +186,14 @@ func TestHugeObjects(t *testing.T) {
 	c.says(t, "huge-others", eniOf(n.name, 1), "ena 0000:00:07.0 up Right 1")
 	k.create("huge-own", plain())
 	k.status("huge-own", func(o *controlled) {
-		for i := range 1000 {
+		for i := range 300 {
 			o.Status.Attachments = append(o.Status.Attachments, attachment(n.name, fmt.Sprintf("eni-%017d", i), o.Spec))
 		}
 	})
-	await(t, "huge-own", "1000 refused", func() string {
+	await(t, "huge-own", "300 refused", func() string {
 		refused := 0
 		for _, a := range c.get("huge-own").Status.Attachments {
-			if len(a.Conditions) == 1 && a.Conditions[0].Reason == "Refused" && strings.Contains(a.Conditions[0].Message, "1000 of this node") {
+			if len(a.Conditions) == 1 && a.Conditions[0].Reason == "Refused" && strings.Contains(a.Conditions[0].Message, "300 of this node") {
 				refused++
 			}
 		}
@@ -208,7 +208,7 @@ func TestHugeObjects(t *testing.T) {
 	})
 	n.has(0, "ena up 9001")
 	c.says(t, "huge-twice", eniOf(n.name, 0), "ena 0000:00:06.0 up Right 1")
-	for range 30 {
+	for range 10 {
 		k.touch("huge-others")
 	}
 	peak := n.peak()

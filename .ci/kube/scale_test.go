@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"eniagent/agent/source/nodeeni/v1alpha1"
@@ -42,9 +43,9 @@ func setting(t *testing.T, name string, otherwise int) int {
 // slot of its own, and so many share all nodes of each slot that is left.
 type field struct {
 	nodes, large, many, slots, share int
-	changes                  int // of one attachment each
-	atOnce                   int // objects that are changed together
-	idle                     time.Duration
+	changes                          int // of one attachment each
+	atOnce                           int // objects that are changed together
+	idle                             time.Duration
 }
 
 // claim is one object of a field, and what it asks now.
@@ -82,23 +83,7 @@ func TestScale(t *testing.T) {
 		t.Errorf("%d agents asked for %v: want one list at most, and one watch each", shape.nodes, asked)
 	}
 
-	changes, rounds := 0, 0
-	r := rand.New(rand.NewPCG(1, 2))
-	for changes < shape.changes {
-		some := pick(r, claims, shape.atOnce)
-		if rounds++; rounds%10 == 1 {
-			some = append(some, claims[rounds/10%shape.large])
-		}
-		for _, o := range some {
-			o.next(r)
-			k.spec(o.name, func(s *v1alpha1.NodeENISpec) { *s = o.spec })
-			changes += len(o.nodes)
-		}
-		f.settle(c, some)
-		if rounds%10 == 0 {
-			t.Logf("%d changes after %s", changes, time.Since(began).Round(time.Second))
-		}
-	}
+	changes := f.change(c, k, shape, claims)
 	asked = report("changes", changes)
 	if asked["patch"] > changes+changes/50 || asked["list"] > 0 || asked["patch 409"] > 0 {
 		t.Errorf("%d changes cost %v: want a patch each, and no more than one in fifty beside", changes, asked)
@@ -124,6 +109,59 @@ func TestScale(t *testing.T) {
 		if s := m.agent.Status(context.Background()); len(s.Operations) > 0 || s.Source.Error != "" {
 			t.Errorf("%s: %+v", m.name, s)
 		}
+	}
+}
+
+// change changes what is asked, some objects at a time, and waits for each.
+func (f *fleet) change(c *cluster, k *controller, shape field, claims []*claim) (changes int) {
+	f.t.Helper()
+	r, began := rand.New(rand.NewPCG(1, 2)), time.Now()
+	for rounds := 1; changes < shape.changes; rounds++ {
+		some := pick(r, claims, shape.atOnce)
+		if rounds%10 == 1 {
+			some = append(some, claims[rounds/10%shape.large])
+		}
+		for _, o := range some {
+			o.next(r)
+			k.spec(o.name, func(s *v1alpha1.NodeENISpec) { *s = o.spec })
+			changes += len(o.nodes)
+		}
+		f.settle(c, some)
+		if rounds%10 == 0 {
+			f.t.Logf("%d changes after %s", changes, time.Since(began).Round(time.Second))
+		}
+	}
+	return changes
+}
+
+// TestTheControllerWritesOverWhatNodesSaid, as it does on a conflict: what each
+// node has is true again once it rests, and nobody's ENI has become another's.
+func TestTheControllerWritesOverWhatNodesSaid(t *testing.T) {
+	c := requireCluster(t)
+	k := newController(t, c)
+	f := newFleet(t, c, "over", 5, 1)
+	counts := map[string]int{}
+	claims, _ := f.claim(k, field{many: 5, large: 1, slots: 1, share: 1})
+	f.settle(c, claims)
+	f.meter.since(counts)
+	o := claims[0]
+	for i := range 30 {
+		if i == 10 {
+			o.next(rand.New(rand.NewPCG(uint64(i), 0)))
+			k.spec(o.name, func(s *v1alpha1.NodeENISpec) { *s = o.spec })
+		}
+		k.status(o.name, func(o *controlled) {
+			for i := range o.Status.Attachments {
+				o.Status.Attachments[i].LastUpdated = metav1.Now()
+			}
+			time.Sleep(50 * time.Millisecond) // what the cloud takes to answer
+		})
+	}
+	f.settle(c, claims)
+	asked := f.meter.since(counts)
+	t.Logf("the controller had %d conflicts in 30 updates; 5 agents: %s", k.conflicts, perVerb(asked))
+	if k.conflicts == 0 || asked["patch"] > 30 || asked["list"] > 0 {
+		t.Errorf("%d conflicts, and the agents asked for %v", k.conflicts, asked)
 	}
 }
 
