@@ -58,13 +58,14 @@ type node struct {
 	cloud *cloud
 	line  *line
 	agent *exec.Cmd
+	flags []string // more of its agent's
 }
 
-func newNode(t *testing.T, c *cluster, name string, enis int) *node {
+func newNode(t *testing.T, c *cluster, name string, enis int, flags ...string) *node {
 	t.Helper()
 	path, err := program()
 	must(t, err)
-	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis)}
+	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis), flags: flags}
 	must(t, os.Mkdir(n.state(), 0o700))
 	must(t, sim.Create(filepath.Join(n.state(), "sim.json"), instanceOf(name, enis)))
 	n.reach(c.env.KubeConfig)
@@ -129,8 +130,9 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	n.agent = n.command("run", "--listen", "", "--source", "kubernetes", "--kubeconfig", filepath.Join(n.dir, "kubeconfig"),
-		"--node-name", n.name, "--metadata", n.cloud.URL)
+	n.agent = n.command(append([]string{
+		"run", "--listen", "", "--source", "kubernetes", "--kubeconfig", filepath.Join(n.dir, "kubeconfig"), "--node-name", n.name, "--metadata", n.cloud.URL,
+	}, n.flags...)...)
 	n.agent.Stderr = log
 	if err := n.agent.Start(); err != nil {
 		n.t.Fatal(err)
