@@ -49,6 +49,8 @@ type Config struct {
 	WithoutDefault bool
 	// Allocated is what guard.Options wants: nil where there is no kubelet.
 	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
+	// Settle is called once, some time after the start; may be nil.
+	Settle func()
 	// PluginFile is the SR-IOV device plugin's configuration, which the host must
 	// allow to be written; "" knows of none.
 	PluginFile string
@@ -239,6 +241,10 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			a.heard, pass = true, true
 		case <-full.C: // what no event told of
 			pass = true
+			if a.c.Settle != nil {
+				a.c.Settle()
+				a.c.Settle = nil
+			}
 		case <-pulse.C:
 			if err := a.c.Journal.Err(); err != nil {
 				// Nobody knows what is durable. The next start reads the truth.

@@ -67,13 +67,23 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
-		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second,
+		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second, Settle: slim,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "source", from.name, "msg", "agent started")
 	if o.NoIOMMU {
 		level.Warn(logger).Log("component", "agent", "msg", "no-IOMMU mode is allowed: it lets programs reach all memory by DMA, and taints the kernel")
 	}
 	return o.runGroup(ctx, a, reg, logger)
+}
+
+// slim gives back the memory that only the start has needed. From then on little
+// is made, and garbage collected early costs little.
+func slim() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	debug.FreeOSMemory()
+	_ = host.ForgetStart() // it costs memory, and nothing else
 }
 
 func closing(err *error, what string, fn func() error) {

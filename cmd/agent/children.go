@@ -25,6 +25,8 @@ func (c *cli) writerCommand() *cobra.Command {
 				return err
 			}
 			debug.SetGCPercent(childGC)
+			debug.FreeOSMemory()
+			_ = host.ForgetStart() // it costs memory, and nothing else
 			if err := host.Serve(c.in, c.out, kernel, host.FencesIn(fenceDir), args[0], args[1:]...); err != nil {
 				return err
 			}
