@@ -119,8 +119,13 @@ kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
 	@.ci/kube-deps >/dev/null
 
 .PHONY: test-kube
-test-kube: kube-deps ## Hold the NodeENI source against a real Kubernetes API
+test-kube: kube-deps ## Hold the NodeENI source, and whole agents, against a real Kubernetes API
 	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
+
+.PHONY: kube-scale
+kube-scale: kube-deps ## Hold 200 nodes against one Kubernetes API (CHANGES=10000)
+	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 ENIAGENT_CAMPAIGN=1 ENIAGENT_CHANGES=$(CHANGES) \
+		go test -trimpath -count=1 -v -timeout 120m -run '^TestScale$$' ./...
 
 .PHONY: generate
 generate: ## Generate the NodeENI definition from its types
