@@ -144,7 +144,10 @@ func (g *agenda) hear(e host.Event) {
 }
 
 // Wake asks for a pass over everything soon.
-func (a *Agent) Wake() { a.agenda.everything(time.Now().Add(settle)) }
+func (a *Agent) Wake() {
+	a.agenda.everything(time.Now().Add(settle))
+	a.payer.tell() // it may have been forbidden so far
+}
 
 // wakeFor asks for a look at targets soon.
 func (a *Agent) wakeFor(targets ...drivers.Target) {

@@ -52,6 +52,9 @@ type Config struct {
 	// PluginFile is the SR-IOV device plugin's configuration, which the host must
 	// allow to be written; "" knows of none.
 	PluginFile string
+	// Plugin restarts the device plugin when its file was changed; nil leaves that
+	// to a person, who is told.
+	Plugin source.Restarter
 	// StepTimeout bounds a step, which may be several reads and a write of the
 	// host; the engine's default when zero.
 	StepTimeout time.Duration
@@ -71,6 +74,7 @@ type Agent struct {
 	states   *states
 	started  time.Time
 	agenda   *agenda
+	payer    *payer
 	// panicked has the panic of a worker, which ends the loop.
 	panicked chan error
 	modules  chan struct{}         // held by whoever loads modules
@@ -141,6 +145,8 @@ func New(c Config) *Agent {
 		a.unjudged[op.ID] = true
 	}
 	a.guard, a.duty = a.newGuard(), a.outlived
+	a.payer = newPayer(a, c.Registry)
+	e.Owed = a.payer.tell
 	e.Guard, a.view.Guard = poolRule{a.guard, func() View { return a.view }}, a.guard
 	a.metrics = newMetrics(c.Registry, a)
 	watchMetrics(c.Registry, a)
@@ -158,6 +164,7 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	}
 	a.restore()
 	a.duty(ctx)
+	a.payWhatIsOwed(ctx)
 	updates, err := a.c.Source.Updates(ctx)
 	if err != nil {
 		return ended(ctx, fmt.Errorf("open source: %w", err))

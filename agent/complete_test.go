@@ -203,3 +203,57 @@ func TestAMACStandsForItsFunction(t *testing.T) {
 		n.halt()
 	})
 }
+
+// reasons are why the entries are not as asked.
+func (n *node) reasons() map[string]string {
+	reasons := map[string]string{}
+	for _, i := range n.agent.Status(n.t.Context()).Interfaces {
+		reasons[i.Object+" "+i.Entry] = i.Reason
+	}
+	return reasons
+}
+
+// TestTwoObjectsThatMeanOneFunction: their source cannot know it, and the agent
+// does what the source would: neither is taken, both are named.
+func TestTwoObjectsThatMeanOneFunction(t *testing.T) {
+	withNode(t, func(n *node) {
+		eni := ofObject("nodeeni/a/eni-1", byMAC())
+		policy := ofObject("nodeinterfacepolicy/b/"+portA, pci(portA, "igb"))
+		n.complete(eni)
+		settled(5 * time.Second)
+		n.driver(portA, "vfio-pci")
+		if writes := n.written(func() { n.complete(eni, policy); settled(time.Minute) }); len(writes) > 0 {
+			t.Errorf("the function was touched: %v", writes)
+		}
+		n.expect("mac 52:54:00:00:00:02=refused, pci 0000:02:00.0=refused")
+		const want = "0000:02:00.0 is asked for by 2 entries (mac 52:54:00:00:00:02 of nodeeni/a/eni-1, pci 0000:02:00.0 of nodeinterfacepolicy/b/0000:02:00.0): keep one"
+		for name, reason := range n.reasons() {
+			if reason != want {
+				t.Errorf("%s is refused for %q, want %q", name, reason, want)
+			}
+		}
+		if writes := n.written(func() { n.complete(eni); settled(time.Minute) }); len(writes) > 0 {
+			t.Errorf("one object went, and the function was touched: %v", writes)
+		}
+		n.expect("mac 52:54:00:00:00:02=right")
+	})
+}
+
+// TestAVFThatAnotherObjectMeans: the VFs of an entry are its object's.
+func TestAVFThatAnotherObjectMeans(t *testing.T) {
+	withNode(t, func(n *node) {
+		of := "nodeinterfacepolicy/b/" + maker
+		n.complete(ofObject(of, vfs(2, dpdkVF())), ofObject("nodeeni/a/eni-1", pci(vf1, "igbvf")))
+		settled(10 * time.Second)
+		n.driver(vf0, "vfio-pci")
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=refused, pci 0000:01:10.2=refused")
+		const want = "0000:01:10.2 is asked for by 2 entries (pci 0000:01:00.0 vf 1 of nodeinterfacepolicy/b/0000:01:00.0, pci 0000:01:10.2 of nodeeni/a/eni-1): keep one"
+		reasons := n.reasons()
+		if got := reasons[of+" pci 0000:01:00.0 vf 1"]; got != want {
+			t.Errorf("refused for %q, want %q; all are %v", got, want, reasons)
+		}
+		if got := reasons["nodeeni/a/eni-1 pci 0000:01:10.2"]; got != want {
+			t.Errorf("refused for %q, want %q", got, want)
+		}
+	})
+}

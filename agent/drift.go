@@ -271,7 +271,7 @@ func (a *Agent) history(r request) []journal.Operation {
 // mayRepair says for what reason a function that is not as desired may be
 // changed now; false when it has drifted and is left as it is, which it reports.
 func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed) (journal.Reason, bool) {
-	reason := a.reason(r.entry)
+	reason := a.reason(r)
 	f := a.drifts.find(r, observed, a.history(r))
 	if len(f.keys) == 0 {
 		return reason, true

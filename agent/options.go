@@ -54,7 +54,7 @@ func DefaultOptions() Options {
 		Source: file.Name, ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
 		Listen: "127.0.0.1:9810", Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
 		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
-		PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
+		Kubernetes: Kubernetes{PluginSelector: DefaultPluginSelector}, PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
 	}
 }
 

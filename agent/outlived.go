@@ -88,7 +88,7 @@ func (a *Agent) withdraw(ctx context.Context, r request) {
 		a.unsafe[r.target] = true
 		a.mu.Unlock()
 		// Where recovery has left an operation open on it, this one is not begun.
-		result := a.engine.Run(ctx, draftOf(s.key(), s.From, s.To), a.reason(r.entry))
+		result := a.engine.Run(ctx, draftOf(s.key(), s.From, s.To), a.reason(r))
 		level.Warn(a.logger).Log("entry", r.entry, "op", result.Operation, "outcome", result.Outcome, "err", result.Err, "why", e.Reason,
 			"msg", "pool names what is not as asked, withdrawn")
 		a.after(result, false, r.target)
@@ -120,17 +120,30 @@ type RestartReport struct {
 	Number uint64    `json:"number"`
 	Why    string    `json:"why,omitempty"`
 	Since  time.Time `json:"since,omitzero"`
+	Last   time.Time `json:"last,omitzero"` // of these changes
+	// Automatic says that the agent sees to the restart itself, Waiting what it
+	// waits for; Error why the last try failed, and Again when the next is.
+	Automatic bool      `json:"automatic,omitempty"`
+	Waiting   string    `json:"waiting,omitempty"`
+	Error     string    `json:"error,omitempty"`
+	Again     time.Time `json:"again,omitzero"`
 }
 
 // RestartOwed is what the journal says is owed to the device plugin; false when
 // nothing is.
 func (v View) RestartOwed() (RestartReport, bool) {
 	d, _ := v.Records.Debt(deviceplugin.Restart)
-	return RestartReport{Owed: d.Open(), Number: d.Owed, Why: d.Why, Since: d.Since}, d.Open() > 0
+	return RestartReport{Owed: d.Open(), Number: d.Owed, Why: d.Why, Since: d.Since, Last: d.Last}, d.Open() > 0
 }
 
-// RestartOwed is the view's.
-func (a *Agent) RestartOwed() (RestartReport, bool) { return a.view.RestartOwed() }
+// RestartOwed is the view's, and what the agent does about it.
+func (a *Agent) RestartOwed() (RestartReport, bool) {
+	r, owed := a.view.RestartOwed()
+	if owed {
+		a.payer.report(&r)
+	}
+	return r, owed
+}
 
 // PluginRestarted notes that the device plugin was restarted after the change
 // of that number; what came later is owed still, and returned.
@@ -141,6 +154,7 @@ func (a *Agent) PluginRestarted(ctx context.Context, number uint64, who string) 
 	if _, err := a.c.Journal.Pay(ctx, deviceplugin.Restart, number, who); err != nil {
 		return RestartReport{}, err
 	}
+	a.payer.wasPaid(number)
 	r, _ := a.RestartOwed()
 	level.Info(a.logger).Log("who", who, "count", r.Owed, "msg", "device plugin was restarted")
 	return r, nil

@@ -16,6 +16,7 @@ import (
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
 	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
 	"eniagent/journal"
 )
 
@@ -90,6 +91,15 @@ func yield(requests []request) []request {
 	return slices.DeleteFunc(requests, func(r request) bool { return r.asked.Kept && named[r.target] })
 }
 
+// named is the entry with the object that asks it, where the source is made of
+// such.
+func (r *request) named() string {
+	if r.asked.Object == "" {
+		return r.entry
+	}
+	return r.entry + " of " + r.asked.Object
+}
+
 // refuseTwice refuses all entries that stand for one function.
 func refuseTwice(requests []request) {
 	byTarget := map[drivers.Target][]int{}
@@ -104,7 +114,7 @@ func refuseTwice(requests []request) {
 		}
 		var entries []string
 		for _, i := range at {
-			entries = append(entries, requests[i].entry)
+			entries = append(entries, requests[i].named())
 		}
 		for _, i := range at {
 			requests[i].cannot(Refused, fmt.Errorf("%s is asked for by %d entries (%s): keep one", t, len(at), strings.Join(entries, ", ")))
@@ -300,6 +310,9 @@ func (v View) release(ctx context.Context, r *request) {
 	if (!ok || b.Unknown) && known {
 		b.Unknown, r.goal[driver] = false, adopted
 	}
+	born, made := v.born(ctx, r)
+	made = made && !known && (!ok || spec.Hides(b.State))
+	known = known || made
 	switch {
 	case ok && b.Unknown:
 		r.cannot(Refused, fmt.Errorf("it was on %s before the agent first touched it, by another hand: %s", b.State, sayBaseline(r.target)))
@@ -314,11 +327,31 @@ func (v View) release(ctx context.Context, r *request) {
 			r.goal[key] = b.State
 		}
 	}
+	if made {
+		r.goal[driver] = born
+	}
 	if to, ok := r.goal[driver]; ok && spec.Hides(to) {
 		// What was before had no netdev: what its link was like while the agent had
 		// it on another driver is nothing to go back to.
 		maps.DeleteFunc(r.goal, func(k drivers.Key, _ drivers.State) bool { return k != driver && !v.ofVF(k) })
 	}
+}
+
+// born is what the kernel makes of a virtual function that the agent had made:
+// nothing was before that. False for any other.
+func (v View) born(ctx context.Context, r *request) (drivers.State, bool) {
+	pf := r.identity.PF
+	if pf == "" || r.pf != "" {
+		return "", false
+	}
+	if _, ours := v.baseline(drivers.Key{Kind: sriov.KindNumVFs, Target: pf}, drivers.Identity{}); !ours {
+		return "", false
+	}
+	names, err := module.ByVF(ctx, v.Host, pf)
+	if err != nil || len(names) != 1 {
+		return "", false // as with one that is not known
+	}
+	return dpdk.Bound(names[0]), true
 }
 
 func (v View) ofVF(k drivers.Key) bool {

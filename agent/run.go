@@ -58,18 +58,18 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		return err
 	}
 	defer closing(&err, "writer children", pool.Close)
-	src, name, object, err := o.openSource(logger)
+	from, err := o.openSource(logger)
 	if err != nil {
 		return err
 	}
 	a := New(Config{
-		Journal: j, Host: pool, Source: src, Name: name, Object: object,
+		Journal: j, Host: pool, Source: from.source, Name: from.name, Object: from.object, Plugin: from.plugin,
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
 		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second,
 	})
-	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "source", name, "msg", "agent started")
+	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "source", from.name, "msg", "agent started")
 	if o.NoIOMMU {
 		level.Warn(logger).Log("component", "agent", "msg", "no-IOMMU mode is allowed: it lets programs reach all memory by DMA, and taints the kernel")
 	}

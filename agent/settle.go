@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -195,7 +196,7 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 	if f, ok := a.engine.Failure(draft); ok && a.tooSoon(r, f, sight{}) || a.heldBack(r, draft, sight{}) {
 		return false
 	}
-	result := a.run(ctx, draft, a.reason(r.entry))
+	result := a.run(ctx, draft, a.reason(r))
 	if result.Outcome == engine.Done {
 		return true
 	}
@@ -218,10 +219,14 @@ func (a *Agent) reached(g journal.Goal) (last time.Time, n int) {
 	return last, n
 }
 
-func (a *Agent) reason(entry string) journal.Reason {
+// reason is why something is done for an entry: what asks it, as precisely as
+// its source tells.
+func (a *Agent) reason(r request) journal.Reason {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return journal.Reason{Source: a.c.Name, Object: a.c.Object, Generation: a.source.Generation, Entry: entry}
+	return journal.Reason{
+		Source: a.c.Name, Object: cmp.Or(r.asked.Object, a.c.Object), Generation: a.source.Generation, Entry: r.entry,
+	}
 }
 
 // reportResult says how the function stands after an operation.

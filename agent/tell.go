@@ -46,7 +46,7 @@ func (a *Agent) standings() source.Report {
 			pools[t] = report.Pool
 		}
 	}
-	all := source.Report{Generation: a.edition.generation}
+	all := source.Report{Generation: a.edition.generation, Plugin: a.payer.lastPaid()}
 	for _, entry := range a.order {
 		if r, ok := a.reports[entry]; ok {
 			is, since := a.states.get(entry)

@@ -61,7 +61,7 @@ func TestTheSourceIsToldHowItStands(t *testing.T) {
 		bound := generation([]source.Interface{asked})
 		r, said := l.last()
 		end := fmt.Sprintf("nodeeni/a right bound vfio-pci of %.4s settled=true", bound)
-		if len(said) < 2 || said[len(said)-1] != end || r.Generation != bound {
+		if len(said) == 0 || said[len(said)-1] != end || r.Generation != bound {
 			t.Fatalf("told %q of %s; want %q in the end", said, r.Generation, end)
 		}
 		for _, s := range said[:len(said)-1] {
@@ -197,5 +197,22 @@ func TestAnotherSourceTakesNothingBack(t *testing.T) {
 		settled(time.Minute)
 		n.driver(portB, "igb")
 		n.halt()
+	})
+}
+
+// TestTheJournalSaysWhichObjectAsked and not only the source.
+func TestTheJournalSaysWhichObjectAsked(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.complete(ofObject("nodeeni/a", pci(portA, "vfio-pci")), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		got := map[string]string{}
+		for _, op := range n.journal.History(0) {
+			if op.Reason.Entry == "pci "+portA || op.Reason.Entry == "pci "+portB {
+				got[op.Reason.Entry] = op.Reason.Object
+			}
+		}
+		if got["pci "+portA] != "nodeeni/a" || got["pci "+portB] != "/x.yaml" {
+			t.Errorf("asked by %v", got)
+		}
 	})
 }

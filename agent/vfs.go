@@ -24,11 +24,15 @@ import (
 
 // spread puts behind each request those for its virtual functions: in a scope
 // anew, else as they were last.
+//
+// A virtual one that the physical one's entry asks nothing of may have an entry
+// of its own, which then stands in its place.
 func (v View) spread(ctx context.Context, requests, last []request, s scope) []request {
 	var all []request
+	addresses, taken := v.addresses(ctx, requests, s)
 	for _, r := range requests {
 		asked := r.asked.VFs
-		if r.pf != "" {
+		if r.pf != "" || taken[r.entry] {
 			continue // it comes with its PF
 		}
 		released := r.asked.State == source.Released || v.ordered(ctx, r.target, requests)
@@ -44,28 +48,88 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			all = append(append(all, r), v.givenBack(ctx, r, requests)...)
 			continue
 		}
-		addresses, err := sriov.Addresses(ctx, v.Host, r.target, asked.Count)
-		if err != nil {
-			r.cannot(conditionOf(err), err)
+		made := addresses[r.target]
+		if made.err != nil {
+			r.cannot(conditionOf(made.err), made.err)
 			all = append(all, r)
 			continue
 		}
-		at := len(all)
+		r.makes = append(r.makes, made.all...)
 		all = append(all, r)
-		for i, t := range addresses {
-			vf := asked.Of(i)
+		for i, t := range made.all {
 			s.add(t)
-			all[at].makes = append(all[at].makes, t)
-			all = append(all, request{
-				asked: entry{Kept: r.asked.Kept, Interface: source.Interface{
-					Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver, Pool: vf.Pool,
-					Port: portOf(vf), AllowManagementPath: r.asked.AllowManagementPath,
-				}},
-				entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
-			})
+			if vf, ok := made.request(r, i); ok {
+				all = append(all, vf)
+			}
 		}
 	}
 	return all
+}
+
+// made are the virtual functions that a physical one is asked to have.
+type made struct {
+	all []drivers.Target
+	own map[drivers.Target]request // those that have an entry of their own
+	err error
+}
+
+// request is the one for the VF with an index; false where it has another
+// already.
+func (m made) request(pf request, index int) (request, bool) {
+	t, vf := m.all[index], pf.asked.VFs.Of(index)
+	if r, ok := m.own[t]; ok {
+		return r, r.pf != ""
+	}
+	return request{
+		asked: entry{Kept: pf.asked.Kept, Interface: source.Interface{
+			Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver, Pool: vf.Pool,
+			Port: portOf(vf), AllowManagementPath: pf.asked.AllowManagementPath, Object: pf.asked.Object,
+		}},
+		entry: fmt.Sprintf("%s vf %d", pf.entry, index), target: t, pf: pf.target,
+	}, true
+}
+
+// addresses are the virtual functions that the physical ones in a scope are
+// asked to have; taken are the entries that stand for one of them.
+func (v View) addresses(ctx context.Context, requests []request, s scope) (by map[drivers.Target]made, taken map[string]bool) {
+	by, taken = map[drivers.Target]made{}, map[string]bool{}
+	for _, pf := range requests {
+		if pf.asked.VFs == nil || pf.err != nil || !s.of(pf) || pf.asked.State == source.Released {
+			continue
+		}
+		m := made{own: map[drivers.Target]request{}}
+		m.all, m.err = sriov.Addresses(ctx, v.Host, pf.target, pf.asked.VFs.Count)
+		for i, t := range m.all {
+			if pf.asked.VFs.Of(i) != (source.VF{}) {
+				continue
+			}
+			own, ok := ownOf(requests, t)
+			switch {
+			case !ok:
+			case own.asked.State == source.Released: // by itself
+				m.own[t] = own
+			default:
+				own.pf, own.target = pf.target, t
+				if errors.Is(own.err, errNobody) {
+					own.err, own.condition = nil, ""
+				}
+				m.own[t], taken[own.entry] = own, true
+			}
+		}
+		by[pf.target] = m
+	}
+	return by, taken
+}
+
+// ownOf is the entry of its own that a VF has, which may still be to be made.
+func ownOf(requests []request, t drivers.Target) (request, bool) {
+	i := slices.IndexFunc(requests, func(r request) bool {
+		return (r.target == t || r.asked.Selector.PCI == t) && r.asked.VFs == nil && !r.ordered()
+	})
+	if i < 0 {
+		return request{}, false
+	}
+	return requests[i], true
 }
 
 // virtual are the requests for the virtual functions of a physical one.
@@ -87,7 +151,7 @@ func (v View) givenBack(ctx context.Context, r request, requests []request) (all
 			continue
 		}
 		all = append(all, request{
-			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, State: source.Released}},
+			asked: entry{Kept: r.asked.Kept, Interface: source.Interface{Selector: source.Selector{PCI: t}, Object: r.asked.Object, State: source.Released}},
 			entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
 		})
 	}

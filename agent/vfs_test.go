@@ -308,3 +308,52 @@ func TestAPFIsLetGoAfterItsVFs(t *testing.T) {
 		n.expect("")
 	})
 }
+
+// TestAVFMayHaveAnEntryOfItsOwn, wherever it stands, where its PF's asks nothing
+// of it: it is made so, with its PF's others.
+func TestAVFMayHaveAnEntryOfItsOwn(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		withNode(t, func(n *node) {
+			own := ofObject("nodeeni/a", pci(vf2, "vfio-pci"))
+			ask := func(count int, own ...source.Interface) {
+				pf := ofObject("policy/b", vfs(count, source.VF{}, source.Override{Index: 0, VF: dpdkVF()}))
+				if all := append([]source.Interface{pf}, own...); !first {
+					slices.Reverse(all)
+					n.complete(all...)
+				} else {
+					n.complete(all...)
+				}
+				settled(10 * time.Second)
+			}
+			ask(2, own)
+			if s := n.conditions(); !strings.Contains(s, "pci "+vf2+"=waiting") {
+				t.Errorf("without that VF: %s", s)
+			}
+			ask(4, own)
+			n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right, pci 0000:01:10.4=right, pci 0000:01:00.0 vf 3=right")
+			n.virtual(vf0, vf1, vf2, vf3)
+			n.driver(vf0, "vfio-pci")
+			n.driver(vf2, "vfio-pci")
+			n.driver(vf3, "igbvf")
+			n.unbind(vf2)
+			settled(10 * time.Second)
+			n.driver(vf2, "vfio-pci")
+			// It is given back alone.
+			inode, err := n.kernel.Inode(t.Context(), host.PCIDevices+vf2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask(4)
+			n.driver(vf2, "igbvf")
+			if now, err := n.kernel.Inode(t.Context(), host.PCIDevices+vf2); now != inode || err != nil {
+				t.Errorf("made anew to be given back: %d, %d, %v", inode, now, err)
+			}
+			// What both ask something of is refused.
+			ask(4, ofObject("nodeeni/a", pci(vf0, "igbvf")))
+			if s := n.conditions(); !strings.Contains(s, "vf 0=refused") || !strings.Contains(s, "pci "+vf0+"=refused") {
+				t.Errorf("asked twice: %s", s)
+			}
+			n.driver(vf0, "vfio-pci")
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"eniagent/drivers"
@@ -20,6 +21,8 @@ type Debt struct {
 	Paid  uint64    // up to which of these it was done
 	Why   string    // it came to be owed last
 	Since time.Time // the first that is not paid
+	Last  time.Time // it came to be owed last; zero where an older agent wrote it
+	Done  time.Time // it was paid last; zero where it never was, or an older agent wrote it
 	Who   string    // paid last
 	Boot  string    // for which it was owed last; "" is none
 }
@@ -33,6 +36,10 @@ const (
 	factPaid  = "paid"
 	factSince = "since"
 	factBoot  = "boot"
+	// These have the count that they are of: an agent that does not know them
+	// leaves them as they are, and counts on.
+	factLast = "last"
+	factDone = "done"
 )
 
 // debtOf reads an order. What cannot be read counts as owed: an order that is
@@ -49,7 +56,26 @@ func debtOf(c *Control) Debt {
 	if d.Since, err = time.Parse(time.RFC3339Nano, c.Facts[factSince]); err != nil {
 		d.Since = c.Created
 	}
+	d.Last, d.Done = timeOf(c.Facts[factLast], d.Owed), timeOf(c.Facts[factDone], d.Paid)
 	return d
+}
+
+// timeOf reads when a count was reached; zero when the text is about another.
+func timeOf(text string, count uint64) time.Time {
+	of, at, _ := strings.Cut(text, " ")
+	t, err := time.Parse(time.RFC3339Nano, at)
+	if n, bad := strconv.ParseUint(of, 10, 64); err != nil || bad != nil || n != count {
+		return time.Time{}
+	}
+	return t
+}
+
+// timeText is what timeOf reads; "" of no time.
+func timeText(t time.Time, count uint64) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatUint(count, 10) + " " + t.Format(time.RFC3339Nano)
 }
 
 // Debt is what is owed of a kind; false when nothing ever was.
@@ -85,6 +111,7 @@ func (j *Journal) owe(e *edit, what, why, boot string) error {
 		d.Since = j.stamp()
 	}
 	d.Owed++
+	d.Last = j.stamp()
 	d.Why = clip(why)
 	if boot != "" {
 		d.Boot = boot
@@ -106,7 +133,7 @@ func (j *Journal) Pay(ctx context.Context, what string, upTo uint64, who string)
 		if upTo <= d.Paid {
 			return nil
 		}
-		d.Paid, d.Who = upTo, who
+		d.Paid, d.Who, d.Done = upTo, who, j.stamp()
 		return j.putDebt(e, d)
 	})
 	return d, err
@@ -125,8 +152,12 @@ func (j *Journal) putDebt(e *edit, d Debt) error {
 	}
 	c.Facts[factOwed], c.Facts[factPaid] = strconv.FormatUint(d.Owed, 10), strconv.FormatUint(d.Paid, 10)
 	c.Facts[factSince] = d.Since.Format(time.RFC3339Nano)
-	if d.Boot != "" {
-		c.Facts[factBoot] = d.Boot
+	for fact, text := range map[string]string{
+		factBoot: d.Boot, factLast: timeText(d.Last, d.Owed), factDone: timeText(d.Done, d.Paid),
+	} {
+		if text != "" {
+			c.Facts[fact] = text
+		}
 	}
 	// No other order may take its room: what was changed is changed.
 	return put(e, j.control, key, &c, j.o.Limits.Controls+1)

@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"testing"
+	"time"
 )
 
 const restart = "plugin-restart"
@@ -93,4 +94,47 @@ func TestAnOrderThatCannotBeReadIsOwed(t *testing.T) {
 			t.Errorf("%v: %+v", facts, d)
 		}
 	}
+}
+
+// TestADebtHasItsTimes: of the first that is not paid, of the last, and of the
+// payment. An agent that knows neither of the latter leaves none that is wrong.
+func TestADebtHasItsTimes(t *testing.T) {
+	m, now := NewMemory(), time.Date(2026, 1, 1, 0, 0, 0, 5, time.UTC)
+	o := testOptions(nil)
+	o.Now = func() time.Time { return now }
+	j, err := OpenMemory(t.Context(), m, o)
+	ok(t, err)
+	owe := func() time.Time {
+		now = now.Add(time.Minute)
+		ok(t, j.Owe(t.Context(), restart, "changed", ""))
+		return now
+	}
+	first := owe()
+	owe()
+	last := owe()
+	expect := func(since, last, done time.Time) {
+		t.Helper()
+		if d, _ := j.Debt(restart); !d.Since.Equal(since) || !d.Last.Equal(last) || !d.Done.Equal(done) {
+			t.Errorf("%+v, want %s, %s, %s", d, since, last, done)
+		}
+	}
+	expect(first, last, time.Time{})
+	now = now.Add(time.Hour)
+	_, err = j.Pay(t.Context(), restart, 2, "root")
+	ok(t, err)
+	ok(t, j.Close())
+	j, err = OpenMemory(t.Context(), m, o)
+	ok(t, err)
+	paid := last.Add(time.Hour)
+	expect(first, last, paid)
+	c, _ := j.Control(restart, "")
+	c.Facts["owed"] = "4" // by an older agent
+	ok(t, j.SetControl(t.Context(), c))
+	expect(first, time.Time{}, paid)
+	c.Facts["paid"] = "4"
+	ok(t, j.SetControl(t.Context(), c))
+	expect(first, time.Time{}, time.Time{})
+	again := owe()
+	expect(again, again, time.Time{})
+	j.Abandon()
 }

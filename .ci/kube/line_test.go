@@ -7,11 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"testing"
 
 	"k8s.io/client-go/rest"
+
+	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
 // line is the network between a source and the API: it can be cut, and it notes
@@ -23,8 +26,8 @@ type line struct {
 	mu     sync.Mutex
 	down   bool
 	open   map[net.Conn]bool
-	asked  []string // "list", "watch", "watch all"
-	expire bool     // the next watch is told that its place is no longer known
+	asked  []string // "list nodeenis", "watch nodes", "watch all nodeenis"
+	expire bool     // the next watch of NodeENIs is told that its place is no longer known
 }
 
 // newLine gives a configuration that goes over a line of its own.
@@ -125,6 +128,11 @@ func (l *line) count(what string) (n int) {
 	return n
 }
 
+// lists is how often all NodeENIs were asked for.
+func (l *line) lists() int {
+	return l.count("list "+v1alpha1.Resource) + l.count("watch all "+v1alpha1.Resource)
+}
+
 // tap notes the requests on a line.
 type tap struct {
 	*line
@@ -142,12 +150,19 @@ func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 		what = "watch all"
 	}
 	t.mu.Lock()
-	t.asked = append(t.asked, what)
-	expired := t.expire && what == "watch"
+	of := path.Base(r.URL.Path)
+	if r.Method != http.MethodGet {
+		what = strings.ToLower(r.Method)
+	}
+	t.asked = append(t.asked, what+" "+of)
+	expired := t.expire && what == "watch" && of == v1alpha1.Resource
 	if expired {
 		t.expire = false
 	}
 	t.mu.Unlock()
+	if of == "nodes" && (q.Get("fieldSelector") != "metadata.name="+here || !strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")) {
+		return nil, errors.New("more of nodes is asked for than the metadata of this one")
+	}
 	if what == "watch" && q.Get("allowWatchBookmarks") != "true" {
 		return nil, errors.New("a watch without bookmarks")
 	}

@@ -1,4 +1,4 @@
-// Package kube holds the NodeENI source against a real Kubernetes API.
+// Package kube holds the source of desired state against a real Kubernetes API.
 package kube
 
 import (
@@ -22,6 +22,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
@@ -56,8 +57,8 @@ func TestMain(m *testing.M) {
 	if shared.cluster != nil {
 		shared.stop()
 	}
-	if built.path != "" {
-		_ = os.RemoveAll(filepath.Dir(built.path))
+	if binary.path != "" {
+		_ = os.RemoveAll(filepath.Dir(binary.path))
 	}
 	os.Exit(code)
 }
@@ -107,6 +108,8 @@ func start() (*cluster, error) {
 	known := runtime.NewScheme()
 	known.AddKnownTypes(v1alpha1.GroupVersion(), &v1alpha1.NodeENI{}, &v1alpha1.NodeENIList{})
 	metav1.AddToGroupVersion(known, v1alpha1.GroupVersion())
+	known.AddKnownTypes(policyv1alpha1.GroupVersion(), &policyv1alpha1.NodeInterfacePolicy{}, &policyv1alpha1.NodeInterfacePolicyList{})
+	metav1.AddToGroupVersion(known, policyv1alpha1.GroupVersion())
 	if err := scheme.AddToScheme(known); err != nil {
 		return nil, err
 	}

@@ -20,10 +20,10 @@ import (
 	"eniagent/journal"
 )
 
-// built is the agent as it is shipped, for all tests.
+// binary is the agent as it is shipped, for all tests.
 //
 //nolint:gochecknoglobals // see above
-var built struct {
+var binary struct {
 	once sync.Once
 	path string
 	err  error
@@ -31,21 +31,21 @@ var built struct {
 
 // program builds the agent, once.
 func program() (string, error) {
-	built.once.Do(func() {
+	binary.once.Do(func() {
 		dir, err := os.MkdirTemp("", "eniagent-kube-")
 		if err != nil {
-			built.err = err
+			binary.err = err
 			return
 		}
-		built.path = filepath.Join(dir, "agent")
-		build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", built.path, "./cmd/agent")
+		binary.path = filepath.Join(dir, "agent")
+		build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", binary.path, "./cmd/agent")
 		build.Dir = root
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build the agent: %w\n%s", err, out)
+			binary.err = fmt.Errorf("build the agent: %w\n%s", err, out)
 		}
 	})
-	return built.path, built.err
+	return binary.path, binary.err
 }
 
 // node is an instance of the cluster with the agent as it is shipped. The instance
@@ -58,13 +58,14 @@ type node struct {
 	cloud *cloud
 	line  *line
 	agent *exec.Cmd
+	flags []string // more of its agent's
 }
 
-func newNode(t *testing.T, c *cluster, name string, enis int) *node {
+func newNode(t *testing.T, c *cluster, name string, enis int, flags ...string) *node {
 	t.Helper()
 	path, err := program()
 	must(t, err)
-	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis)}
+	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis), flags: flags}
 	must(t, os.Mkdir(n.state(), 0o700))
 	must(t, sim.Create(filepath.Join(n.state(), "sim.json"), instanceOf(name, enis)))
 	n.reach(c.env.KubeConfig)
@@ -129,8 +130,9 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	n.agent = n.command("run", "--listen", "", "--source", "kubernetes", "--kubeconfig", filepath.Join(n.dir, "kubeconfig"),
-		"--node-name", n.name, "--metadata", n.cloud.URL)
+	n.agent = n.command(append([]string{
+		"run", "--listen", "", "--source", "kubernetes", "--kubeconfig", filepath.Join(n.dir, "kubeconfig"), "--node-name", n.name, "--metadata", n.cloud.URL,
+	}, n.flags...)...)
 	n.agent.Stderr = log
 	if err := n.agent.Start(); err != nil {
 		n.t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/nodeeni"
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
@@ -38,6 +39,7 @@ const (
 // follower is a source of the node under test, and what it sent.
 type follower struct {
 	t       *testing.T
+	source  *nodeeni.Source
 	updates <-chan source.Update
 	line    *line
 	stop    func()
@@ -55,6 +57,7 @@ func follow(t *testing.T, c *cluster, config *rest.Config) *follower {
 	f.line, config = newLine(t, config)
 	s, err := nodeeni.New(nodeeni.Options{Node: here, Config: config, Metadata: metadata.URL, Logger: log.NewLogfmtLogger(t.Output())})
 	must(t, err)
+	f.source = s
 	ctx, cancel := context.WithCancel(context.Background())
 	f.updates, err = s.Updates(ctx)
 	must(t, err)
@@ -173,7 +176,7 @@ func on(node, eni string) v1alpha1.ENIAttachment {
 func TestALife(t *testing.T) {
 	c := requireCluster(t)
 	f := follow(t, c, nil)
-	f.await("", "ERROR") // the definition was just installed
+	f.await("", "ERROR", "nodeeni REFUSED", "nodeinterfacepolicy REFUSED") // the definitions were just installed
 	const name = "life"
 	c.object(t, name, v1alpha1.NodeENISpec{
 		DeviceIndex: 2, MTU: 9001, EnableDPDK: true, DPDKDriver: "vfio-pci", DPDKResourceName: "intel.com/sriov_test_1", DPDKPCIAddress: "0000:00:07.0",
@@ -244,12 +247,12 @@ func TestTheAPIGoesAway(t *testing.T) {
 	last := kept
 	again := func(how string, most int, back func()) {
 		t.Helper()
-		lists := f.line.count("list") + f.line.count("watch all")
+		lists := f.line.lists()
 		back()
 		was := last
 		last = changed()
 		f.await(last, "ERROR", was)
-		if n := f.line.count("list") + f.line.count("watch all") - lists; n > most {
+		if n := f.line.lists() - lists; n > most {
 			t.Errorf("%s: %d more lists, want %d at most", how, n, most)
 		}
 	}
@@ -276,17 +279,17 @@ func TestTheAPIGoesAway(t *testing.T) {
 		f.await("ERROR", last)
 		start()
 	})
-	lists := f.line.count("list") + f.line.count("watch all")
+	lists := f.line.lists()
 	f.line.mu.Lock()
 	f.line.expire = true
 	f.line.mu.Unlock()
 	f.line.cut()
 	was := last
 	eventually(t, "the source lists again after 410", func() bool {
-		return f.line.count("list")+f.line.count("watch all") > lists
+		return f.line.lists() > lists
 	})
 	f.await(changed(), "ERROR", was)
-	if n := f.line.count("list") + f.line.count("watch all") - lists; n != 1 {
+	if n := f.line.lists() - lists; n != 1 {
 		t.Errorf("410 Gone: %d lists, want one", n)
 	}
 }
@@ -306,11 +309,33 @@ func TestWithoutPermission(t *testing.T) {
 	must(t, err)
 	f := follow(t, c, config)
 	u := f.await("ERROR")
-	if !strings.Contains(u.Err.Error(), "forbidden") || !strings.Contains(u.Err.Error(), "get, list and watch nodeenis.networking.k8s.aws") {
+	if !strings.Contains(u.Err.Error(), "forbidden") || !strings.Contains(u.Err.Error(), "let this agent's service account list and watch node") {
 		t.Errorf("the error does not say what to do: %v", u.Err)
 	}
-	role := &rbac.ClusterRole{Rules: []rbac.PolicyRule{{APIGroups: []string{v1alpha1.Group}, Resources: []string{v1alpha1.Resource}, Verbs: []string{"get", "list", "watch"}}}}
-	role.Name = "eniagent"
+	// Each kind comes by itself, and what is still unknown is kept.
+	const secret = "secret/" + eni1 + " mac " + mac1 + " up ena"
+	c.allow(t, "enis", v1alpha1.Group, v1alpha1.Resource)
+	u = f.await(secret+"; nodeinterfacepolicy REFUSED", "ERROR")
+	if r := u.Desired.Refused[0].Reason; !strings.Contains(r, "let this agent's service account list and watch nodeinterfacepolicies.eniagent.dev") {
+		t.Errorf("the refusal does not say what to do: %s", r)
+	}
+	c.allow(t, "policies", policyv1alpha1.Group, policyv1alpha1.Resource)
+	f.await(secret, secret+"; nodeinterfacepolicy REFUSED") // there are none, whatever the node's labels
+	c.policy(t, "bad", "", "pci: '0000:3b:00.0', up: true")
+	u = f.await(secret+"; nodeinterfacepolicy REFUSED", secret)
+	if r := u.Desired.Refused[0].Reason; !strings.Contains(r, "let this agent's service account list and watch nodes") {
+		t.Errorf("the refusal does not say what to do: %s", r)
+	}
+	c.node(t, here, "")
+	c.allow(t, "nodes", "", "nodes")
+	f.await(secret+"; nodeinterfacepolicy/bad/0000:3b:00.0 pci 0000:3b:00.0 up", secret+"; nodeinterfacepolicy REFUSED")
+}
+
+// allow lets the user of this test list and watch one kind.
+func (c *cluster) allow(t *testing.T, name, group, resource string) {
+	t.Helper()
+	role := &rbac.ClusterRole{Rules: []rbac.PolicyRule{{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{"list", "watch"}}}}
+	role.Name = "eniagent-" + name
 	binding := &rbac.ClusterRoleBinding{
 		RoleRef:  rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "ClusterRole", Name: role.Name},
 		Subjects: []rbac.Subject{{APIGroup: rbac.GroupName, Kind: rbac.UserKind, Name: "eniagent"}},
@@ -320,7 +345,6 @@ func TestWithoutPermission(t *testing.T) {
 		must(t, c.client.Create(t.Context(), o))
 		t.Cleanup(func() { must(t, c.client.Delete(context.Background(), o)) })
 	}
-	f.await("secret/"+eni1+" mac "+mac1+" up ena", "ERROR")
 }
 
 // TestManyObjectsOfOthers: what they cost is the time of reading them.
@@ -404,7 +428,7 @@ func TestExistingObjectsStayValid(t *testing.T) {
 		t.Errorf("defaults are %+v", o.Spec)
 	}
 	table := c.kubectl(t, "", "get", "neni")
-	if head := strings.Join(strings.Fields(strings.SplitN(table, "\n", 2)[0]), " "); head != "NAME INDEX MTU DPDK RESOURCE FIRST NODE AGE" {
+	if head := strings.Join(strings.Fields(strings.SplitN(table, "\n", 2)[0]), " "); head != "NAME INDEX MTU DPDK RESOURCE FIRST NODE STATE READY AGE" {
 		t.Errorf("kubectl get neni shows\n%s", table)
 	}
 }
@@ -415,7 +439,7 @@ func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, os.WriteFile(path, c.env.KubeConfig, 0o600))
 	cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "kubectl"), append([]string{"--kubeconfig", path, "--validate=false"}, args...)...)
-	if args[0] == "get" {
+	if args[0] == "get" || args[0] == "describe" {
 		cmd.Args = slices.Delete(cmd.Args, 3, 4)
 	}
 	cmd.Stdin = strings.NewReader(stdin)
@@ -426,24 +450,28 @@ func (c *cluster) kubectl(t *testing.T, stdin string, args ...string) string {
 	return string(out)
 }
 
-// TestWhatIsGeneratedIsCommitted: the definition and the copying are the types'.
+// TestWhatIsGeneratedIsCommitted: the definitions and the copying are the types'.
 func TestWhatIsGeneratedIsCommitted(t *testing.T) {
 	c := requireCluster(t)
-	dir := t.TempDir()
-	types := filepath.Join(root, "agent/source/nodeeni/v1alpha1")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "controller-gen"), "object", "crd",
-		"paths=./agent/source/nodeeni/v1alpha1", "output:crd:dir="+dir, "output:object:dir="+dir)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("controller-gen: %v\n%s", err, out)
-	}
-	for name, at := range map[string]string{"networking.k8s.aws_nodeenis.yaml": crds, "zz_generated.deepcopy.go": types} {
-		want, err := os.ReadFile(filepath.Join(dir, name))
-		must(t, err)
-		got, err := os.ReadFile(filepath.Join(at, name))
-		must(t, err)
-		if string(got) != string(want) {
-			t.Errorf("%s is not what its types say: run .ci/kube-generate", name)
+	for definition, types := range map[string]string{
+		"networking.k8s.aws_nodeenis.yaml":        "agent/source/nodeeni/v1alpha1",
+		"eniagent.dev_nodeinterfacepolicies.yaml": "agent/source/nodeeni/policy/v1alpha1",
+	} {
+		dir := t.TempDir()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(c.assets, "controller-gen"), "object", "crd",
+			"paths=./"+types, "output:crd:dir="+dir, "output:object:dir="+dir)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("controller-gen: %v\n%s", err, out)
+		}
+		for name, at := range map[string]string{definition: crds, "zz_generated.deepcopy.go": filepath.Join(root, types)} {
+			want, err := os.ReadFile(filepath.Join(dir, name))
+			must(t, err)
+			got, err := os.ReadFile(filepath.Join(at, name))
+			must(t, err)
+			if string(got) != string(want) {
+				t.Errorf("%s of %s is not what its types say: run .ci/kube-generate", name, types)
+			}
 		}
 	}
 }

@@ -72,7 +72,7 @@ func TestScale(t *testing.T) {
 		t.Helper()
 		asked := f.meter.since(counts)
 		t.Logf("%s: %d changes in %s, %s of processor and %d MB of heap for %d agents; %s; %d MB watched", what, changes,
-			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), heap()>>20, shape.nodes, requests(asked), f.meter.watched.Swap(0)>>20)
+			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), heap()>>20, shape.nodes, perVerb(asked), f.meter.watched.Swap(0)>>20)
 		began, cpu = time.Now(), processor()
 		return asked
 	}
@@ -159,13 +159,13 @@ func TestTheControllerWritesOverWhatNodesSaid(t *testing.T) {
 	}
 	f.settle(c, claims)
 	asked := f.meter.since(counts)
-	t.Logf("the controller had %d conflicts in 30 updates; 5 agents: %s", k.conflicts, requests(asked))
+	t.Logf("the controller had %d conflicts in 30 updates; 5 agents: %s", k.conflicts, perVerb(asked))
 	if k.conflicts == 0 || asked["patch"] > 30 || asked["list"] > 0 {
 		t.Errorf("%d conflicts, and the agents asked for %v", k.conflicts, asked)
 	}
 }
 
-func requests(asked map[string]int) string {
+func perVerb(asked map[string]int) string {
 	if len(asked) == 0 {
 		return "no request"
 	}

@@ -44,6 +44,8 @@ type Options struct {
 	Logger  log.Logger
 	Metrics *Metrics
 	Guard   Guard // may be nil
+	// Owed is told when something came to be owed for what was changed; may be nil.
+	Owed func()
 	// MaxAttempts is how often a goal is tried before it is given up; 3 when zero.
 	MaxAttempts int
 	// StepTimeout bounds one step; 30 s when zero. A write has its own, shorter

@@ -79,7 +79,11 @@ func (e *Engine) closed(op *journal.Operation, owes string) {
 	e.mu.Lock()
 	delete(e.wrote, op.ID)
 	e.mu.Unlock()
-	if owes != "" {
-		level.Warn(e.Logger).Log("op", op.ID, "target", names(op.Targets()), "why", owes, "msg", "owed for what was changed")
+	if owes == "" {
+		return
+	}
+	level.Warn(e.Logger).Log("op", op.ID, "target", names(op.Targets()), "why", owes, "msg", "owed for what was changed")
+	if e.Owed != nil {
+		e.Owed()
 	}
 }

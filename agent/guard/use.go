@@ -126,13 +126,23 @@ func (g *Guard) goWith(ctx context.Context, t drivers.Target) ([]drivers.Target,
 
 // held asks the kernel whether a program holds a function on a userspace
 // driver: opening a vfio group that is open already is EBUSY
-// (drivers/vfio/group.c), whoever holds it and from whatever namespace.
+// (drivers/vfio/group.c), whoever holds it and from whatever namespace. The
+// device cgroup of a container forbids that (EPERM), whatever its capabilities;
+// then it is what all processes of the machine have open that tells.
 func (g *Guard) held(ctx context.Context, t drivers.Target, driver string) error {
 	node, err := host.NodeOf(ctx, g.o.Host, string(t), driver)
 	if err != nil || node == "" {
 		return err
 	}
-	holders := strings.Join(host.HoldersOf(ctx, g.o.Host)[node], ", ")
+	known, all := host.AllHoldersOf(ctx, g.o.Host)
+	who := known[node]
+	// A device that is opened by its own node is not in the group's.
+	if own, err := g.o.Host.List(ctx, host.Attr(string(t), "vfio-dev")); err == nil {
+		for _, name := range own {
+			who = append(who, known["/dev/vfio/devices/"+name]...)
+		}
+	}
+	holders := strings.Join(who, ", ")
 	if driver == "vfio-pci" {
 		_, err = g.o.Host.Read(ctx, node)
 	}
@@ -142,8 +152,9 @@ func (g *Guard) held(ctx context.Context, t drivers.Target, driver string) error
 			holders = "a program that cannot be seen from here"
 		}
 		return g.refuse(InUse, t, "it goes on by itself when the program ends", "%s is held by %s", path.Base(node), holders)
+	case errors.Is(err, syscall.EPERM) && all:
 	case errors.Is(err, fs.ErrPermission):
-		return g.refuse(InUse, t, "run the agent with CAP_DAC_READ_SEARCH, or as root", "whether %s is held cannot be asked: %v", path.Base(node), err)
+		return g.refuse(InUse, t, "run the agent with CAP_DAC_READ_SEARCH, or as root; in a container, with the host's PIDs and CAP_SYS_PTRACE", "whether %s is held cannot be asked: %v", path.Base(node), err)
 	}
 	return nil // no node, so nobody can have opened it, or free
 }

@@ -1,10 +1,12 @@
 package guard_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -188,4 +190,88 @@ func TestAKubeletThatIsGoneHolds(t *testing.T) {
 	r.kubelet.Stop()
 	r.refused(r.drive(portA), "the kubelet does not say", "connection refused", `--pod-resources ""`)
 	r.refused(r.step(portA), "the kubelet does not say")
+}
+
+// confined is a kernel that forbids a vfio group to be opened, as a container's
+// device cgroup does, and shows so much of the processes.
+type confined struct {
+	*sim.Kernel
+	errno     syscall.Errno
+	namespace string
+	hidden    string            // the process whose files are not shown
+	links     map[string]string // open files, in the place of the kernel's own
+}
+
+func (c confined) Read(ctx context.Context, path string) (string, error) {
+	if strings.HasPrefix(path, "/dev/vfio/") {
+		return "", &os.PathError{Op: "open", Path: path, Err: c.errno}
+	}
+	return c.Kernel.Read(ctx, path)
+}
+
+func (c confined) Readlink(ctx context.Context, path string) (string, error) {
+	if path == "/proc/1/ns/pid" {
+		return c.namespace, nil
+	}
+	to, err := c.Kernel.Readlink(ctx, path)
+	if as, ok := c.links[to]; ok {
+		to = as
+	}
+	return to, err
+}
+
+func (c confined) List(ctx context.Context, path string) ([]string, error) {
+	names, err := c.Kernel.List(ctx, path)
+	switch {
+	case path == "/proc" && c.hidden != "":
+		names = append(names, c.hidden)
+	case path == "/proc/"+c.hidden+"/fd":
+		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.EACCES}
+	case strings.HasSuffix(path, portA+"/vfio-dev"):
+		return []string{"vfio0"}, nil
+	}
+	return names, err
+}
+
+// TestInAContainerTheProcessesTellWhoHoldsAFunction: all of them, or the answer
+// is no.
+func TestInAContainerTheProcessesTellWhoHoldsAFunction(t *testing.T) {
+	const every, some = "pid:[4026531836]", "pid:[4026532188]"
+	for _, tc := range []struct {
+		name string
+		as   confined
+		held bool
+		want string // of the refusal; "" is none
+	}{
+		{"free", confined{errno: syscall.EPERM, namespace: every}, false, ""},
+		{"held", confined{errno: syscall.EPERM, namespace: every}, true, "is held by"},
+		{"held, the node's /dev is elsewhere", confined{errno: syscall.EPERM, namespace: every, links: map[string]string{"/dev/vfio/10": "/host/dev/vfio/10"}}, true, "is held by"},
+		{"held by the device's own node", confined{errno: syscall.EPERM, namespace: every, links: map[string]string{"/dev/vfio/10": "/dev/vfio/devices/vfio0"}}, true, "is held by"},
+		{"held, its node is deleted", confined{errno: syscall.EPERM, namespace: every, links: map[string]string{"/dev/vfio/10": "/dev/vfio/10 (deleted)"}}, true, "is held by"},
+		{"another PID namespace", confined{errno: syscall.EPERM, namespace: some}, false, "cannot be asked"},
+		{"a process that is hidden", confined{errno: syscall.EPERM, namespace: every, hidden: "4711"}, false, "cannot be asked"},
+		{"no capability", confined{errno: syscall.EACCES, namespace: every}, false, "cannot be asked"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := sim.DefaultNode()
+			for i := range c.Devices {
+				if c.Devices[i].Address == portA {
+					c.Devices[i].IOMMUGroup = "10"
+				}
+			}
+			r := newRig(t, c)
+			r.bind(portA)
+			if tc.held {
+				t.Cleanup(r.kernel.Hold(portA))
+			}
+			tc.as.Kernel = r.kernel
+			r.guard = guard.New(guard.Options{Host: tc.as, Specs: all.New(r.kernel).Specs})
+			err := r.step(portA)
+			if tc.want == "" {
+				r.allowed(err)
+			} else {
+				r.refused(err, tc.want)
+			}
+		})
+	}
 }

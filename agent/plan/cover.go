@@ -33,7 +33,8 @@ func (d Draft) Empty() bool { return len(d.After) == 0 }
 // the baseline. So it is with all there is of a VF when the VFs are made anew.
 //
 // What is asked of a netdev that the function does not have, and will not have
-// then, is an error, and so is what is asked of a VF that will not be there.
+// then, is an error, and so is what is asked of a VF that will not be there. One
+// that the driver has yet to make is drivers.ErrNotReady.
 func Cover(specs drivers.Specs, f Function) (Draft, error) {
 	d := Draft{Before: Goal{}, After: Goal{}}
 	fates := map[drivers.Target]fate{}
@@ -53,6 +54,9 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			return Draft{}, fmt.Errorf("%s=%s: there will be no such VF: %w", key, want, drivers.ErrHidden)
 		case spec.Netdev && at.hidden && want != drivers.Hidden:
 			return Draft{}, fmt.Errorf("%s=%s: the function has no netdev: %w", key, want, drivers.ErrHidden)
+		case spec.Netdev && o.Presence == drivers.Concealed && !at.renewed && !at.remade && want != drivers.Hidden:
+			// Its driver is still at it. Whatever the netdev is when it comes is nobody's doing.
+			return Draft{}, fmt.Errorf("%s=%s: its driver has made no netdev yet: %w", key, want, drivers.ErrNotReady)
 		case spec.OfVF && o.Presence == drivers.Concealed && !at.remade && want != drivers.Hidden:
 			return Draft{}, fmt.Errorf("%s=%s: its physical function has no netdev: %w: bind its kernel driver first", key, want, drivers.ErrHidden)
 		}

@@ -472,6 +472,20 @@ func TestCover(t *testing.T) {
 	}
 }
 
+// TestCoverWaitsForTheNetdev that a driver has yet to make: an operation that
+// began without it would take what it is then for another hand's doing.
+func TestCoverWaitsForTheNetdev(t *testing.T) {
+	probing := observed(igb, drivers.Hidden, drivers.Hidden)
+	for _, want := range []plan.Goal{{key("mtu"): "9000"}, {key("admin"): "up"}, {key("driver"): igb, key("mtu"): "9000"}} {
+		if d, err := plan.Cover(all.Specs(), plan.Function{Target: nic, Want: want, Observed: probing}); !errors.Is(err, drivers.ErrNotReady) {
+			t.Errorf("%v: %v, %v", want, d, err)
+		}
+	}
+	if d, err := plan.Cover(all.Specs(), plan.Function{Target: nic, Want: plan.Goal{key("driver"): igb}, Observed: probing}); err != nil || !d.Empty() {
+		t.Errorf("nothing of the netdev: %v, %v", d, err)
+	}
+}
+
 func TestCoverRefusesWhatCannotBe(t *testing.T) {
 	_, err := plan.Cover(all.Specs(), plan.Function{
 		Target: nic, Want: plan.Goal{key("mtu"): "9000"}, Observed: observed(vfio, drivers.Hidden, drivers.Hidden),

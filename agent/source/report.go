@@ -33,6 +33,15 @@ type Report struct {
 	// What it asked for and has no Standing, there is nothing left of.
 	Generation string
 	Standings  []Standing
+	// Plugin is the last restart of the device plugin that was owed, since the agent
+	// started.
+	Plugin Restart
+}
+
+// Restart is a restart of the device plugin that was owed.
+type Restart struct {
+	At time.Time // zero is none
+	Restarted
 }
 
 // Reporter is a source that wants to know how what it asks stands.

@@ -49,6 +49,15 @@ func restartLine(w io.Writer, r *agent.RestartReport) {
 	if r == nil {
 		return
 	}
-	fmt.Fprintf(w, "RESTART OWED to the device plugin for %s, last as %s:\n  restart it on this node, then: agent plugin-restarted %d\n",
-		age(r.Since), r.Why, r.Number)
+	fmt.Fprintf(w, "RESTART OWED to the device plugin for %s, last as %s:\n", age(r.Since), r.Why)
+	if !r.Automatic {
+		fmt.Fprintf(w, "  restart it on this node, then: agent plugin-restarted %d\n", r.Number)
+		return
+	}
+	if r.Waiting != "" {
+		fmt.Fprintf(w, "  the agent sees to it, and waits for %s\n", r.Waiting)
+	}
+	if r.Error != "" {
+		fmt.Fprintf(w, "  the agent could not: %s\n", r.Error)
+	}
 }

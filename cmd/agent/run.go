@@ -44,6 +44,8 @@ is a file, so that it outlives a kill -9 as hardware would.`,
 	f.StringVar(&k.Kubeconfig, "kubeconfig", "", "how to reach the Kubernetes API; empty in a pod")
 	f.StringVar(&k.Metadata, "metadata", "", "URL of the instance metadata, by default AWS's")
 	f.StringVar(&k.KernelDriver, "kernel-driver", "", "the kernel's driver of an ENI, by default ena")
+	f.StringVar(&k.PluginNamespace, "plugin-namespace", "", "where the SR-IOV device plugin's pods are, to restart this node's when it must read its file again; empty restarts none")
+	f.StringVar(&k.PluginSelector, "plugin-selector", k.PluginSelector, "labels of these pods")
 	f.StringVar(&o.Listen, "listen", o.Listen, "address of /healthz, /readyz and /metrics; empty for none")
 	f.DurationVar(&o.Interval, "interval", o.Interval, "how often to look at everything without any event, 1s to 10m")
 	f.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "how long a stop may take, 1s to 10m")

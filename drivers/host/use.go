@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"eniagent/drivers"
 )
@@ -93,28 +94,67 @@ func NodeOf(ctx context.Context, r Reader, address, driver string) (string, erro
 // HoldersOf finds who has a vfio or uio node open, by node: "dpdk-testpmd (pid
 // 17, pod 6f1c...)". Processes that this one may not look into are not seen.
 func HoldersOf(ctx context.Context, r Reader) map[string][]string {
-	holders := map[string][]string{}
+	holders, _ := AllHoldersOf(ctx, r)
+	return holders
+}
+
+// everyPID is the first PID namespace of a kernel, PROC_PID_INIT_INO in
+// include/linux/proc_ns.h: a /proc of it has every process.
+const everyPID = "pid:[4026531836]"
+
+// AllHoldersOf is HoldersOf, and whether that is everybody: no process is in
+// another PID namespace, or hides what it has open.
+func AllHoldersOf(ctx context.Context, r Reader) (holders map[string][]string, all bool) {
+	holders = map[string][]string{}
 	pids, err := r.List(ctx, "/proc")
 	if err != nil {
-		return holders
+		return holders, false
 	}
+	namespace, err := r.Readlink(ctx, "/proc/1/ns/pid")
+	all = err == nil && namespace == everyPID
 	for _, pid := range pids {
 		if _, err := strconv.Atoi(pid); err != nil {
 			continue
 		}
-		fds, err := r.List(ctx, "/proc/"+pid+"/fd")
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			to, err := r.Readlink(ctx, "/proc/"+pid+"/fd/"+fd)
-			if err != nil || !strings.HasPrefix(to, "/dev/vfio/") && !strings.HasPrefix(to, "/dev/uio") || to == "/dev/vfio/vfio" {
-				continue
-			}
-			holders[to] = append(holders[to], holder(ctx, r, pid))
+		nodes, seen := opened(ctx, r, pid)
+		all = all && seen
+		for _, node := range nodes {
+			holders[node] = append(holders[node], holder(ctx, r, pid))
 		}
 	}
-	return holders
+	return holders, all
+}
+
+// opened are the vfio and uio nodes that a process has open, and whether all of
+// them are seen. One that has ended has none.
+func opened(ctx context.Context, r Reader, pid string) (nodes []string, all bool) {
+	fds, err := r.List(ctx, "/proc/"+pid+"/fd")
+	if err != nil {
+		return nil, ended(err)
+	}
+	all = true
+	for _, fd := range fds {
+		to, err := r.Readlink(ctx, "/proc/"+pid+"/fd/"+fd)
+		if err != nil {
+			all = all && ended(err)
+			continue
+		}
+		// In the process's own view: a container may have the node's /dev elsewhere.
+		at := strings.Index(to, "/dev/")
+		if at < 0 {
+			continue
+		}
+		to = strings.TrimSuffix(to[at:], " (deleted)")
+		if (strings.HasPrefix(to, "/dev/vfio/") || strings.HasPrefix(to, "/dev/uio")) && to != "/dev/vfio/vfio" {
+			nodes = append(nodes, to)
+		}
+	}
+	return nodes, all
+}
+
+// ended says that a process, or what it had open, is gone by now.
+func ended(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 }
 
 func holder(ctx context.Context, r Reader, pid string) string {

@@ -21,6 +21,12 @@ const (
 	Helper    = wire.Helper    // Helper is the rig's own tools: "hold ADDR", "write PATH VALUE".
 )
 
+// The addresses of the uplink's network, which are QEMU's. The guest has to set its own.
+const (
+	HostAddr  = "10.0.2.2"
+	GuestAddr = "10.0.2.15/24"
+)
+
 // maxPorts is how many root ports have a fixed place on the root bus.
 const maxPorts = 15
 
@@ -28,6 +34,7 @@ const maxPorts = 15
 type Config struct {
 	NICs      int               // NICs is how many igb PFs it boots with; they are behind ports 0 to NICs-1.
 	FreePorts int               // FreePorts is how many ports more there are, for PlugNIC.
+	Uplink    bool              // Uplink is a virtio NIC more, through which the guest reaches what listens on the host's loopback, at HostAddr.
 	NoIOMMU   bool              // NoIOMMU leaves the IOMMU out.
 	Disk      string            // Disk is the disk's image, made when it does not exist. Empty: made and removed with the VM.
 	DiskFS    string            // DiskFS is ext4 or xfs; ext4 when empty.
@@ -66,6 +73,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Load == nil {
 		c.Load = []string{"igb", "igbvf"}
+	}
+	if c.Uplink {
+		c.Load = append(slices.Clone(c.Load), "virtio_net")
 	}
 	if c.Log == nil {
 		c.Log = io.Discard

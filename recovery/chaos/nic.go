@@ -84,6 +84,30 @@ func (v *VM) nic(ctx context.Context, port int, mac string) (NIC, error) {
 	return n, nil
 }
 
+// uplinkMAC is the address of the uplink, which is nobody else's.
+const uplinkMAC = "52:54:00:00:ff:01"
+
+// Uplink gives the uplink its address and the default route, with the guest's ip, and tells its name.
+func (v *VM) Uplink(ctx context.Context) (string, error) {
+	dir, err := v.WaitExists(ctx, "/sys/bus/virtio/drivers/virtio_net/*/net/*")
+	if err != nil {
+		return "", fmt.Errorf("look for the uplink: %w", err)
+	}
+	name := path.Base(dir)
+	for _, args := range [][]string{
+		{"addr", "replace", GuestAddr, "dev", name}, {"link", "set", name, "up"}, {"route", "replace", "default", "via", HostAddr},
+	} {
+		res, err := v.Run(ctx, Command(append([]string{"/bin/ip"}, args...)...))
+		if err == nil && !res.OK() {
+			err = errors.New(res.String())
+		}
+		if err != nil {
+			return "", fmt.Errorf("set up the uplink: %w", err)
+		}
+	}
+	return name, nil
+}
+
 // PlugNIC plugs a NIC into a free port, as the attachment of an interface does, and waits until the guest has its
 // PCI function. An empty mac gives the port's own. It stays plugged over a power cut.
 func (v *VM) PlugNIC(ctx context.Context, port int, addr string) (NIC, error) {

@@ -26,6 +26,9 @@ func (v *VM) args() []string {
 		// Before the devices it translates for.
 		args = append(args, "-device", "intel-iommu,intremap=on,caching-mode=on")
 	}
+	if c.Uplink {
+		args = append(args, "-netdev", "user,ipv6=off,id=uplink", "-device", "virtio-net-pci,netdev=uplink,mac="+uplinkMAC)
+	}
 	if c.HostRoot {
 		args = append(args, "-virtfs", "local,path=/,security_model=none,readonly=on,multidevs=remap,mount_tag="+wire.Tag)
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/entry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -143,7 +144,7 @@ func TestUnsafe(t *testing.T) {
 	r.complains("too many levels of symbolic links")
 	replace(t, path, asking(1001))
 	r.asks(1001)
-	replace(t, path, make([]byte, maxSize+1))
+	replace(t, path, make([]byte, entry.MaxSize+1))
 	r.complains("1048577 bytes: want at most 1048576")
 }
 

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/entry"
 )
 
 // Read reads and parses the file once. It refuses a file that somebody without
@@ -41,7 +42,7 @@ func safeContent(path string, f *os.File) ([]byte, error) {
 		return nil, err
 	}
 	// One byte more than is legal, so that Parse sees a file that still grows.
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, entry.MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, remedy(err))
 	}
@@ -63,8 +64,8 @@ func safe(path string, info fs.FileInfo, euid int) error {
 		return fmt.Errorf("%s: mode %#o lets others write it; run: chmod go-w %s", path, mode.Perm(), path)
 	case owner != 0 && owner != euid:
 		return fmt.Errorf("%s: owned by user %d; run: chown %d %s", path, owner, euid, path)
-	case info.Size() > maxSize:
-		return fmt.Errorf("%s: %d bytes: want at most %d", path, info.Size(), maxSize)
+	case info.Size() > entry.MaxSize:
+		return fmt.Errorf("%s: %d bytes: want at most %d", path, info.Size(), entry.MaxSize)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 
 	"eniagent/agent/source/nodeeni/v1alpha1"
@@ -44,22 +43,35 @@ type header struct {
 		ResourceVersion   string            `json:"resourceVersion"`
 		DeletionTimestamp *metav1.Time      `json:"deletionTimestamp"`
 		Annotations       map[string]string `json:"annotations"` // a bookmark's
+		Labels            map[string]string `json:"labels"`      // a Node's
 	} `json:"metadata"`
+}
+
+func headerOf(b []byte) (h header, err error) {
+	if err = json.Unmarshal(b, &h); err != nil {
+		err = fmt.Errorf("read metadata: %w", err)
+	}
+	return h, err
+}
+
+func (h header) meta() metav1.ObjectMeta {
+	m := metav1.ObjectMeta{
+		Name: h.Metadata.Name, UID: h.Metadata.UID, Generation: h.Metadata.Generation,
+		ResourceVersion: h.Metadata.ResourceVersion, DeletionTimestamp: h.Metadata.DeletionTimestamp,
+	}
+	if end, ok := h.Metadata.Annotations[metav1.InitialEventsAnnotationKey]; ok {
+		m.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: end}
+	}
+	return m
 }
 
 // UnmarshalJSON fails only where the object has no name to speak of it by.
 func (o *object) UnmarshalJSON(b []byte) error {
-	var h header
-	if err := json.Unmarshal(b, &h); err != nil {
-		return fmt.Errorf("read metadata of a NodeENI: %w", err)
+	h, err := headerOf(b)
+	if err != nil {
+		return err
 	}
-	*o = object{TypeMeta: h.TypeMeta, ObjectMeta: metav1.ObjectMeta{
-		Name: h.Metadata.Name, UID: h.Metadata.UID, Generation: h.Metadata.Generation,
-		ResourceVersion: h.Metadata.ResourceVersion, DeletionTimestamp: h.Metadata.DeletionTimestamp,
-	}}
-	if end, ok := h.Metadata.Annotations[metav1.InitialEventsAnnotationKey]; ok {
-		o.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: end}
-	}
+	*o = object{TypeMeta: h.TypeMeta, ObjectMeta: h.meta()}
 	var body struct {
 		Spec   v1alpha1.NodeENISpec   `json:"spec"`
 		Status v1alpha1.NodeENIStatus `json:"status"`
@@ -120,31 +132,4 @@ func (o *object) DeepCopyObject() runtime.Object {
 	c := &object{TypeMeta: o.TypeMeta, ObjectMeta: *o.ObjectMeta.DeepCopy(), spec: *o.spec.DeepCopy(), total: o.total, err: o.err, anybodys: o.anybodys}
 	c.attachments = slices.Clone(o.attachments)
 	return c
-}
-
-// objects is a list of them.
-type objects struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata"`
-
-	Items []object `json:"items"`
-}
-
-// DeepCopyObject makes it a runtime.Object.
-func (l *objects) DeepCopyObject() runtime.Object {
-	c := &objects{TypeMeta: l.TypeMeta, ListMeta: *l.ListMeta.DeepCopy()}
-	for i := range l.Items {
-		c.Items = append(c.Items, *l.Items[i].DeepCopyObject().(*object))
-	}
-	return c
-}
-
-// codecs read what the API answers as these types.
-func codecs() (runtime.NegotiatedSerializer, runtime.ParameterCodec) {
-	scheme := runtime.NewScheme()
-	gv := v1alpha1.GroupVersion()
-	scheme.AddKnownTypeWithName(gv.WithKind(v1alpha1.Kind), &object{})
-	scheme.AddKnownTypeWithName(gv.WithKind(v1alpha1.Kind+"List"), &objects{})
-	metav1.AddToGroupVersion(scheme, gv)
-	return serializer.NewCodecFactory(scheme).WithoutConversion(), runtime.NewParameterCodec(scheme)
 }

@@ -23,7 +23,8 @@ const (
 	maxMTU = 65535
 	// maxAttachments of one object on one node: no instance has as many ENIs.
 	maxAttachments = 128
-	maxShown       = 64 // characters of a value in a reason
+	maxShown       = 64  // characters of a value in a reason
+	maxReason      = 500 // of an error
 )
 
 var (
@@ -39,8 +40,18 @@ type translation struct {
 	mac          macOf
 	kernelDriver string
 
-	interfaces []source.Interface
-	refused    []source.Refusal
+	asked   []ask
+	refused []source.Refusal
+	// judged are the policies of which it is known whether they are about this node,
+	// and asks is what those ask that are.
+	judged []*policy
+	asks   map[string][]source.Interface
+}
+
+// ask is what an object asks of one interface.
+type ask struct {
+	source.Interface
+	going bool // the object is being deleted
 }
 
 // family is what the names of NodeENIs begin with, as a source of more than one
@@ -54,7 +65,7 @@ func objectName(name, eni string) string {
 
 // object adds what one object asks.
 func (t *translation) object(o *object) {
-	asked, p := t.asked(o)
+	asked, p := t.common(o)
 	if p != nil {
 		t.refuse(objectName(o.Name, ""), p)
 		return
@@ -103,7 +114,7 @@ func (t *translation) attachment(o *object, a attachment, asked source.Interface
 	if deleted {
 		asked = source.Interface{Selector: asked.Selector, Object: asked.Object, State: source.Released}
 	}
-	t.interfaces = append(t.interfaces, asked)
+	t.asked = append(t.asked, ask{asked, deleted})
 }
 
 // selector is how the interface of an ENI is found: by the address in the object
@@ -127,15 +138,15 @@ func badAddress(s v1alpha1.NodeENISpec) *source.Problem {
 	return wrong("spec.dpdkPCIAddress", s.DPDKPCIAddress, "want domain:bus:device.function in hex, such as 0000:00:06.0, or none: then the interface is found by the ENI's MAC address")
 }
 
-// asked is what an object asks of each of its ENIs.
-func (t *translation) asked(o *object) (source.Interface, *source.Problem) {
+// common is what an object asks of each of its ENIs.
+func (t *translation) common(o *object) (source.Interface, *source.Problem) {
 	asked := source.Interface{State: source.Configured}
 	s := o.spec
 	switch {
 	case o.DeletionTimestamp != nil && o.err == nil:
 		return asked, nil // whatever it asked
 	case o.err != nil:
-		return asked, unreadable(o.err)
+		return asked, unreadable(family, o.err)
 	case len(o.attachments) > maxAttachments:
 		return asked, wrong("status.attachments", strconv.Itoa(len(o.attachments))+" of this node", fmt.Sprintf("want %d at most: no instance has as many ENIs", maxAttachments))
 	case s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU):
@@ -182,34 +193,33 @@ func (t *translation) refuse(object string, p *source.Problem) {
 
 // settle refuses what several objects ask of one interface. One that is being
 // deleted yields to one that is not.
-func (t *translation) settle() {
-	by := map[source.Selector][]source.Interface{}
-	for _, i := range t.interfaces {
-		by[i.Selector] = append(by[i.Selector], i)
+func (t *translation) settle() (all []source.Interface) {
+	by := map[source.Selector][]ask{}
+	for _, a := range t.asked {
+		by[a.Selector] = append(by[a.Selector], a)
 	}
-	var all []source.Interface
-	for _, i := range t.interfaces {
-		rivals := wanted(by[i.Selector])
+	for _, a := range t.asked {
+		rivals := wanted(by[a.Selector])
 		switch {
-		case i.State == source.Released && len(rivals) > 0:
-		case i.State == source.Released:
-			if by[i.Selector][0].Object == i.Object {
-				all = append(all, i)
+		case a.going && len(rivals) > 0:
+		case a.going:
+			if by[a.Selector][0].Object == a.Object {
+				all = append(all, a.Interface)
 			}
 		case len(rivals) > 1:
-			t.refuse(i.Object, &source.Problem{Reason: fmt.Sprintf("%s is asked for by %s: keep one", i.Selector, strings.Join(rivals, " and "))})
+			t.refuse(a.Object, &source.Problem{Reason: fmt.Sprintf("%s is asked for by %s: keep one", a.Selector, strings.Join(rivals, " and "))})
 		default:
-			all = append(all, i)
+			all = append(all, a.Interface)
 		}
 	}
-	t.interfaces = all
+	return all
 }
 
-// wanted are the objects that ask for an interface that is not to be given back.
-func wanted(all []source.Interface) (names []string) {
-	for _, i := range all {
-		if i.State != source.Released {
-			names = append(names, i.Object)
+// wanted are the objects that ask for an interface, and are not being deleted.
+func wanted(all []ask) (names []string) {
+	for _, a := range all {
+		if !a.going {
+			names = append(names, a.Object)
 		}
 	}
 	return names
@@ -217,12 +227,12 @@ func wanted(all []source.Interface) (names []string) {
 
 // unreadable is what is wrong with an object that is not what the resource's
 // definition says; an API that has another definition lets it pass.
-func unreadable(err error) *source.Problem {
+func unreadable(of string, err error) *source.Problem {
 	var field *json.UnmarshalTypeError
 	if errors.As(err, &field) {
-		return wrong(field.Field, field.Value, "that cannot be read: want what kubectl explain nodeeni."+field.Field+" says")
+		return wrong(field.Field, field.Value, "that cannot be read: want what kubectl explain "+of+"."+field.Field+" says")
 	}
-	return wrong("status", err.Error(), "that cannot be read: want what kubectl explain nodeeni --recursive says")
+	return wrong("status", err.Error(), "that cannot be read: want what kubectl explain "+of+" --recursive says")
 }
 
 func wrong(path, value, reason string) *source.Problem {
@@ -236,4 +246,13 @@ func shown(value string) string {
 		return quoted[:maxShown] + "..."
 	}
 	return quoted
+}
+
+// oneLine is what an error says, as a reason can hold it.
+func oneLine(err error) string {
+	line := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "?")), " ")
+	if len(line) > maxReason {
+		return strings.ToValidUTF8(line[:maxReason], "") + "..."
+	}
+	return line
 }

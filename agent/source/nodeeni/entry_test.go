@@ -48,8 +48,8 @@ func translated(t *testing.T, texts ...string) ([]source.Interface, []source.Ref
 			tr.object(o)
 		}
 	}
-	tr.settle()
-	return tr.interfaces, tr.refused
+	all := tr.settle()
+	return all, tr.refused
 }
 
 func up() *bool {
@@ -120,10 +120,12 @@ func TestOneObjectOfSeveralENIs(t *testing.T) {
 	}
 }
 
+// deleted is an object that waits for its finalizer.
+func deleted(text string) string {
+	return strings.Replace(text, `"metadata":{`, `"metadata":{"deletionTimestamp":"2025-07-03T11:00:00Z","finalizers":["nodeeni.networking.k8s.aws/finalizer"],`, 1)
+}
+
 func TestWhatIsDeletedIsReleased(t *testing.T) {
-	deleted := func(text string) string {
-		return strings.Replace(text, `"metadata":{`, `"metadata":{"deletionTimestamp":"2025-07-03T11:00:00Z","finalizers":["nodeeni.networking.k8s.aws/finalizer"],`, 1)
-	}
 	for _, spec := range []string{`,"enableDPDK":true`, `,"mtu":-7`} { // whatever it asked
 		got, refused := translated(t, deleted(nodeENI("one", spec)))
 		want := []source.Interface{{Selector: source.Selector{MAC: mac1}, State: source.Released, Object: "nodeeni/one/" + eni1}}

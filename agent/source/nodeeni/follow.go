@@ -1,6 +1,7 @@
 package nodeeni
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,9 +28,9 @@ const (
 	askAgainMax = time.Minute
 )
 
-// follower makes updates of what a store has.
+// follower makes updates of what the stores have.
 type follower struct {
-	store        *store
+	kept         *stores
 	macs         lookup
 	kernelDriver string
 	show         func(picture) // is told what is made of the objects
@@ -97,7 +98,7 @@ func (f *follower) follow(ctx context.Context, updates chan<- source.Update) {
 			return
 		case offer <- next:
 			f.took(next)
-		case <-f.store.changed:
+		case <-f.kept.changed:
 			if f.see() {
 				f.pauses.Reset()
 				ask()
@@ -139,12 +140,12 @@ func (f *follower) took(u source.Update) {
 	f.taken = u.Desired.Generation
 }
 
-// see makes a desired state of what the store has now, and says whether the ENIs
-// are others than before.
+// see makes a desired state of what the stores have now, and says whether the
+// ENIs are others than before. A kind of which it is not known what there is, is
+// refused as a whole, so that what it asked before stays in force.
 func (f *follower) see() (others bool) {
-	all, listed, err := f.store.snapshot()
-	f.err = err
-	if !listed {
+	enis, policies, nodes := f.kept.enis.snapshot(), f.kept.policies.snapshot(), f.kept.nodes.snapshot()
+	if !f.ready(enis, policies, nodes) {
 		return false
 	}
 	were, asked := f.unknown, map[string]bool{}
@@ -153,18 +154,42 @@ func (f *follower) see() (others bool) {
 		asked[eni] = true
 		return f.mac(eni)
 	}}
-	for _, o := range all {
+	if !enis.listed {
+		t.refuse(family, &source.Problem{Reason: oneLine(enis.err)})
+	}
+	for _, o := range enis.all {
 		t.object(o)
 	}
-	t.settle()
+	t.policies(policies, nodes, f.kept.nodes.of())
+	f.desired = &source.Desired{Source: Name, Object: Object, Interfaces: t.settle(), Complete: true}
+	f.desired.Refused = t.refused
 	// Of an ENI that comes back, nothing old is to be believed.
 	maps.DeleteFunc(f.known, func(eni string, _ []string) bool { return !asked[eni] })
-	f.desired = &source.Desired{
-		Source: Name, Object: Object, Interfaces: t.interfaces, Refused: t.refused, Complete: true,
-	}
 	f.desired.Generation = digest(f.desired)
-	f.picture = &picture{all, t.refused, f.desired.Generation}
+	f.picture = &picture{enis.all, t.judged, t.asks, t.refused, f.desired.Generation}
 	return !slices.Equal(were, f.unknown)
+}
+
+// ready says that there is something to be made of what the stores have: one kind
+// at least was listed, and of the others is known why they were not. It notes why
+// the API cannot be asked for what was listed; while nothing was, for anything.
+func (f *follower) ready(enis content[*object], policies content[*policy], nodes content[*node]) bool {
+	labels := asksAnything(policies.all)
+	if !enis.listed && !policies.listed {
+		f.err = cmp.Or(enis.err, policies.err)
+		return false
+	}
+	f.err = nil
+	if enis.listed {
+		f.err = enis.err
+	}
+	if policies.listed {
+		f.err = cmp.Or(f.err, policies.err)
+	}
+	if nodes.listed && labels {
+		f.err = cmp.Or(f.err, nodes.err)
+	}
+	return enis.told() && policies.told() && (!labels || nodes.told())
 }
 
 // mac is the MAC address of an ENI.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"eniagent/agent/source"
 )
@@ -21,7 +22,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // answers for.
 type bench struct {
 	t       *testing.T
-	store   *store
+	kept    *stores
+	store   *store[*object]
 	updates chan source.Update
 
 	mu    sync.Mutex
@@ -60,14 +62,26 @@ func (b *bench) questions() int {
 	return b.asked
 }
 
-// onBench runs a test with a follower, in virtual time.
+// onBench runs a test with a follower, in virtual time. There are no policies, and
+// the node is known.
 func onBench(t *testing.T, fn func(b *bench)) {
 	t.Helper()
+	onEmptyBench(t, true, fn)
+}
+
+// onEmptyBench is onBench, where nothing is known before the test says it.
+func onEmptyBench(t *testing.T, first bool, fn func(b *bench)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{t: t, store: newStore(here), updates: make(chan source.Update)}
+		b := &bench{t: t, kept: newStores(here), updates: make(chan source.Update)}
+		b.store = b.kept.enis
+		if first {
+			b.policies()
+			b.labels(map[string]string{"nic": "fast"})
+		}
 		b.answers(map[string][]string{eni1: {mac1}, eni2: {mac2}}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		f := follower{store: b.store, show: b.show, kernelDriver: defaultKernelDriver, macs: func(ctx context.Context) (map[string][]string, error) {
+		f := follower{kept: b.kept, show: b.show, kernelDriver: defaultKernelDriver, macs: func(ctx context.Context) (map[string][]string, error) {
 			b.mu.Lock()
 			b.asked++
 			macs := b.macs
@@ -93,6 +107,30 @@ func (b *bench) has(texts ...string) {
 		all = append(all, read(b.t, text))
 	}
 	if err := b.store.Replace(all, "1"); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// policies puts all policies there are into their store.
+func (b *bench) policies(texts ...string) {
+	b.t.Helper()
+	var all []any
+	for _, text := range texts {
+		all = append(all, readPolicy(b.t, text))
+	}
+	if err := b.kept.policies.Replace(all, "1"); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// labels has the node have these; none at all where they are nil.
+func (b *bench) labels(of map[string]string) {
+	b.t.Helper()
+	var all []any
+	if of != nil {
+		all = append(all, &node{ObjectMeta: metav1.ObjectMeta{Name: here, Labels: of}})
+	}
+	if err := b.kept.nodes.Replace(all, "1"); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -126,6 +164,14 @@ func (b *bench) desired() (entries, refused string) {
 	return strings.Join(names, ", "), strings.Join(no, "\n")
 }
 
+// wants is what the next update asks and refuses.
+func (b *bench) wants(entries, refused string) {
+	b.t.Helper()
+	if e, r := b.desired(); e != entries || r != refused {
+		b.t.Errorf("got %s, refused\n%s\nwant %s,\n%s", e, r, entries, refused)
+	}
+}
+
 // silent says that nothing comes for a while.
 func (b *bench) silent(d time.Duration) {
 	b.t.Helper()
@@ -137,7 +183,7 @@ func (b *bench) silent(d time.Duration) {
 }
 
 func TestNothingIsSaidBeforeAList(t *testing.T) {
-	onBench(t, func(b *bench) {
+	onEmptyBench(t, false, func(b *bench) {
 		b.silent(time.Hour)
 		b.store.failed(errors.New("away"))
 		if u := b.update(); u.Err == nil || u.Desired != nil {
@@ -147,6 +193,8 @@ func TestNothingIsSaidBeforeAList(t *testing.T) {
 		b.silent(time.Hour)
 		b.has()
 		b.store.restored()
+		b.silent(time.Hour) // the policies are not known
+		b.policies()
 		if entries, _ := b.desired(); entries != "" {
 			t.Errorf("of no objects: %s", entries)
 		}
@@ -270,7 +318,7 @@ func TestTheMetadataAreAskedWhenTheENIsChange(t *testing.T) {
 }
 
 func TestTheStoreKeepsNothingOfOthers(t *testing.T) {
-	s := newStore(here)
+	s := newStore[*object](here, make(chan struct{}, 1))
 	others := strings.ReplaceAll(nodeENI("x", ``), "node-1", "node-3")
 	if err := s.Replace([]any{read(t, others), read(t, nodeENI("own", ``))}, "1"); err != nil {
 		t.Fatal(err)
@@ -284,7 +332,7 @@ func TestTheStoreKeepsNothingOfOthers(t *testing.T) {
 		t.Error("another node's object is news")
 	default:
 	}
-	all, _, _ := s.snapshot()
+	all := s.snapshot().all
 	if len(all) != 1 || all[0].Name != "own" || len(all[0].attachments) != 1 {
 		t.Errorf("kept %+v", all)
 	}
@@ -296,7 +344,7 @@ func TestTheStoreKeepsNothingOfOthers(t *testing.T) {
 	if err := s.Update(read(t, strings.ReplaceAll(nodeENI("own", ``), "node-1", "node-3"))); err != nil {
 		t.Fatal(err)
 	}
-	if all, _, _ := s.snapshot(); len(all) != 0 {
+	if all := s.snapshot().all; len(all) != 0 {
 		t.Errorf("kept %+v", all)
 	}
 }

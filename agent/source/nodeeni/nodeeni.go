@@ -12,13 +12,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/nodeeni/events"
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
 // Name is the source's, and Object what it reads.
 const (
 	Name   = "kubernetes"
-	Object = v1alpha1.Resource + "." + v1alpha1.Group
+	Object = v1alpha1.Resource + "." + v1alpha1.Group + ", " + policyv1alpha1.Resource + "." + policyv1alpha1.Group
 )
 
 // Options are what the source is made of. Those that say so may be left out.
@@ -34,12 +36,14 @@ type Options struct {
 	Logger       log.Logger // may be nil
 }
 
-// Source follows the NodeENI objects that concern one node.
+// Source follows the NodeENIs and NodeInterfacePolicies that concern one node.
 type Source struct {
 	o      Options
-	api    *api
+	apis   *apis
 	macs   lookup
 	writer *writer
+	news   *news
+	events *events.Recorder
 }
 
 // Connect is how to reach the API of a kubeconfig file; "" is the API of the
@@ -70,7 +74,7 @@ func New(o Options) (*Source, error) {
 		o.Logger = log.NewNopLogger()
 	}
 	o.KernelDriver = cmp.Or(o.KernelDriver, defaultKernelDriver)
-	a, err := newAPI(o.Config)
+	all, err := newAPIs(o.Config, o.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -78,26 +82,47 @@ func New(o Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{o: o, api: a, macs: m.macs, writer: newWriter(a.patchStatus, o.Node, o.Logger)}, nil
+	recorder, err := events.New(o.Config, o.Node, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{
+		o: o, apis: all, macs: m.macs, writer: newWriter(all.enis.patchStatus, all.policies.applyStatus(o.Node), o.Node, o.Logger),
+		news: newNews(o.Node, recorder.Record), events: recorder,
+	}, nil
 }
 
 // Updates sends an update when the objects were listed, or could not be, and
 // whenever what they ask of this node changed; an offer that nobody has taken is
 // replaced. The channel is closed once all behind it has ended, after ctx has.
 func (s *Source) Updates(ctx context.Context) (<-chan source.Update, error) {
-	kept := newStore(s.o.Node)
+	kept := newStores(s.o.Node)
 	var behind sync.WaitGroup
-	behind.Go(func() { s.api.reflect(ctx, kept, s.o.Logger) })
+	behind.Go(func() { s.apis.enis.reflect(ctx, kept.enis, s.o.Logger) })
+	behind.Go(func() { s.apis.policies.reflect(ctx, kept.policies, s.o.Logger) })
+	behind.Go(func() { s.apis.nodes.reflect(ctx, kept.nodes, s.o.Logger) })
 	behind.Go(func() { s.writer.write(ctx) })
+	behind.Go(func() { s.events.Run(ctx) })
+	s.news.follow(kept)
 	updates := make(chan source.Update)
 	go func() {
 		defer close(updates)
-		f := follower{store: kept, macs: s.macs, kernelDriver: s.o.KernelDriver, show: s.writer.show}
+		f := follower{kept: kept, macs: s.macs, kernelDriver: s.o.KernelDriver, show: s.show}
 		f.follow(ctx, updates)
 		behind.Wait()
 	}()
 	return updates, nil
 }
 
-// Report has the status of the objects say how it stands, some moments later.
-func (s *Source) Report(r source.Report) { s.writer.Report(r) }
+// show tells whoever writes about the objects what the API asks.
+func (s *Source) show(p picture) {
+	s.writer.show(p)
+	s.news.show(p)
+}
+
+// Report has the status of the objects say how it stands, some moments later, and
+// events tell of what is new.
+func (s *Source) Report(r source.Report) {
+	s.writer.Report(r)
+	s.news.Report(r)
+}

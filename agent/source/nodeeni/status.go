@@ -22,7 +22,11 @@ const (
 
 // picture is what the API asks of this node, as it was last made a desired state.
 type picture struct {
-	objects    []*object
+	objects []*object
+	// policies are those of which it is known whether they are about this node, and
+	// asks is what those ask that are.
+	policies   []*policy
+	asks       map[string][]source.Interface
 	refused    []source.Refusal
 	generation string // of the desired state
 }
@@ -58,6 +62,9 @@ func (o *observations) note(p picture) {
 	// The same desired state may be asked for by a newer generation.
 	for _, object := range p.objects {
 		o.of[p.generation][object.Name] = object.Generation
+	}
+	for _, policy := range p.policies {
+		o.of[p.generation][policyName(policy.Name, nil)] = policy.Generation
 	}
 	if len(o.order) > maxObservations {
 		delete(o.of, o.order[0])

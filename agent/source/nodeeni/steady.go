@@ -64,6 +64,7 @@ func (p *pace) count() int {
 // broke, the reflector resumes it where it was. Only what the API itself says of
 // the place, and what breaks off again and again, makes it list everything.
 type steady struct {
+	kind    kind
 	of      watch.Interface
 	out     chan watch.Event
 	stopped chan struct{}
@@ -71,8 +72,8 @@ type steady struct {
 }
 
 // newSteady makes one of a watch that was just begun.
-func newSteady(of watch.Interface, s *store, p *pace) *steady {
-	w := &steady{of: of, out: make(chan watch.Event), stopped: make(chan struct{})}
+func newSteady(of watch.Interface, s keeper, k kind, p *pace) *steady {
+	w := &steady{kind: k, of: of, out: make(chan watch.Event), stopped: make(chan struct{})}
 	if p.count() == 0 {
 		s.restored()
 	}
@@ -89,7 +90,7 @@ func (w *steady) Stop() {
 	w.of.Stop()
 }
 
-func (w *steady) run(s *store, p *pace) {
+func (w *steady) run(s keeper, p *pace) {
 	defer close(w.out)
 	defer w.of.Stop()
 	lived := time.NewTimer(soundAfter)
@@ -134,7 +135,7 @@ func (w *steady) pass(e watch.Event) {
 }
 
 // end rests after a watch, and says so when many in a row were not sound.
-func (w *steady) end(e watch.Event, sound bool, quiet time.Time, s *store, p *pace) {
+func (w *steady) end(e watch.Event, sound bool, quiet time.Time, s keeper, p *pace) {
 	if sound {
 		w.rest(restFirst - time.Since(quiet))
 		return
@@ -145,7 +146,7 @@ func (w *steady) end(e watch.Event, sound bool, quiet time.Time, s *store, p *pa
 		if e.Type == watch.Error {
 			err = apierrors.FromObject(e.Object)
 		}
-		s.failed(fmt.Errorf("watch %s, %d times in a row: %w", Object, count, err))
+		s.failed(fmt.Errorf("watch %s, %d times in a row: %w", w.kind, count, err))
 	}
 	w.rest(rest)
 	if count > maxResumes && e.Type == watch.Error {

@@ -33,11 +33,11 @@ func TestASoundWatchJustEnds(t *testing.T) {
 }
 
 func soundWatch(t *testing.T, finish func(*watch.FakeWatcher)) {
-	s, p, of := newStore(here), &pace{}, watch.NewFake()
+	s, p, of := newStore[*object](here, make(chan struct{}, 1)), &pace{}, watch.NewFake()
 	s.failed(errors.New("away"))
-	w := newSteady(of, s, p)
+	w := newSteady(of, s, nodeENIs(), p)
 	defer w.Stop()
-	if _, _, err := s.snapshot(); err != nil {
+	if err := s.snapshot().err; err != nil {
 		t.Errorf("a watch is there, and the API is away: %v", err)
 	}
 	of.Action(watch.Bookmark, read(t, nodeENI("x", ``)))
@@ -52,7 +52,7 @@ func soundWatch(t *testing.T, finish func(*watch.FakeWatcher)) {
 	if took := time.Since(begun); took < time.Second || took > 2*time.Second {
 		t.Errorf("ended after %s", took)
 	}
-	if _, _, err := s.snapshot(); err != nil || p.count() != 0 {
+	if err := s.snapshot().err; err != nil || p.count() != 0 {
 		t.Errorf("it counts as unsound (%d), and as %v", p.count(), err)
 	}
 }
@@ -61,7 +61,7 @@ func TestWhatTheAPISaysOfAWatchIsPassedOn(t *testing.T) {
 	for _, code := range []int32{http.StatusGone, http.StatusTooManyRequests} {
 		synctest.Test(t, func(t *testing.T) {
 			of := watch.NewFake()
-			w := newSteady(of, newStore(here), &pace{})
+			w := newSteady(of, newStore[*object](here, make(chan struct{}, 1)), nodeENIs(), &pace{})
 			defer w.Stop()
 			of.Error(status(code))
 			if e := <-w.ResultChan(); e.Type != watch.Error || e.Object.(*metav1.Status).Code != code {
@@ -75,16 +75,16 @@ func TestWhatTheAPISaysOfAWatchIsPassedOn(t *testing.T) {
 // to be broken.
 func TestAWatchThatBreaksAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, p := newStore(here), &pace{}
+		s, p := newStore[*object](here, make(chan struct{}, 1)), &pace{}
 		var last time.Duration
 		for i := range 3 * maxResumes {
 			begun, of := time.Now(), watch.NewFake()
-			w := newSteady(of, s, p)
+			w := newSteady(of, s, nodeENIs(), p)
 			of.Error(status(http.StatusInternalServerError))
 			e, passed := <-w.ResultChan()
 			took := time.Since(begun)
 			w.Stop()
-			_, _, err := s.snapshot()
+			err := s.snapshot().err
 			if many := i >= maxResumes; passed != many || (err != nil) != many {
 				t.Errorf("the %dth: passed on %v (%v), and the API is said to be %v", i+1, passed, e, err)
 			}
@@ -93,14 +93,14 @@ func TestAWatchThatBreaksAgainAndAgain(t *testing.T) {
 			}
 			last = took
 		}
-		if _, _, err := s.snapshot(); !strings.Contains(err.Error(), "15 times in a row: stream error") {
+		if err := s.snapshot().err; !strings.Contains(err.Error(), "15 times in a row: stream error") {
 			t.Errorf("the error is %v", err)
 		}
 		// One that lives is sound, though it tells nothing.
-		w := newSteady(watch.NewFake(), s, p)
+		w := newSteady(watch.NewFake(), s, nodeENIs(), p)
 		time.Sleep(soundAfter) // virtual
 		synctest.Wait()
-		if _, _, err := s.snapshot(); err != nil || p.count() != 0 {
+		if err := s.snapshot().err; err != nil || p.count() != 0 {
 			t.Errorf("a watch lives, and the API is away: %v", err)
 		}
 		w.Stop()

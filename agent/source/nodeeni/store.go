@@ -7,34 +7,68 @@ import (
 	"slices"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 )
 
-// store is what a reflector fills: the objects that concern one node, and
-// whether the API can be asked.
-type store struct {
+// item is an object as the source reads it.
+type item interface {
+	runtime.Object
+	GetName() string
+	// keep drops what does not concern a node, and says whether the object does.
+	keep(node string) bool
+}
+
+// store is what a reflector fills: the objects of one kind that concern one node,
+// and whether the API can be asked.
+type store[T item] struct {
 	node    string
 	changed chan struct{} // has something when there is something new
 
 	mu      sync.Mutex
-	objects map[string]*object // by name
-	listed  bool               // the objects are all there are
-	err     error              // why the API cannot be asked now
+	objects map[string]T // by name
+	listed  bool         // the objects are all there are
+	err     error        // why the API cannot be asked now
 }
 
-func newStore(node string) *store {
-	return &store{node: node, changed: make(chan struct{}, 1), objects: map[string]*object{}}
+func newStore[T item](node string, changed chan struct{}) *store[T] {
+	return &store[T]{node: node, changed: changed, objects: map[string]T{}}
 }
 
-// snapshot is what there is, by name; listed is false while nobody knows.
-func (s *store) snapshot() (all []*object, listed bool, err error) {
+// stores are those of all kinds.
+type stores struct {
+	changed  chan struct{} // has something when one of them has something new
+	enis     *store[*object]
+	policies *store[*policy]
+	nodes    *store[*node]
+}
+
+func newStores(name string) *stores {
+	changed := make(chan struct{}, 1)
+	return &stores{changed, newStore[*object](name, changed), newStore[*policy](name, changed), newStore[*node](name, changed)}
+}
+
+// content is what a store has.
+type content[T item] struct {
+	all    []T   // by name
+	listed bool  // false while nobody knows what there is
+	err    error // why the API cannot be asked now
+}
+
+// told says that it is known what there is, or why it is not.
+func (c content[T]) told() bool { return c.listed || c.err != nil }
+
+func (s *store[T]) snapshot() content[T] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all = slices.SortedFunc(maps.Values(s.objects), func(a, b *object) int { return cmp.Compare(a.Name, b.Name) })
-	return all, s.listed, s.err
+	all := slices.SortedFunc(maps.Values(s.objects), func(a, b T) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return content[T]{all, s.listed, s.err}
 }
 
-func (s *store) tell() {
+// of is the node that it is about.
+func (s *store[T]) of() string { return s.node }
+
+func (s *store[T]) tell() {
 	select {
 	case s.changed <- struct{}{}:
 	default: // who has not looked yet will see this too
@@ -42,7 +76,7 @@ func (s *store) tell() {
 }
 
 // failed notes that the API could not be asked.
-func (s *store) failed(err error) {
+func (s *store[T]) failed(err error) {
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -50,7 +84,7 @@ func (s *store) failed(err error) {
 }
 
 // restored notes that it can be again.
-func (s *store) restored() {
+func (s *store[T]) restored() {
 	s.mu.Lock()
 	had := s.err != nil
 	s.err = nil
@@ -62,9 +96,9 @@ func (s *store) restored() {
 
 // Transformer strips what is read of what does not concern the node, before it
 // is kept anywhere.
-func (s *store) Transformer() cache.TransformFunc {
+func (s *store[T]) Transformer() cache.TransformFunc {
 	return func(v any) (any, error) {
-		if o, ok := v.(*object); ok {
+		if o, ok := v.(T); ok {
 			o.keep(s.node)
 		}
 		return v, nil
@@ -72,23 +106,26 @@ func (s *store) Transformer() cache.TransformFunc {
 }
 
 // Add takes an object that is new.
-func (s *store) Add(v any) error { return s.Update(v) }
+func (s *store[T]) Add(v any) error { return s.Update(v) }
 
 // Update takes an object that changed.
-func (s *store) Update(v any) error {
-	o, ok := v.(*object)
+func (s *store[T]) Update(v any) error {
+	o, ok := v.(T)
 	if !ok {
-		return fmt.Errorf("%T is no %s", v, Object)
+		return fmt.Errorf("%T is no %T", v, o)
 	}
 	s.mu.Lock()
-	_, had := s.objects[o.Name]
+	old, had := s.objects[o.GetName()]
 	concerns := o.keep(s.node)
 	if concerns {
-		s.objects[o.Name] = o
+		s.objects[o.GetName()] = o
 	} else {
-		delete(s.objects, o.Name)
+		delete(s.objects, o.GetName())
 	}
 	s.mu.Unlock()
+	if is, ok := any(o).(interface{ same(T) bool }); ok && had && concerns && is.same(old) {
+		return nil
+	}
 	if had || concerns {
 		s.tell()
 	}
@@ -96,14 +133,14 @@ func (s *store) Update(v any) error {
 }
 
 // Delete drops an object that is gone.
-func (s *store) Delete(v any) error {
-	o, ok := v.(*object)
+func (s *store[T]) Delete(v any) error {
+	o, ok := v.(T)
 	if !ok {
-		return fmt.Errorf("%T is no %s", v, Object)
+		return fmt.Errorf("%T is no %T", v, o)
 	}
 	s.mu.Lock()
-	_, had := s.objects[o.Name]
-	delete(s.objects, o.Name)
+	_, had := s.objects[o.GetName()]
+	delete(s.objects, o.GetName())
 	s.mu.Unlock()
 	if had {
 		s.tell()
@@ -112,15 +149,15 @@ func (s *store) Delete(v any) error {
 }
 
 // Replace takes all objects there are.
-func (s *store) Replace(all []any, _ string) error {
-	objects := map[string]*object{}
+func (s *store[T]) Replace(all []any, _ string) error {
+	objects := map[string]T{}
 	for _, v := range all {
-		o, ok := v.(*object)
+		o, ok := v.(T)
 		if !ok {
-			return fmt.Errorf("%T is no %s", v, Object)
+			return fmt.Errorf("%T is no %T", v, o)
 		}
 		if o.keep(s.node) {
-			objects[o.Name] = o
+			objects[o.GetName()] = o
 		}
 	}
 	s.mu.Lock()
@@ -131,4 +168,4 @@ func (s *store) Replace(all []any, _ string) error {
 }
 
 // Resync has nothing to do: what is kept is all that is looked at.
-func (s *store) Resync() error { return nil }
+func (s *store[T]) Resync() error { return nil }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"eniagent/agent/source"
+	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
@@ -40,13 +41,17 @@ const (
 	writePatience            = 20 * time.Second
 )
 
-// patcher patches the status of an object, and gives it as it is then.
+// patcher patches the status of a NodeENI, and gives it as it is then.
 type patcher func(ctx context.Context, name string, patch []byte) (*object, error)
+
+// applier applies a part of the status of a policy, and gives it as it is then.
+type applier func(ctx context.Context, name string, status []byte) (*policy, error)
 
 // writer keeps the status of the objects true: what it shall say is held against
 // what the API has, and written where these differ.
 type writer struct {
 	patch  patcher
+	apply  applier
 	logger log.Logger
 	node   string
 	wake   chan struct{}
@@ -55,7 +60,7 @@ type writer struct {
 	latest account
 
 	// The loop's own.
-	papers map[string]*paper // by object
+	papers map[string]*paper // by object, as refusals name it
 	pruned bool              // the definition in the API lacks fields, and drops them
 	rest   time.Time         // the API cannot be asked before
 	pauses *backoff.ExponentialBackOff
@@ -63,19 +68,20 @@ type writer struct {
 
 // paper is what is known of writing one object's status.
 type paper struct {
-	said    []v1alpha1.ENIAttachment // what the attachments were last made to say
-	wrote   time.Time                // when that was
-	version uint64                   // of the object then
-	noticed time.Time                // since when something else is to be written; zero when nothing is
-	drops   int                      // how often in a row what was written was dropped soon
-	spread  time.Duration            // how long that waits to be restored
-	retry   time.Time                // not before, after one that failed
+	said    []v1alpha1.ENIAttachment   // what the attachments were last made to say
+	part    *policyv1alpha1.NodeStatus // the same, of a policy
+	wrote   time.Time                  // when that was
+	version uint64                     // of the object then
+	noticed time.Time                  // since when something else is to be written; zero when nothing is
+	drops   int                        // how often in a row what was written was dropped soon
+	spread  time.Duration              // how long that waits to be restored
+	retry   time.Time                  // not before, after one that failed
 	pauses  *backoff.ExponentialBackOff
 }
 
-func newWriter(patch patcher, node string, logger log.Logger) *writer {
+func newWriter(patch patcher, apply applier, node string, logger log.Logger) *writer {
 	return &writer{
-		patch: patch, node: node, logger: log.With(logger, "component", "source", "source", Name), wake: make(chan struct{}, 1),
+		patch: patch, apply: apply, node: node, logger: log.With(logger, "component", "source", "source", Name), wake: make(chan struct{}, 1),
 		papers: map[string]*paper{}, pauses: pauses(),
 	}
 }
@@ -127,13 +133,15 @@ func (w *writer) write(ctx context.Context) {
 	}
 }
 
-// draft is a patch that is to be made.
+// draft is a status that is to be written.
 type draft struct {
-	object   *object
-	want     []v1alpha1.ENIAttachment
-	patch    []byte
+	kind     kind
+	name     string // of the object, as refusals have it
+	total    int    // nodes that have a part in it, or attachments
 	settled  bool
 	restores bool // it was written before, and dropped
+	// put writes it, and says which version of the object that made.
+	put func(ctx context.Context) (version uint64, err error)
 }
 
 // round writes what is due, and says when something else will be.
@@ -144,7 +152,7 @@ func (w *writer) round(ctx context.Context) (next time.Time) {
 		}
 	}
 	for _, d := range w.drafts() {
-		p := w.papers[d.object.Name]
+		p := w.papers[d.name]
 		if at := w.due(p, d); at.After(time.Now()) {
 			sooner(at)
 		} else if ctx.Err() == nil && !w.send(ctx, p, d) {
@@ -160,7 +168,7 @@ func (w *writer) due(p *paper, d draft) time.Time {
 	if p.noticed.IsZero() {
 		p.noticed = time.Now()
 		if d.restores {
-			p.dropped(d.object.total)
+			p.dropped(d.total)
 		}
 	}
 	at := p.noticed
@@ -174,12 +182,12 @@ func (w *writer) due(p *paper, d draft) time.Time {
 }
 
 // dropped notes that what was written is gone from an object with so many
-// attachments, and says how long that stays so.
-func (p *paper) dropped(attachments int) {
+// parts, and says how long that stays so.
+func (p *paper) dropped(parts int) {
 	if time.Since(p.wrote) >= restoreStood {
 		p.drops = 0
 	}
-	latest := max(restoreLatest, time.Duration(attachments)*restoreEach)
+	latest := max(restoreLatest, time.Duration(parts)*restoreEach)
 	p.spread = restoreSoonest + rand.N(latest-restoreSoonest) //nolint:gosec // spreads load, hides nothing
 	p.spread <<= p.drops
 	p.drops = min(p.drops+1, restoreDoubled)
@@ -192,28 +200,36 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// drafts are the patches that are to be made of what is known now.
+// drafts are what is to be written by what is known now.
 func (w *writer) drafts() (all []draft) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	there := map[string]bool{}
-	for _, o := range w.latest.objects {
-		there[o.Name] = true
-		p := w.papers[o.Name]
+	consider := func(name, version string, of func(*paper) (draft, bool)) {
+		there[name] = true
+		p := w.papers[name]
 		if p == nil {
 			p = &paper{pauses: pauses()}
-			w.papers[o.Name] = p
+			w.papers[name] = p
 		}
-		if o.err != nil || version(o) < p.version {
-			continue // what was written last has not been seen yet
+		if numbered(version) < p.version {
+			return // what was written last has not been seen yet
 		}
-		want, settled := w.latest.statuses(o, p.said)
-		patch := patchOf(o.attachments, want, !w.pruned)
-		if patch == nil {
+		d, differs := of(p)
+		if !differs {
 			p.noticed = time.Time{}
-			continue
+			return
 		}
-		all = append(all, draft{o, want, patch, settled, agree(p.said, want, !w.pruned)})
+		d.name = name
+		all = append(all, d)
+	}
+	for _, o := range w.latest.objects {
+		if o.err == nil {
+			consider(objectName(o.Name, ""), o.ResourceVersion, func(p *paper) (draft, bool) { return w.draftOf(o, p) })
+		}
+	}
+	for _, o := range w.latest.policies {
+		consider(policyName(o.Name, nil), o.ResourceVersion, func(p *paper) (draft, bool) { return w.draftOfPolicy(o, p) })
 	}
 	for name := range w.papers {
 		if !there[name] {
@@ -223,16 +239,31 @@ func (w *writer) drafts() (all []draft) {
 	return all
 }
 
-// send makes a patch, and says whether it was taken.
+// draftOf is what is to be written to a NodeENI; false when it says what it shall.
+func (w *writer) draftOf(o *object, p *paper) (draft, bool) {
+	want, settled := w.latest.statuses(o, p.said)
+	patch := patchOf(o.attachments, want, !w.pruned)
+	put := func(ctx context.Context) (uint64, error) {
+		changed, err := w.patch(ctx, o.Name, patch)
+		if err != nil {
+			return 0, err
+		}
+		p.said = want
+		w.proofread(changed, patch)
+		return numbered(changed.ResourceVersion), nil
+	}
+	return draft{kind: nodeENIs(), total: o.total, settled: settled, restores: agree(p.said, want, !w.pruned), put: put}, patch != nil
+}
+
+// send writes a status, and says whether it was taken.
 func (w *writer) send(ctx context.Context, p *paper, d draft) bool {
 	asking, cancel := context.WithTimeoutCause(ctx, writePatience, fmt.Errorf("no answer within %s", writePatience))
 	defer cancel()
-	o, err := w.patch(asking, d.object.Name, d.patch)
+	version, err := d.put(asking)
 	if err == nil {
-		p.said, p.wrote, p.version, p.noticed, p.retry = d.want, time.Now(), version(o), time.Time{}, time.Time{}
+		p.wrote, p.version, p.noticed, p.retry = time.Now(), version, time.Time{}, time.Time{}
 		p.pauses.Reset()
 		w.pauses.Reset()
-		w.proofread(o, d)
 		return true
 	}
 	if ctx.Err() != nil {
@@ -244,7 +275,7 @@ func (w *writer) send(ctx context.Context, p *paper, d draft) bool {
 		w.rest = time.Now().Add(pause)
 	}
 	p.retry = time.Now().Add(pause)
-	level.Warn(w.logger).Log("object", objectName(d.object.Name, ""), "err", writable(err), "again_in", pause.Round(time.Millisecond), "msg", "status not written")
+	level.Warn(w.logger).Log("object", d.name, "err", writable(d.kind, err), "again_in", pause.Round(time.Millisecond), "msg", "status not written")
 	return false
 }
 
@@ -254,37 +285,34 @@ func aboutAll(err error) bool {
 }
 
 // proofread notes whether the API has kept all that it was told.
-func (w *writer) proofread(o *object, d draft) {
-	if w.pruned || o == nil {
+func (w *writer) proofread(o *object, patch []byte) {
+	if w.pruned {
 		return
 	}
 	o.keep(w.node)
 	kept := slices.ContainsFunc(o.attachments, func(a attachment) bool { return len(a.Conditions) > 0 })
-	told := bytes.Contains(d.patch, []byte(`"`+v1alpha1.ConditionReady+`"`))
+	told := bytes.Contains(patch, []byte(`"`+v1alpha1.ConditionReady+`"`))
 	if told && !kept && len(o.attachments) > 0 {
 		w.pruned = true
-		level.Warn(w.logger).Log("msg", "the definition of "+Object+" in this cluster is an older one and drops the conditions: only the dpdk fields are written; apply deploy/kubernetes/crds and restart the agent to have all")
+		level.Warn(w.logger).Log("msg", "the definition of "+nodeENIs().String()+" in this cluster is an older one and drops the conditions: only the dpdk fields are written; apply deploy/kubernetes/crds and restart the agent to have all")
 	}
 }
 
 // writable adds to an API's answer what is to be done about it.
-func writable(err error) error {
+func writable(k kind, err error) error {
 	var status apierrors.APIStatus
 	switch {
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%w: let this agent's service account patch %s/status", err, Object)
+		return fmt.Errorf("%w: let this agent's service account patch %s/status", err, k)
 	case errors.As(err, &status) && status.Status().Code == http.StatusUnprocessableEntity:
 		return fmt.Errorf("%w: another writer changed the attachments meanwhile", err)
 	}
 	return err
 }
 
-// version is an object's, as a number that grows; 0 when it is none.
-func version(o *object) uint64 {
-	if o == nil {
-		return 0
-	}
-	v, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
+// numbered is a version, as a number that grows; 0 when it is none.
+func numbered(version string) uint64 {
+	v, err := strconv.ParseUint(version, 10, 64)
 	if err != nil {
 		return 0
 	}

@@ -38,7 +38,7 @@ type desk struct {
 // newDesk has one object with a NodeENI of this node at index 1.
 func newDesk(t *testing.T) *desk {
 	d := &desk{t: t, version: 1}
-	d.w = newWriter(d.patch, here, log.NewNopLogger())
+	d.w = newWriter(d.patch, nil, here, log.NewNopLogger())
 	d.o = read(t, nodeENI("a", ``))
 	d.o.Generation = 1
 	d.show()

@@ -1,4 +1,4 @@
-package file
+package entry
 
 import (
 	"testing"
@@ -9,7 +9,7 @@ import (
 )
 
 func TestParsePorts(t *testing.T) {
-	got, err := Parse("f", []byte(head+`- pci: "0000:3b:00.0"
+	got, err := Document("f", []byte(head+`- pci: "0000:3b:00.0"
   vfs:
     count: 3
     defaults: {driver: vfio-pci, vlan: {id: 100, qos: 3, protocol: 802.1ad}, trust: true, maxTxRate: 500}
@@ -30,7 +30,7 @@ func TestParsePorts(t *testing.T) {
 		}},
 	}
 	for i, w := range want {
-		if d := cmp.Diff(w, got.Interfaces[0].VFs.Of(i)); d != "" {
+		if d := cmp.Diff(w, got[0].VFs.Of(i)); d != "" {
 			t.Errorf("VF %d, -want +got:\n%s", i, d)
 		}
 	}
@@ -71,7 +71,7 @@ func TestParseRefusesPorts(t *testing.T) {
 			if tc.name == "a MAC twice" {
 				open, end = "- name: a\n  ", "\n"
 			}
-			_, err := Parse("f", []byte(head+open+tc.text+end))
+			_, err := Document("f", []byte(head+open+tc.text+end))
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("got  %v\nwant %s", err, tc.want)
 			}

@@ -1,4 +1,4 @@
-package file
+package entry
 
 import (
 	"fmt"
@@ -20,34 +20,34 @@ func setPool(e *source.Interface, n *yaml.Node) bool {
 // member is a function that says both its pool and its driver.
 type member struct {
 	driver string
-	line   int
+	place  place
 }
 
 // oneDriver refuses two functions of one pool that ask for different drivers: a
 // program that is given one of them could not know which.
-func (p *parser) oneDriver(list []source.Interface, lines map[source.Selector]int) {
+func (p *parser) oneDriver(list []source.Interface, places map[source.Selector]place) {
 	first := map[string]member{}
-	check := func(path string, line int, pool, driver, remedy string) {
+	check := func(path string, at place, pool, driver, remedy string) {
 		is, known := first[pool]
 		switch {
 		case pool == "" || driver == "":
 		case !known:
-			first[pool] = member{driver, line}
+			first[pool] = member{driver, at}
 		case is.driver != driver:
-			p.problems.add(line, join(path, "pool"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: pool},
-				fmt.Sprintf("its function on line %d is asked to be on %s, this one on %s; give one of them another pool%s", is.line, is.driver, driver, remedy))
+			p.problems.add(at.line, join(path, "pool"), &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: pool},
+				fmt.Sprintf("its function %s is asked to be on %s, this one on %s; give one of them another pool%s", is.place, is.driver, driver, remedy))
 		}
 	}
-	for i, e := range list {
-		path, line := fmt.Sprintf("interfaces[%d]", i), lines[e.Selector]
-		check(path, line, e.Pool, e.Driver, "")
+	for _, e := range list {
+		at := places[e.Selector]
+		check(at.path, at, e.Pool, e.Driver, "")
 		if e.VFs == nil {
 			continue
 		}
 		for n := range e.VFs.Count {
 			vf := e.VFs.Of(n)
 			problems := len(p.problems)
-			check(fmt.Sprintf("%s.vfs, VF %d", path, n), line, vf.Pool, vf.Driver, ", or in its override \"pool: none\"")
+			check(fmt.Sprintf("%s.vfs, VF %d", at.path, n), at, vf.Pool, vf.Driver, ", or in its override \"pool: none\"")
 			if len(p.problems) > problems {
 				break // once says it
 			}

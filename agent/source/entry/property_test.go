@@ -1,4 +1,4 @@
-package file
+package entry
 
 import (
 	"fmt"
@@ -19,11 +19,11 @@ func TestAnyDesiredParsesBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SliceOfNDistinct(interfaces(), 1, 8, func(i source.Interface) source.Selector { return i.Selector }).Draw(t, "interfaces")
 		text := render(t, want)
-		got, err := Parse("f", []byte(text))
+		got, err := Document("f", []byte(text))
 		if err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
-		if d := cmp.Diff(want, got.Interfaces); d != "" {
+		if d := cmp.Diff(want, got); d != "" {
 			t.Fatalf("-want +got:\n%s\n%s", d, text)
 		}
 	})
@@ -42,7 +42,7 @@ func TestAnyBytes(t *testing.T) {
 	)
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.Join(rapid.SliceOf(piece).Draw(t, "pieces"), "")
-		d, err := Parse("f", []byte(text))
+		d, err := Document("f", []byte(text))
 		if (d == nil) == (err == nil) {
 			t.Fatalf("got %v, %v", d, err)
 		}

@@ -1,4 +1,4 @@
-package file
+package entry
 
 import (
 	"fmt"

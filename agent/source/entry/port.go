@@ -1,4 +1,4 @@
-package file
+package entry
 
 import (
 	"fmt"
@@ -51,10 +51,10 @@ func (p *parser) ownMAC(f field, path string) string {
 	}
 	mac := e.Selector.MAC
 	if first, twice := p.macs[mac]; twice {
-		p.problems.add(f.line, path, f.value, fmt.Sprintf("is that of the VF on line %d already; give each its own", first))
+		p.problems.add(f.line, path, f.value, fmt.Sprintf("is that of the VF %s already; give each its own", first))
 		return ""
 	}
-	p.macs[mac] = f.line
+	p.macs[mac] = place{f.line, path}
 	return mac
 }
 

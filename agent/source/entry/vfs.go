@@ -1,4 +1,4 @@
-package file
+package entry
 
 import (
 	"fmt"
@@ -125,7 +125,7 @@ func (p *parser) overrides(f field, path string, v *source.VFs) []source.Overrid
 		return nil
 	}
 	all := make([]source.Override, 0, len(f.value.Content))
-	lines := map[int]int{}
+	places := map[int]place{}
 	for i, n := range f.value.Content {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		if n.Kind != yaml.MappingNode {
@@ -148,11 +148,11 @@ func (p *parser) overrides(f field, path string, v *source.VFs) []source.Overrid
 		if len(p.problems) > before {
 			continue
 		}
-		if first, twice := lines[o.Index]; twice {
-			p.problems.add(n.Line, join(at, "index"), index.value, fmt.Sprintf("is on line %d already; merge the two", first))
+		if first, twice := places[o.Index]; twice {
+			p.problems.add(n.Line, join(at, "index"), index.value, fmt.Sprintf("is %s already; merge the two", first))
 			continue
 		}
-		lines[o.Index] = n.Line
+		places[o.Index] = place{n.Line, at}
 		all = append(all, o)
 	}
 	slices.SortFunc(all, func(a, b source.Override) int { return a.Index - b.Index })
