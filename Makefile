@@ -141,6 +141,11 @@ kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
 test-kube: kube-deps ## Hold what is for Kubernetes against a real API: the sources, the manifests, the chart, the roles
 	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
 
+.PHONY: kube-scale
+kube-scale: kube-deps ## Hold 200 nodes against one Kubernetes API (CHANGES=10000)
+	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 ENIAGENT_CAMPAIGN=1 ENIAGENT_CHANGES=$(CHANGES) \
+		go test -trimpath -count=1 -v -timeout 120m -run '^TestScale$$' ./...
+
 .PHONY: generate
 generate: ## Generate the definitions of the resources from their types
 	@.ci/kube-generate

@@ -168,9 +168,12 @@ type metered struct {
 
 // RoundTrip sends a request.
 func (m metered) RoundTrip(r *http.Request) (*http.Response, error) {
-	what := map[string]string{http.MethodGet: "list", http.MethodPatch: "patch"}[r.Method]
-	if r.URL.Query().Get("watch") != "" {
+	what := map[string]string{http.MethodGet: "list", http.MethodPatch: "patch", http.MethodPost: "create"}[r.Method]
+	switch {
+	case r.URL.Query().Get("watch") != "":
 		what = "watch"
+	case strings.Contains(r.URL.Path, "/events"):
+		what = "event"
 	}
 	answer, err := m.RoundTripper.RoundTrip(r)
 	m.mu.Lock()
@@ -178,7 +181,7 @@ func (m metered) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil:
 		m.counts[what+" without an answer"]++
-	case answer.StatusCode != http.StatusOK:
+	case answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusCreated:
 		m.counts[fmt.Sprintf("%s %d", what, answer.StatusCode)]++
 	}
 	m.mu.Unlock()

@@ -85,8 +85,10 @@ func TestScale(t *testing.T) {
 
 	changes := f.change(c, k, shape, claims)
 	asked = report("changes", changes)
-	if asked["patch"] > changes+changes/50 || asked["list"] > 0 || asked["patch 409"] > 0 {
-		t.Errorf("%d changes cost %v: want a patch each, and no more than one in fifty beside", changes, asked)
+	// One that got no answer is made again where it is not seen to have been taken.
+	most := changes + changes/20 + asked["patch without an answer"]
+	if asked["patch"] > most || asked["event"] > 2*changes || asked["list"] > 0 || asked["create"] > 0 || asked["patch 409"] > 0 {
+		t.Errorf("%d changes cost %v: want a patch each, and no more than one in twenty beside", changes, asked)
 	}
 
 	time.Sleep(shape.idle)
