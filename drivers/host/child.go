@@ -7,17 +7,19 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"eniagent/drivers"
 )
 
 // child is one writer child and the pipes to it.
 type child struct {
-	cmd *exec.Cmd
-	in  *os.File
-	enc *json.Encoder
-	dec *json.Decoder
-	out *os.File
+	used time.Time // last
+	cmd  *exec.Cmd
+	in   *os.File
+	enc  *json.Encoder
+	dec  *json.Decoder
+	out  *os.File
 }
 
 type reply struct {

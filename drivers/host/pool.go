@@ -28,8 +28,8 @@ type PoolOptions struct {
 	WriteTimeout time.Duration
 	// ReadTimeout is the same for reads that may block; 2 s when zero.
 	ReadTimeout time.Duration
-	// Quiet is how long nothing must be asked before the children that were kept
-	// end, but for one; 10 s when zero.
+	// Quiet is how long a child that is kept must not have been needed before it
+	// ends, if it is not the last; 10 s when zero.
 	Quiet time.Duration
 	// MaxChildren bounds the children at work and the abandoned ones together;
 	// 64 when zero.
@@ -367,11 +367,11 @@ func (p *Pool) put(c *child, failed error) {
 	p.mu.Lock()
 	keep := failed == nil && !p.closed && len(p.idle) < keepIdle
 	if keep {
+		c.used = time.Now()
 		p.idle = append(p.idle, c)
-		if p.trim == nil {
+		if p.trim == nil && len(p.idle) > keepQuiet {
 			p.trim = time.AfterFunc(p.opts.Quiet, p.shrink)
 		}
-		p.trim.Reset(p.opts.Quiet)
 	}
 	p.mu.Unlock()
 	if !keep {
@@ -380,13 +380,19 @@ func (p *Pool) put(c *child, failed error) {
 	}
 }
 
-// shrink ends the idle children that nothing needs now: each is a process with
-// memory of its own.
+// shrink ends the idle children that were not needed for some time: each is a
+// process with memory of its own. The last in are the first out, so those are at
+// the front.
 func (p *Pool) shrink() {
 	p.mu.Lock()
-	var ended []*child
-	if n := len(p.idle) - keepQuiet; n > 0 {
-		ended, p.idle = p.idle[:n:n], slices.Clone(p.idle[n:])
+	n := 0
+	for n < len(p.idle)-keepQuiet && time.Since(p.idle[n].used) >= p.opts.Quiet {
+		n++
+	}
+	ended := p.idle[:n:n]
+	p.idle = slices.Clone(p.idle[n:])
+	if p.trim = nil; len(p.idle) > keepQuiet && !p.closed {
+		p.trim = time.AfterFunc(p.opts.Quiet, p.shrink)
 	}
 	p.mu.Unlock()
 	for _, c := range ended {
