@@ -325,9 +325,14 @@ func (w *without) holds(t *testing.T, k *controller) {
 	if w.also != nil {
 		w.also(t, w, k)
 	}
-	if !w.back {
-		return
+	if w.back {
+		w.catchesUp(t)
 	}
+}
+
+// catchesUp when it may again, by itself.
+func (w *without) catchesUp(t *testing.T) {
+	t.Helper()
 	w.allow(t, w.act, true)
 	for _, f := range facts() {
 		if f == eniAgain && slices.Contains(w.lost, eniEvent) {
