@@ -29,6 +29,11 @@ demo: build ## Show the main job on a simulated node; needs nothing but Go
 demo-vm: vm-deps ## Show the main job on a real kernel in a VM, with a power cut
 	@go run ./recovery/chaos/demo
 
+.PHONY: demo-kube
+demo-kube: vm-deps kube-deps ## Show it as a node of a real Kubernetes API, by kubectl, on a real kernel, with a power cut
+	@cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 ENIAGENT_REQUIRE_VM=1 \
+		go test -trimpath -count=1 -timeout 15m -v -run '^TestANodeOnARealKernel$$' .
+
 .PHONY: build
 build: ## Build bin/agent, one static binary (OUT= elsewhere)
 	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags grpcnotrace -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT) ./cmd/agent
@@ -95,6 +100,10 @@ cover: ## Measure the tests' coverage, into bin/cover.html
 	@go tool cover -html bin/cover.out -o bin/cover.html
 	@go tool cover -func bin/cover.out | tail -n 1
 
+.PHONY: sizes
+sizes: ## Print the size of the stripped binary, and the memory of a running agent with its children
+	@.ci/sizes
+
 .PHONY: image
 image: ## Build the container image (IMAGE=name:tag DOCKER=podman)
 	$(DOCKER) build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
@@ -126,14 +135,14 @@ vm-deps: ## Install what the VM tests need (root, Debian or Ubuntu)
 
 .PHONY: kube-deps
 kube-deps: ## Build the Kubernetes API that test-kube runs; minutes, once
-	@.ci/kube-deps >/dev/null
+	@.ci/kube-deps >/dev/null && .ci/helm >/dev/null
 
 .PHONY: test-kube
-test-kube: kube-deps ## Hold the NodeENI source against a real Kubernetes API
+test-kube: kube-deps ## Hold what is for Kubernetes against a real API: the sources, the manifests, the chart, the roles
 	cd .ci/kube && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 ENIAGENT_REQUIRE_KUBE=1 go test -trimpath -count=1 -timeout 15m ./...
 
 .PHONY: generate
-generate: ## Generate the NodeENI definition from its types
+generate: ## Generate the definitions of the resources from their types
 	@.ci/kube-generate
 
 .PHONY: clean

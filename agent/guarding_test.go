@@ -435,3 +435,22 @@ func TestWhileTheKubeletIsSilentNothingIsUnbound(t *testing.T) {
 		n.driver(portA, "igb")
 	})
 }
+
+// TestWhatIsNoNetworkInterfaceIsRefused: a host bridge here, on other nodes the
+// disk with its root.
+func TestWhatIsNoNetworkInterfaceIsRefused(t *testing.T) {
+	withNode(t, func(n *node) {
+		const bridge = "0000:00:1c.0"
+		writes := n.written(func() {
+			n.complete(pci(bridge, "vfio-pci"), pci("0000:00:00.0", "vfio-pci"))
+			settled(time.Minute)
+		})
+		if len(writes) > 0 {
+			n.t.Errorf("written: %v", writes)
+		}
+		n.expect("pci 0000:00:1c.0=refused, pci 0000:00:00.0=refused")
+		if s := n.agent.Status(n.t.Context()); !strings.Contains(s.Interfaces[0].Reason, "no network interface but of class 0x060400") {
+			n.t.Errorf("refused for %q", s.Interfaces[0].Reason)
+		}
+	})
+}

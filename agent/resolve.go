@@ -213,6 +213,9 @@ func (v View) ask(ctx context.Context, r *request) {
 		v.release(ctx, r)
 		return
 	}
+	if !v.network(ctx, r) {
+		return
+	}
 	if r.asked.MTU != 0 {
 		r.goal[drivers.Key{Kind: link.KindMTU, Target: r.target}] = link.MTU(r.asked.MTU)
 	}
@@ -233,6 +236,25 @@ func (v View) ask(ctx context.Context, r *request) {
 		r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] = dpdk.Bound(r.asked.Driver)
 		v.prepare(ctx, r)
 	}
+}
+
+// classNetwork is the base class of network controllers (PCI Code and ID
+// Assignment Specification).
+const classNetwork = "0x02"
+
+// network says whether a function is one of a network. Others are the node's own,
+// and may be its disk: an address that is wrong must not take them away.
+func (v View) network(ctx context.Context, r *request) bool {
+	class, err := v.Host.Read(ctx, host.Attr(string(r.target), "class"))
+	switch {
+	case err != nil && v.absentVF(ctx, r):
+	case err != nil:
+		r.unread = true
+		r.cannot(Waiting, err)
+	case !strings.HasPrefix(class, classNetwork):
+		r.cannot(Refused, fmt.Errorf("%w: %s is no network interface but of class %s: give the address of one, see agent inventory", drivers.ErrRefused, r.target, class))
+	}
+	return r.err == nil
 }
 
 // vfioBackend is the module that vfio reaches the IOMMU through; a kernel whose

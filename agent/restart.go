@@ -41,6 +41,7 @@ type payer struct {
 	results *prometheus.CounterVec
 	pauses  *backoff.ExponentialBackOff
 	quiet   time.Duration
+	busy    func() bool                 // more changes may come
 	flush   func(context.Context) error // what is closed, and what it owes, to the disk
 
 	// Of what is owed now: the count, when it was first seen to be any, and when
@@ -59,7 +60,7 @@ type payer struct {
 
 func newPayer(a *Agent, reg prometheus.Registerer) *payer {
 	p := &payer{
-		agent: a, changed: make(chan struct{}, 1), quiet: restartQuiet, flush: a.c.Journal.Flush,
+		agent: a, changed: make(chan struct{}, 1), quiet: restartQuiet, busy: a.atWork, flush: a.c.Journal.Flush,
 		results: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "eniagent_plugin_restarts_total", Help: "Times that the agent saw to it that the device plugin was restarted, or tried.",
 		}, []string{"result"}),
@@ -150,7 +151,7 @@ func (p *payer) early(now time.Time) (why string, pause time.Duration) {
 		return "some time since its last restart", wait
 	}
 	more := p.quiet - now.Sub(p.last)
-	if more <= 0 && p.agent.atWork() {
+	if more <= 0 && p.busy() {
 		more = beat
 	}
 	return "more changes that may come", min(more, restartQuietMax-now.Sub(p.first))

@@ -309,7 +309,7 @@ func TestADebtOutlivesTheAgent(t *testing.T) {
 
 // TestBrokenPayersAreCaught breaks one thing at a time.
 func TestBrokenPayersAreCaught(t *testing.T) {
-	unsettled := func(a *Agent) { a.payer.quiet = 0 }
+	unsettled := func(a *Agent) { a.payer.quiet, a.payer.busy = 0, func() bool { return false } }
 	for _, v := range []struct {
 		name, sees string
 		breaks     func(*Agent)

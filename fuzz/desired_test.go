@@ -13,7 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v4"
+
 	"eniagent/agent/source"
+	"eniagent/agent/source/entry"
 	"eniagent/agent/source/file"
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -316,6 +319,54 @@ func FuzzDesiredFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		defer deadline()()
 		if err := checkDesired(file.Parse, b); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// checkList is what must hold of a list in an object of an API, whatever it says:
+// it has problems, or a file of it says the same.
+func checkList(data []byte) error {
+	const path = "spec.interfaces"
+	list, problems := entry.List(path, data)
+	if (len(list) == 0) == (len(problems) == 0) {
+		return fmt.Errorf("list %v and problems %v", list, problems)
+	}
+	for _, p := range problems {
+		if p.Line != 0 || p.Reason == "" || !strings.HasPrefix(p.Path, path) || strings.ContainsAny(p.Error(), "\n\r\x00\x1b") || len(p.Error()) > 2000 {
+			return fmt.Errorf("problem on line %d, at %q: %w", p.Line, p.Path, p)
+		}
+	}
+	if len(problems) > 0 {
+		return nil
+	}
+	if err := checkInterfaces(list); err != nil {
+		return err
+	}
+	text := render(list)
+	again, err := entry.Document("/etc/x.yaml", []byte(text))
+	if err != nil || !reflect.DeepEqual(again, list) {
+		return fmt.Errorf("read as %+v, from a file as %+v: %w\n%s", list, again, err, text)
+	}
+	return nil
+}
+
+// FuzzDesiredList: whatever an object of an API has for a list of entries.
+func FuzzDesiredList(f *testing.F) {
+	for _, b := range desiredSeeds(f) {
+		var file struct {
+			Interfaces any `yaml:"interfaces"`
+		}
+		if yaml.Load(b, &file) != nil {
+			continue
+		}
+		if list, err := json.Marshal(file.Interfaces); err == nil {
+			f.Add(list)
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		defer deadline()()
+		if err := checkList(b); err != nil {
 			t.Fatal(err)
 		}
 	})

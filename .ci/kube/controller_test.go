@@ -18,8 +18,9 @@ import (
 // of the fields that the agent has added, writes whole statuses, and on a conflict
 // writes what it had in mind over what there is.
 type controller struct {
-	t      testing.TB
-	client client.Client
+	t         testing.TB
+	client    client.Client
+	conflicts int
 }
 
 // controlled is a NodeENI as the controller knows it.
@@ -74,7 +75,7 @@ func newController(t testing.TB, c *cluster) *controller {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &controller{t, cl}
+	return &controller{t: t, client: cl}
 }
 
 // attachment is what it appends for an ENI that it attached to a node.
@@ -97,6 +98,7 @@ func (k *controller) status(name string, change func(*controlled)) {
 			k.must(err)
 			return
 		}
+		k.conflicts++
 		latest := &controlled{}
 		k.must(k.client.Get(context.Background(), client.ObjectKey{Name: name}, latest))
 		latest.Status = o.Status

@@ -139,20 +139,22 @@ func TestEventsWithNoMorePermissionThanTheirs(t *testing.T) {
 	r.Record(e)
 	eventually(t, "another is told", func() bool { return len(c.told(t, string(e.UID))) == 2 })
 	r.Record(e)
-	eventually(t, "and patched", func() bool { return asked.count("patch") == 1 && strings.Contains(strings.Join(c.told(t, string(e.UID)), " "), "x2") })
+	eventually(t, "and patched", func() bool {
+		return asked.count("patch") == 1 && strings.Contains(strings.Join(c.told(t, string(e.UID)), " "), "x2")
+	})
 }
 
 // TestWhatBecomesOfAnObjectIsTold, about it.
 func TestWhatBecomesOfAnObjectIsTold(t *testing.T) {
 	c := requireCluster(t)
 	f := follow(t, c, nil)
-	f.await("", "ERROR")
+	f.await("", "ERROR", "nodeeni REFUSED", "nodeinterfacepolicy REFUSED")
 	c.object(t, "told", v1alpha1.NodeENISpec{})
 	o := &v1alpha1.NodeENI{}
 	must(t, c.client.Get(t.Context(), client.ObjectKey{Name: "told"}, o))
 	uid := string(o.UID)
 	c.attach(t, "told", on(here, eni1))
-	asks := "nodeeni/told/" + eni1 + " mac " + mac1 + " up ena"
+	asks := "told/" + eni1 + " mac " + mac1 + " up ena"
 	u := f.await(asks)
 	stands := func(condition, reason string, settled bool) {
 		f.source.Report(source.Report{Generation: u.Desired.Generation, Standings: []source.Standing{{

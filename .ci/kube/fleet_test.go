@@ -83,7 +83,8 @@ func (f *fleet) metadata(w http.ResponseWriter, r *http.Request) {
 // start starts a member's agent as agent run does, with a connection of its own and
 // the requests a second that a client has by default.
 func (f *fleet) start(m *member, config *rest.Config, metadata string) error {
-	ctx, stop := context.WithCancelCause(context.Background())
+	var ctx context.Context
+	ctx, m.stop = context.WithCancelCause(context.Background())
 	bootID, err := host.BootID(ctx, m.kernel)
 	if err != nil {
 		return err
@@ -105,7 +106,7 @@ func (f *fleet) start(m *member, config *rest.Config, metadata string) error {
 		Journal: j, Host: m.kernel, Source: s, Name: nodeeni.Name, Object: nodeeni.Object, Logger: logger,
 		BootID: bootID, MachineID: m.name, Interval: 30 * time.Second, PluginFile: pluginFile,
 	})
-	m.stop, m.ended = stop, make(chan error, 1)
+	m.ended = make(chan error, 1)
 	go func() {
 		err := m.agent.Reconcile(ctx)
 		m.ended <- errors.Join(err, j.Close())

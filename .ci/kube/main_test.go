@@ -15,8 +15,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -49,10 +51,14 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
+	log.SetLogger(klog.Background())
 	shared.cluster, shared.err = start()
 	code := m.Run()
 	if shared.cluster != nil {
 		shared.stop()
+	}
+	if binary.path != "" {
+		_ = os.RemoveAll(filepath.Dir(binary.path))
 	}
 	os.Exit(code)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,23 +20,33 @@ import (
 	"eniagent/journal"
 )
 
-// program builds the agent as it is shipped, once.
+// binary is the agent as it is shipped, for all tests.
 //
-//nolint:gochecknoglobals // it is one for all tests
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "eniagent-kube-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "agent")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", path, "./cmd/agent")
-	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the agent: %w\n%s", err, out)
-	}
-	return path, nil
-})
+//nolint:gochecknoglobals // see above
+var binary struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// program builds the agent, once.
+func program() (string, error) {
+	binary.once.Do(func() {
+		dir, err := os.MkdirTemp("", "eniagent-kube-")
+		if err != nil {
+			binary.err = err
+			return
+		}
+		binary.path = filepath.Join(dir, "agent")
+		build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", binary.path, "./cmd/agent")
+		build.Dir = root
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			binary.err = fmt.Errorf("build the agent: %w\n%s", err, out)
+		}
+	})
+	return binary.path, binary.err
+}
 
 // node is an instance of the cluster with the agent as it is shipped. The instance
 // is a file and outlives the agent.
@@ -46,18 +57,17 @@ type node struct {
 	path  string // of the agent
 	cloud *cloud
 	line  *line
-	flags []string
 	agent *exec.Cmd
+	flags []string // more of its agent's
 }
 
 func newNode(t *testing.T, c *cluster, name string, enis int, flags ...string) *node {
 	t.Helper()
 	path, err := program()
 	must(t, err)
-	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis)}
+	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis), flags: flags}
 	must(t, os.Mkdir(n.state(), 0o700))
 	must(t, sim.Create(filepath.Join(n.state(), "sim.json"), instanceOf(name, enis)))
-	n.flags = append([]string{"--metadata", n.cloud.URL}, flags...)
 	n.reach(c.env.KubeConfig)
 	t.Cleanup(func() {
 		n.kill()
@@ -121,7 +131,7 @@ func (n *node) start() {
 	}
 	defer func() { _ = log.Close() }()
 	n.agent = n.command(append([]string{
-		"run", "--listen", "", "--source", "kubernetes", "--kubeconfig", filepath.Join(n.dir, "kubeconfig"), "--node-name", n.name,
+		"run", "--listen", "", "--source", "kubernetes", "--kubeconfig", filepath.Join(n.dir, "kubeconfig"), "--node-name", n.name, "--metadata", n.cloud.URL,
 	}, n.flags...)...)
 	n.agent.Stderr = log
 	if err := n.agent.Start(); err != nil {
@@ -143,7 +153,11 @@ func (n *node) kill() {
 func (n *node) stop() {
 	n.t.Helper()
 	await(n.t, n.name+" has an agent", "true", func() string {
-		return fmt.Sprint(n.command("status", "-o", "json").Run() == nil)
+		conn, err := net.Dial("unix", filepath.Join(n.state(), "agent.sock"))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return fmt.Sprint(err == nil)
 	})
 	err := errors.Join(n.agent.Process.Signal(syscall.SIGTERM), n.agent.Wait())
 	n.agent = nil

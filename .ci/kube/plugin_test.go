@@ -342,7 +342,6 @@ type machine struct {
 	disk   *journal.Memory
 }
 
-
 // agent runs one, until the test or end is called; what it asks for is one
 // function in a pool.
 func (m *machine) agent(r source.Restarter) (a *agent.Agent, debt func() journal.Debt, end func()) {

@@ -1,9 +1,16 @@
 package kube
 
 import (
+	"encoding/pem"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,6 +60,7 @@ type recorder struct {
 	mu   sync.Mutex
 	seen sets.Set[act]
 	err  error
+	old  bool // it answers as an API that cannot begin a watch with all there is
 }
 
 // record gives a configuration all of whose requests are noted.
@@ -65,6 +73,25 @@ func record(config *rest.Config) (*recorder, *rest.Config) {
 	return r, config
 }
 
+// proxy notes what a program asks that is not of this process: at its address,
+// with the certificate in the file, the API answers to whoever the token is of.
+func (r *recorder) proxy(t *testing.T, config *rest.Config) (address, certificate string) {
+	t.Helper()
+	to, err := url.Parse(config.Host)
+	must(t, err)
+	transport, err := rest.TransportFor(rest.AnonymousClientConfig(config))
+	must(t, err)
+	server := httptest.NewTLSServer(&httputil.ReverseProxy{
+		Rewrite:       func(q *httputil.ProxyRequest) { q.SetURL(to) },
+		Transport:     recording{r, transport},
+		FlushInterval: -1, // a watch says what it has at once
+	})
+	t.Cleanup(server.Close)
+	certificate = filepath.Join(t.TempDir(), "ca.crt")
+	must(t, os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	return server.URL, certificate
+}
+
 // acts are those that were seen so far.
 func (r *recorder) acts(t *testing.T) sets.Set[act] {
 	t.Helper()
@@ -74,15 +101,24 @@ func (r *recorder) acts(t *testing.T) sets.Set[act] {
 	return r.seen.Clone()
 }
 
-func (r *recorder) note(q *http.Request) {
+// note says whether the API is too old for the request.
+func (r *recorder) note(q *http.Request) (old bool) {
 	info, err := r.infos.NewRequestInfo(q)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
 		r.err = fmt.Errorf("%s %s: %w", q.Method, q.URL, err)
-		return
+		return false
 	}
 	r.seen.Insert(actOf(info))
+	return r.old && q.URL.Query().Get("sendInitialEvents") == "true"
+}
+
+// age has it answer as an old API, or as a new one.
+func (r *recorder) age(old bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.old = old
 }
 
 func actOf(info *request.RequestInfo) act {
@@ -103,7 +139,13 @@ type recording struct {
 
 // RoundTrip notes a request and sends it.
 func (r recording) RoundTrip(q *http.Request) (*http.Response, error) {
-	r.note(q)
+	if r.note(q) {
+		const invalid = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,"message":"sendInitialEvents is forbidden for watch"}`
+		return &http.Response{
+			Status: "422 Unprocessable Entity", StatusCode: http.StatusUnprocessableEntity, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: q,
+			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(invalid)), ContentLength: int64(len(invalid)),
+		}, nil
+	}
 	return r.RoundTripper.RoundTrip(q)
 }
 
@@ -219,5 +261,35 @@ func TestRequestsAreHeldAgainstTheRole(t *testing.T) {
 		if all, err := granted([]rbac.PolicyRule{rule}, ""); err == nil {
 			t.Errorf("%s: taken for %v", name, slices.Collect(maps.Keys(all)))
 		}
+	}
+}
+
+// TestAProgramsRequestsAreRecorded, of one that has nothing but an address and a
+// token; and the API takes it for whom the token says.
+func TestAProgramsRequestsAreRecorded(t *testing.T) {
+	c := requireCluster(t)
+	_, config := asTheAgent(t, c)
+	r, _ := record(config)
+	address, certificate := r.proxy(t, config)
+	kubectl := func(args ...string) (string, error) {
+		return ran(t, "", filepath.Join(c.assets, "kubectl"), append([]string{
+			"--kubeconfig=/dev/null", "--cache-dir=" + t.TempDir(), "--server=" + address, "--certificate-authority=" + certificate, "--token=" + config.BearerToken,
+		}, args...)...)
+	}
+	if out, err := kubectl("get", "--raw", "/apis/networking.k8s.aws/v1alpha1/nodeenis?watch=1&timeoutSeconds=1"); err != nil {
+		t.Errorf("a watch: %v\n%s", err, out)
+	}
+	if out, err := kubectl("get", "--raw", "/api/v1/namespaces/kube-system/pods"); err != nil {
+		t.Errorf("a list: %v\n%s", err, out)
+	}
+	if _, err := kubectl("get", "--raw", "/api/v1/namespaces/kube-system/secrets/a"); err == nil || !strings.Contains(err.Error(), "system:serviceaccount:"+namespace+":eniagent") {
+		t.Errorf("a secret: want it forbidden to the agent, got %v", err)
+	}
+	missing, _ := compare(r.acts(t), shipped(t, built(t, c, kustomization)))
+	if want := []string{"get secrets in kube-system"}; !slices.Equal(missing, want) {
+		t.Errorf("of %q missing are %q, want %q", acts(r.acts(t)), missing, want)
+	}
+	if got := acts(r.acts(t)); len(got) != 3 {
+		t.Errorf("recorded %q", got)
 	}
 }

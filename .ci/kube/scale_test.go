@@ -7,25 +7,45 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
-// campaignVar asks for the whole of what otherwise is a sample.
-const campaignVar = "ENIAGENT_CAMPAIGN"
+const (
+	// campaignVar asks for the whole of what otherwise is a sample, and changesVar
+	// for so many changes.
+	campaignVar = "ENIAGENT_CAMPAIGN"
+	changesVar  = "ENIAGENT_CHANGES"
+)
 
-// field is which objects there are: some have an attachment of every node, each at
-// a slot of its own, and the others share the nodes of the slots that are left.
+func setting(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s: want a positive number", name, s)
+	}
+	return n
+}
+
+// field is which objects there are: some have attachments of many nodes, each at a
+// slot of its own, and so many share all nodes of each slot that is left.
 type field struct {
-	nodes, all, slots, share int
-	changes                  int // of one attachment each
-	idle                     time.Duration
+	nodes, large, many, slots, share int
+	changes                          int // of one attachment each
+	atOnce                           int // objects that are changed together
+	idle                             time.Duration
 }
 
 // claim is one object of a field, and what it asks now.
@@ -40,9 +60,9 @@ type claim struct {
 // nobody else's touched, and as few requests as that takes.
 func TestScale(t *testing.T) {
 	c := requireCluster(t)
-	shape := field{nodes: 20, all: 1, slots: 3, share: 2, changes: 500, idle: 2 * time.Second}
+	shape := field{nodes: 20, large: 1, many: 20, slots: 3, share: 2, changes: 500, atOnce: 4, idle: 2 * time.Second}
 	if os.Getenv(campaignVar) == "1" {
-		shape = field{nodes: 200, all: 2, slots: 8, share: 8, changes: 10_000, idle: time.Minute}
+		shape = field{nodes: 200, large: 2, many: 50, slots: 4, share: 24, changes: setting(t, changesVar, 10_000), atOnce: 16, idle: time.Minute}
 	}
 	k := newController(t, c)
 	f := newFleet(t, c, "scale", shape.nodes, shape.slots)
@@ -51,8 +71,8 @@ func TestScale(t *testing.T) {
 	report := func(what string, changes int) map[string]int {
 		t.Helper()
 		asked := f.meter.since(counts)
-		t.Logf("%s: %d changes in %s, %s of processor for %d agents; %s; %d MB watched", what, changes,
-			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), shape.nodes, perVerb(asked), f.meter.watched.Swap(0)>>20)
+		t.Logf("%s: %d changes in %s, %s of processor and %d MB of heap for %d agents; %s; %d MB watched", what, changes,
+			time.Since(began).Round(100*time.Millisecond), (processor() - cpu).Round(100*time.Millisecond), heap()>>20, shape.nodes, perVerb(asked), f.meter.watched.Swap(0)>>20)
 		began, cpu = time.Now(), processor()
 		return asked
 	}
@@ -63,20 +83,7 @@ func TestScale(t *testing.T) {
 		t.Errorf("%d agents asked for %v: want one list at most, and one watch each", shape.nodes, asked)
 	}
 
-	changes, rounds := 0, 0
-	r := rand.New(rand.NewPCG(1, 2))
-	for changes < shape.changes {
-		some := pick(r, claims, 6)
-		if rounds++; rounds%8 == 1 {
-			some = append(some, claims[rounds/8%shape.all])
-		}
-		for _, o := range some {
-			o.next(r)
-			k.spec(o.name, func(s *v1alpha1.NodeENISpec) { *s = o.spec })
-			changes += len(o.nodes)
-		}
-		f.settle(c, some)
-	}
+	changes := f.change(c, k, shape, claims)
 	asked = report("changes", changes)
 	if asked["patch"] > changes+changes/50 || asked["list"] > 0 || asked["patch 409"] > 0 {
 		t.Errorf("%d changes cost %v: want a patch each, and no more than one in fifty beside", changes, asked)
@@ -102,6 +109,59 @@ func TestScale(t *testing.T) {
 		if s := m.agent.Status(context.Background()); len(s.Operations) > 0 || s.Source.Error != "" {
 			t.Errorf("%s: %+v", m.name, s)
 		}
+	}
+}
+
+// change changes what is asked, some objects at a time, and waits for each.
+func (f *fleet) change(c *cluster, k *controller, shape field, claims []*claim) (changes int) {
+	f.t.Helper()
+	r, began := rand.New(rand.NewPCG(1, 2)), time.Now()
+	for rounds := 1; changes < shape.changes; rounds++ {
+		some := pick(r, claims, shape.atOnce)
+		if rounds%10 == 1 {
+			some = append(some, claims[rounds/10%shape.large])
+		}
+		for _, o := range some {
+			o.next(r)
+			k.spec(o.name, func(s *v1alpha1.NodeENISpec) { *s = o.spec })
+			changes += len(o.nodes)
+		}
+		f.settle(c, some)
+		if rounds%10 == 0 {
+			f.t.Logf("%d changes after %s", changes, time.Since(began).Round(time.Second))
+		}
+	}
+	return changes
+}
+
+// TestTheControllerWritesOverWhatNodesSaid, as it does on a conflict: what each
+// node has is true again once it rests, and nobody's ENI has become another's.
+func TestTheControllerWritesOverWhatNodesSaid(t *testing.T) {
+	c := requireCluster(t)
+	k := newController(t, c)
+	f := newFleet(t, c, "over", 5, 1)
+	counts := map[string]int{}
+	claims, _ := f.claim(k, field{many: 5, large: 1, slots: 1, share: 1})
+	f.settle(c, claims)
+	f.meter.since(counts)
+	o := claims[0]
+	for i := range 30 {
+		if i == 10 {
+			o.next(rand.New(rand.NewPCG(uint64(i), 0)))
+			k.spec(o.name, func(s *v1alpha1.NodeENISpec) { *s = o.spec })
+		}
+		k.status(o.name, func(o *controlled) {
+			for i := range o.Status.Attachments {
+				o.Status.Attachments[i].LastUpdated = metav1.Now()
+			}
+			time.Sleep(50 * time.Millisecond) // what the cloud takes to answer
+		})
+	}
+	f.settle(c, claims)
+	asked := f.meter.since(counts)
+	t.Logf("the controller had %d conflicts in 30 updates; 5 agents: %s", k.conflicts, perVerb(asked))
+	if k.conflicts == 0 || asked["patch"] > 30 || asked["list"] > 0 {
+		t.Errorf("%d conflicts, and the agents asked for %v", k.conflicts, asked)
 	}
 }
 
@@ -147,8 +207,8 @@ func (f *fleet) claim(k *controller, shape field) (claims []*claim, attachments 
 		attachments += len(nodes)
 	}
 	for at := range shape.slots {
-		if at < shape.all {
-			add(at, f.members)
+		if at < shape.large {
+			add(at, f.members[:shape.many])
 			continue
 		}
 		for nodes := range slices.Chunk(f.members, (len(f.members)+shape.share-1)/shape.share) {
@@ -231,7 +291,7 @@ func (o *claim) wrong(c *cluster) string {
 func (f *fleet) settle(c *cluster, claims []*claim) {
 	f.t.Helper()
 	left := slices.Clone(claims)
-	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		wrong := ""
 		left = slices.DeleteFunc(left, func(o *claim) bool {
 			w := o.wrong(c)

@@ -1,6 +1,6 @@
 // Package source says what desired state is, wherever it comes from. Package
 // file reads it from a YAML file, package nodeeni from objects of a Kubernetes
-// API. A source knows neither the journal nor the host: it says what is asked,
+// API; what both call an entry is in package entry. A source knows neither the journal nor the host: it says what is asked,
 // and the agent resolves it to targets.
 //
 // # Caveats

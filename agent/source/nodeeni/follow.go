@@ -34,6 +34,7 @@ type follower struct {
 	macs         lookup
 	kernelDriver string
 	show         func(picture) // is told what is made of the objects
+	picture      *picture      // that it was not told yet
 
 	desired *source.Desired // nil while nobody knows
 	err     error           // why the API cannot be asked now
@@ -80,6 +81,10 @@ func (f *follower) follow(ctx context.Context, updates chan<- source.Update) {
 		}()
 	}
 	for {
+		if f.picture != nil && !f.holding {
+			f.show(*f.picture)
+			f.picture = nil
+		}
 		next, news := f.next()
 		offer := updates
 		if !news {
@@ -161,7 +166,7 @@ func (f *follower) see() (others bool) {
 	// Of an ENI that comes back, nothing old is to be believed.
 	maps.DeleteFunc(f.known, func(eni string, _ []string) bool { return !asked[eni] })
 	f.desired.Generation = digest(f.desired)
-	f.show(picture{enis.all, t.judged, t.asks, t.refused, f.desired.Generation})
+	f.picture = &picture{enis.all, t.judged, t.asks, t.refused, f.desired.Generation}
 	return !slices.Equal(were, f.unknown)
 }
 

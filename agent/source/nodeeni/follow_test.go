@@ -3,6 +3,7 @@ package nodeeni
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,7 @@ type bench struct {
 	mu    sync.Mutex
 	asked int
 	macs  lookup
+	shown []int // how many objects each picture refuses
 }
 
 // answers says what the metadata answer from now on.
@@ -35,6 +37,22 @@ func (b *bench) answers(macs map[string][]string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.macs = func(context.Context) (map[string][]string, error) { return macs, err }
+}
+
+// show takes what is made of the objects.
+func (b *bench) show(p picture) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shown = append(b.shown, len(p.refused))
+}
+
+// pictures are those since the last question.
+func (b *bench) pictures() []int {
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer func() { b.shown = nil }()
+	return b.shown
 }
 
 // questions is how often the metadata were asked.
@@ -63,7 +81,7 @@ func onEmptyBench(t *testing.T, first bool, fn func(b *bench)) {
 		}
 		b.answers(map[string][]string{eni1: {mac1}, eni2: {mac2}}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		f := follower{kept: b.kept, show: func(picture) {}, kernelDriver: defaultKernelDriver, macs: func(ctx context.Context) (map[string][]string, error) {
+		f := follower{kept: b.kept, show: b.show, kernelDriver: defaultKernelDriver, macs: func(ctx context.Context) (map[string][]string, error) {
 			b.mu.Lock()
 			b.asked++
 			macs := b.macs
@@ -329,4 +347,41 @@ func TestTheStoreKeepsNothingOfOthers(t *testing.T) {
 	if all := s.snapshot().all; len(all) != 0 {
 		t.Errorf("kept %+v", all)
 	}
+}
+
+// TestNothingIsSaidOfAnENIBeforeTheMetadataAnswer: that it is not known would be
+// written, and taken back a moment later.
+func TestNothingIsSaidOfAnENIBeforeTheMetadataAnswer(t *testing.T) {
+	onBench(t, func(b *bench) {
+		slow := func(d time.Duration) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.macs = func(context.Context) (map[string][]string, error) {
+				time.Sleep(d)
+				return map[string][]string{eni1: {mac1}}, nil
+			}
+		}
+		slow(hold / 2)
+		b.has(nodeENI("one", ``))
+		if early := b.pictures(); len(early) > 0 {
+			b.t.Errorf("told of objects that refuse %v", early)
+		}
+		b.update()
+		if shown := b.pictures(); !slices.Equal(shown, []int{0}) {
+			b.t.Errorf("told of objects that refuse %v", shown)
+		}
+		b.has()
+		b.update()
+		b.pictures()
+		slow(2 * hold)
+		b.has(nodeENI("one", ``))
+		time.Sleep(hold + time.Millisecond)
+		if shown := b.pictures(); !slices.Equal(shown, []int{1}) {
+			b.t.Errorf("no answer after %s: told of objects that refuse %v", hold, shown)
+		}
+		time.Sleep(hold)
+		if shown := b.pictures(); !slices.Equal(shown, []int{0}) {
+			b.t.Errorf("after the answer, told of objects that refuse %v", shown)
+		}
+	})
 }

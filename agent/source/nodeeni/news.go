@@ -144,9 +144,11 @@ func (s subject) says(name string) string {
 func (n *news) look() {
 	n.objects = n.subjects()
 	there := map[string]bool{}
+	// A desired state that the agent has not looked at may be on its way to another.
+	whole := n.report.Generation != "" && n.report.Generation == n.latest.generation
 	for _, r := range n.latest.refused {
-		if _, one := n.subject(r.Object); one { // not all that the API cannot tell
-			there[r.Object] = true
+		there[r.Object] = true
+		if _, one := n.subject(r.Object); one && whole { // not all that the API cannot tell
 			n.stands(r.Object, refused, r.Reason, r.Reason, "")
 		}
 	}
@@ -161,7 +163,7 @@ func (n *news) look() {
 			n.stands(s.Object, "", "", "", s.Generation)
 		}
 	}
-	n.gone(there)
+	n.gone(there, whole)
 	n.plugin()
 }
 
@@ -215,12 +217,12 @@ func (n *news) stands(name, condition, note, reason, of string) {
 
 // gone tells of what was given back, and forgets what nothing is to be told of
 // any more.
-func (n *news) gone(there map[string]bool) {
-	whole := n.report.Generation != "" && n.report.Generation == n.latest.generation
+func (n *news) gone(there map[string]bool, whole bool) {
 	for _, name := range slices.Sorted(maps.Keys(n.tales)) {
 		t := n.tales[name]
+		_, kept := n.latest.refusal(name)
 		switch {
-		case there[name]:
+		case there[name] || kept:
 		case t.condition == refused || t.condition == released:
 			delete(n.tales, name)
 		case whole:

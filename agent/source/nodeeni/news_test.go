@@ -114,19 +114,22 @@ func TestNews(t *testing.T) {
 func TestNewsOfWhatIsRefusedAndGivenBack(t *testing.T) {
 	r := newRoom(t)
 	r.asks("a", 1)
-	r.shows("1", source.Refusal{Object: objectName("a", ""), Reason: "spec.mtu: -1"})
-	r.shows("1", source.Refusal{Object: objectName("a", ""), Reason: "spec.mtu: -1"})
+	r.shows("1", source.Refusal{Object: objectName("a", ""), Reason: "not known yet"})
+	r.shows("2", source.Refusal{Object: objectName("a", ""), Reason: "spec.mtu: -1"})
+	for range 2 {
+		r.n.Report(source.Report{Generation: "2"})
+	}
 	r.expect("Warning a/uid-a Refused spec.mtu: -1")
-	r.shows("2")
-	r.stands("2", "a", "changing", "")
-	r.stands("2", "a", right, "")
+	r.shows("3")
+	r.stands("3", "a", "changing", "")
+	r.stands("3", "a", right, "")
 	r.expect("Normal a/uid-a Right " + asAsked)
 	// What an object asked before stays in force while it is refused.
-	r.shows("3", source.Refusal{Object: objectName("a", ""), Reason: "spec.mtu: -2"})
-	r.n.Report(source.Report{Generation: "3", Standings: r.n.report.Standings})
-	r.expect("Warning a/uid-a Refused spec.mtu: -2")
-	r.shows("4", source.Refusal{Object: family, Reason: "the API is away"})
+	r.shows("4", source.Refusal{Object: objectName("a", ""), Reason: "spec.mtu: -2"})
 	r.n.Report(source.Report{Generation: "4", Standings: r.n.report.Standings})
+	r.expect("Warning a/uid-a Refused spec.mtu: -2")
+	r.shows("away", source.Refusal{Object: family, Reason: "the API is away"})
+	r.n.Report(source.Report{Generation: "away", Standings: r.n.report.Standings})
 	r.expect()
 	r.asks("a", 2)
 	r.shows("5")
@@ -169,11 +172,13 @@ func TestAnAgentThatStartsRepeatsNothing(t *testing.T) {
 	r.expect("Warning a/uid-a Failed 0000:00:07.0: another")
 	r.starts()
 	r.shows("1", source.Refusal{Object: objectName("a", ""), Reason: "bad"})
+	r.n.Report(source.Report{Generation: "1"})
 	r.expect("Warning a/uid-a Refused bad")
 	r.starts()
 	said.Reason, said.Message = "Refused", "bad"
 	r.asks("a", 1, said)
 	r.shows("1", source.Refusal{Object: objectName("a", ""), Reason: "bad"})
+	r.n.Report(source.Report{Generation: "1"})
 	r.expect()
 }
 

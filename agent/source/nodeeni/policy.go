@@ -174,6 +174,7 @@ func (t *translation) policies(all content[*policy], nodes content[*node], name 
 	case !all.listed:
 		t.refuse(policyFamily, &source.Problem{Reason: oneLine(all.err)})
 	case !asksAnything(all.all):
+		t.judged = all.all // about no node, whatever its labels
 	case !nodes.listed:
 		t.refuse(policyFamily, &source.Problem{Reason: "the labels of this node are not known: " + oneLine(nodes.err)})
 	case len(nodes.all) == 0:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"eniagent/agent/source"
 )
@@ -71,11 +72,12 @@ func TestWhichNodesAPolicyIsAbout(t *testing.T) {
 // TestWhatAPolicyNoLongerAsks: it is deleted, going, or about other nodes; the node
 // has other labels. Each gives back, as the desired state is complete.
 func TestWhatAPolicyNoLongerAsks(t *testing.T) {
-	policy := nodePolicy("one", fast, pciUp)
+	policy, elsewhere := nodePolicy("one", fast, pciUp), nodePolicy("two", `{"matchLabels":{"nic":"slow"}}`, pciUp)
 	for name, change := range map[string]func(*bench){
 		"deleted":      func(b *bench) { b.policies() },
 		"going":        func(b *bench) { b.policies(deleted(policy)) },
-		"going, wrong": func(b *bench) { b.policies(deleted(nodePolicy("one", fast, `{"pci":"x"}`))) },
+		"one of two":   func(b *bench) { b.policies(deleted(policy), elsewhere) },
+		"going, wrong": func(b *bench) { b.policies(deleted(nodePolicy("one", fast, `{"pci":"x"}`)), elsewhere) },
 		"elsewhere":    func(b *bench) { b.policies(nodePolicy("one", `{"matchLabels":{"nic":"slow"}}`, pciUp)) },
 		"other labels": func(b *bench) { b.labels(map[string]string{"nic": "slow"}) },
 		"no labels":    func(b *bench) { b.labels(map[string]string{}) },
@@ -280,6 +282,28 @@ func TestANodeThatChangesAllTheTime(t *testing.T) {
 	} {
 		if got := is(tc.text); got != tc.news {
 			t.Errorf("the %dth: news is %v", i+1, got)
+		}
+	}
+}
+
+// TestPoliciesThatAreAllGoingAreJudged also where no labels are known: their
+// status is to say what is given back.
+func TestPoliciesThatAreAllGoingAreJudged(t *testing.T) {
+	going, other := readPolicy(t, deleted(nodePolicy("one", fast, pciUp))), readPolicy(t, nodePolicy("two", `{"matchLabels":{"nic":"slow"}}`, pciUp))
+	labels := content[*node]{listed: true, all: []*node{{ObjectMeta: metav1.ObjectMeta{Name: here, Labels: map[string]string{"nic": "fast"}}}}}
+	for name, tc := range map[string]struct {
+		all    []*policy
+		nodes  content[*node]
+		judged int
+	}{
+		"all":               {[]*policy{going}, content[*node]{}, 1},
+		"one of two":        {[]*policy{going, other}, labels, 2},
+		"without any label": {[]*policy{going, other}, content[*node]{err: errors.New("away")}, 0},
+	} {
+		var tr translation
+		tr.policies(content[*policy]{all: tc.all, listed: true}, tc.nodes, here)
+		if len(tr.judged) != tc.judged || len(tr.asks) > 0 {
+			t.Errorf("%s: judged %v, which ask %v", name, tr.judged, tr.asks)
 		}
 	}
 }
