@@ -27,9 +27,9 @@ const plugins = "kube-system"
 // an API that sends all objects on a watch, that leaves only the lists.
 func TestTheAgentsRequestsAreTheRole(t *testing.T) {
 	c := requireCluster(t)
-	asTheAgent(t, c)
+	_, config := asTheAgent(t, c)
 	want := shipped(t, built(t, c, kustomization))
-	token, k := c.token(t, namespace, "eniagent"), newController(t, c)
+	token, k := config.BearerToken, newController(t, c)
 	nodes := []*subject{newSubject(t, c, "whole-older", token, true), newSubject(t, c, "whole-newer", token, false)}
 	kubelets := newKubelet(t, c, nodes[0].name, nodes[1].name)
 	for _, s := range nodes {
@@ -57,9 +57,9 @@ func TestTheAgentsRequestsAreTheRole(t *testing.T) {
 			s.has(slot, "ena down 1500")
 		}
 		s.stop()
-		missing, unused := compare(s.gate.acts(t), want)
-		if len(missing) > 0 || !slices.Equal(unused, unusedWith[i == 0]) || len(s.gate.denied()) > 0 {
-			t.Errorf("%s: asked for, and not granted: %q; granted, and not asked for: %q, want %q; refused: %q", s.name, missing, unused, unusedWith[i == 0], s.gate.denied())
+		missing, unused := compare(s.asked.acts(t), want)
+		if len(missing) > 0 || !slices.Equal(unused, unusedWith[i == 0]) || len(s.asked.denied()) > 0 {
+			t.Errorf("%s: asked for, and not granted: %q; granted, and not asked for: %q, want %q; refused: %q", s.name, missing, unused, unusedWith[i == 0], s.asked.denied())
 		}
 	}
 }
@@ -217,7 +217,7 @@ func (w *without) lists(t *testing.T) {
 		}
 		a := act{verb: "list", resource: tr.resource, namespace: tr.namespace}
 		a.group = map[string]string{"nodeenis": v1alpha1.Group, "nodeinterfacepolicies": policyv1alpha1.Group}[tr.resource]
-		n, most := w.gate.count(a), 0
+		n, most := w.asked.count(a), 0
 		switch {
 		case tr.verb == w.verb && tr.resource == w.resource:
 			if n < 2 {
@@ -264,8 +264,9 @@ func tried(t *testing.T, c *cluster) (all []*without) {
 		name := fmt.Sprintf("without-%d", i)
 		names = append(names, name)
 		c.grant(t, name, want)
-		w.subject = newSubject(t, c, name, c.token(t, metav1.NamespaceDefault, name), tr.older)
-		w.api, _ = c.as(t, metav1.NamespaceDefault, name)
+		api, config := c.as(t, metav1.NamespaceDefault, name)
+		w.subject = newSubject(t, c, name, config.BearerToken, tr.older)
+		w.api = api
 		all = append(all, w)
 	}
 	if rest.Len() > 0 {
@@ -318,7 +319,7 @@ func (w *without) holds(t *testing.T, k *controller) {
 			t.Errorf("%s is %s", slot(at), is)
 		}
 	}
-	if got, want := w.gate.denied(), []string{w.act.String()}; !slices.Equal(got, want) {
+	if got, want := w.asked.denied(), []string{w.act.String()}; !slices.Equal(got, want) {
 		t.Errorf("refused was %q, want %q", got, want)
 	}
 	w.lists(t)

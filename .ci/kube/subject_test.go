@@ -3,12 +3,13 @@ package kube
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	authn "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,24 +97,29 @@ func (k *kubelet) look(ctx context.Context) error {
 	return nil
 }
 
-// subject is a node whose agent asks through a gate, with the objects that
+// subject is a node whose agent is listened to, with the objects that
 // concern it: a NodeENI by its name and -a, another with -b, and a policy.
 type subject struct {
 	*node
 	t        *testing.T
 	c        *cluster
 	api      *kubernetes.Clientset // as its agent may
-	gate     *gate
+	asked    *recorder
 	kubelets *kubelet
 	before   int // events about the policy before it changed
 }
 
-func newSubject(t *testing.T, c *cluster, name, token string, older bool) *subject {
+// newSubject is one whose agent has a token; of an old API, where it has to list.
+func newSubject(t *testing.T, c *cluster, name, token string, old bool) *subject {
 	t.Helper()
-	s := &subject{t: t, c: c, gate: newGate(t, c, token, older)}
+	s := &subject{t: t, c: c}
+	s.asked, _ = record(c.env.Config)
+	s.asked.age(old)
+	address, certificate := s.asked.proxy(t, c.env.Config)
+	ca, err := os.ReadFile(certificate)
+	must(t, err)
 	s.node = newNode(t, c, name, 3)
-	s.line = nil // which goes past the gate
-	s.reach(s.gate.kubeconfig)
+	must(t, os.WriteFile(filepath.Join(s.dir, "kubeconfig"), leading(address, ca, token), 0o600))
 	c.node(t, name, name)
 	return s
 }
@@ -220,16 +226,6 @@ func (s *subject) says(t *testing.T, words string) {
 		time.Sleep(200 * time.Millisecond)
 		return string(status)
 	})
-}
-
-// token is one of a service account.
-func (c *cluster) token(t *testing.T, namespace, name string) string {
-	t.Helper()
-	admin, err := kubernetes.NewForConfig(c.env.Config)
-	must(t, err)
-	token, err := admin.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), name, &authn.TokenRequest{}, metav1.CreateOptions{})
-	must(t, err)
-	return token.Status.Token
 }
 
 // begin has a node do what two objects ask that were there before its agent.
