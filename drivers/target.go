@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // Target is the stable identity of one host thing. A PCI function is its
@@ -23,11 +24,15 @@ const (
 var (
 	pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	moduleName = regexp.MustCompile(`^[a-z0-9A-Z][a-z0-9A-Z_-]{0,54}$`)
-	filePath   = regexp.MustCompile(`^/[^#\x00-\x1f\x7f]{1,1000}$`)
+	filePath   = regexp.MustCompile(`^/[^#\x00-\x1f\x7f]+$`)
 	// An entry is a resource's name as Kubernetes has it: a DNS subdomain and a
 	// name.
 	fileEntry = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/[a-zA-Z0-9_-]{1,63}$`)
 )
+
+// maxFile is how many characters there may be behind the first '/'. The expression
+// does not say it: that would be a thousand states, in each process that starts.
+const maxFile = 1000
 
 // maxPrefix is the length of the longest DNS subdomain.
 const maxPrefix = 253
@@ -78,7 +83,9 @@ func FileEntry(file, entry string) (Target, error) {
 	return Target(filePrefix + file + "#" + entry), nil
 }
 
-func isFile(file string) bool { return filePath.MatchString(file) && path.Clean(file) == file }
+func isFile(file string) bool {
+	return utf8.RuneCountInString(file) <= 1+maxFile && filePath.MatchString(file) && path.Clean(file) == file
+}
 
 func isEntry(entry string) bool {
 	return fileEntry.MatchString(entry) && strings.IndexByte(entry, '/') <= maxPrefix

@@ -109,23 +109,14 @@ func daemonSet(t *testing.T, stream string) *appsv1.DaemonSet {
 // namespace that it is installed into.
 func TestTheChartIsTheKustomization(t *testing.T) {
 	c := requireCluster(t)
-	with := func(components ...string) string {
-		dir := t.TempDir()
-		text := "resources: [" + relative(t, kustomization, dir) + "]\ncomponents:\n"
-		for _, name := range components {
-			text += "- " + relative(t, kustomization+"/components/"+name, dir) + "\n"
-		}
-		must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600))
-		return dir
-	}
 	for _, tc := range []struct {
 		dir   string
 		flags []string
 	}{
 		{kustomization, nil},
-		{with("active"), []string{"--set", "observe=false"}},
-		{with("adopt"), []string{"--set", "adopt.enabled=true"}},
-		{with("active", "adopt"), []string{"--set", "adopt.enabled=true,observe=false"}},
+		{with(t, "active"), []string{"--set", "observe=false"}},
+		{with(t, "adopt"), []string{"--set", "adopt.enabled=true"}},
+		{with(t, "active", "adopt"), []string{"--set", "adopt.enabled=true,observe=false"}},
 	} {
 		want := objects(t, built(t, c, tc.dir))
 		delete(want, "Namespace /"+namespace)
@@ -145,6 +136,18 @@ func TestTheChartIsTheKustomization(t *testing.T) {
 			}
 		}
 	}
+}
+
+// with is a kustomization that adds components.
+func with(t *testing.T, components ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	text := "resources: [" + relative(t, kustomization, dir) + "]\ncomponents:\n"
+	for _, name := range components {
+		text += "- " + relative(t, kustomization+"/components/"+name, dir) + "\n"
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600))
+	return dir
 }
 
 // relative is a path as a kustomization elsewhere can name it.

@@ -2,12 +2,17 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"eniagent/drivers/host"
 	"eniagent/journal"
 )
+
+// childGC has a writer child collect its garbage early. It makes little, and there
+// may be many of them.
+const childGC = 20
 
 // writerCommand is the life of a writer child. The agent starts it.
 func (c *cli) writerCommand() *cobra.Command {
@@ -19,6 +24,7 @@ func (c *cli) writerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			debug.SetGCPercent(childGC)
 			if err := host.Serve(c.in, c.out, kernel, host.FencesIn(fenceDir), args[0], args[1:]...); err != nil {
 				return err
 			}

@@ -28,6 +28,9 @@ type PoolOptions struct {
 	WriteTimeout time.Duration
 	// ReadTimeout is the same for reads that may block; 2 s when zero.
 	ReadTimeout time.Duration
+	// Quiet is how long nothing must be asked before the children that were kept
+	// end, but for one; 10 s when zero.
+	Quiet time.Duration
 	// MaxChildren bounds the children at work and the abandoned ones together;
 	// 64 when zero.
 	MaxChildren int
@@ -39,6 +42,7 @@ type PoolOptions struct {
 
 const (
 	keepIdle    = 4 // children kept between writes
+	keepQuiet   = 1 // and once there were none for some time
 	maxChildren = 64
 )
 
@@ -53,6 +57,7 @@ type Pool struct {
 
 	mu     sync.Mutex
 	idle   []*child
+	trim   *time.Timer            // ends those that are not needed
 	stuck  map[drivers.Target]int // abandoned requests that still run
 	closed bool
 }
@@ -64,6 +69,9 @@ func NewPool(k Kernel, opts PoolOptions) (*Pool, error) {
 	}
 	if opts.ReadTimeout == 0 {
 		opts.ReadTimeout = 2 * time.Second
+	}
+	if opts.Quiet == 0 {
+		opts.Quiet = 10 * time.Second
 	}
 	if opts.MaxChildren == 0 {
 		opts.MaxChildren = maxChildren
@@ -86,6 +94,9 @@ func (p *Pool) Close() error {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle, p.closed = nil, true
+	if p.trim != nil {
+		p.trim.Stop()
+	}
 	p.mu.Unlock()
 	var errs []error
 	for _, c := range idle {
@@ -357,10 +368,28 @@ func (p *Pool) put(c *child, failed error) {
 	keep := failed == nil && !p.closed && len(p.idle) < keepIdle
 	if keep {
 		p.idle = append(p.idle, c)
+		if p.trim == nil {
+			p.trim = time.AfterFunc(p.opts.Quiet, p.shrink)
+		}
+		p.trim.Reset(p.opts.Quiet)
 	}
 	p.mu.Unlock()
 	if !keep {
 		// The child has answered, or is gone: this does not wait for the kernel.
 		_ = c.close()
+	}
+}
+
+// shrink ends the idle children that nothing needs now: each is a process with
+// memory of its own.
+func (p *Pool) shrink() {
+	p.mu.Lock()
+	var ended []*child
+	if n := len(p.idle) - keepQuiet; n > 0 {
+		ended, p.idle = p.idle[:n:n], slices.Clone(p.idle[n:])
+	}
+	p.mu.Unlock()
+	for _, c := range ended {
+		_ = c.close() // it waits for a request, and so ends at once
 	}
 }

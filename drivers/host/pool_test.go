@@ -500,3 +500,33 @@ func TestPoolWithoutCommand(t *testing.T) {
 		}
 	}
 }
+
+// TestPoolShrinks to one child once nothing is asked: each is a process with
+// memory of its own.
+func TestPoolShrinks(t *testing.T) {
+	before := childCount(t)
+	r := newPool(t, t.TempDir(), func(o *host.PoolOptions) { o.Quiet = 10 * time.Millisecond })
+	gates := []*gate{newGate(t, r.dir, vf0), newGate(t, r.dir, vf1)}
+	errs := make(chan error, 2)
+	for _, target := range []drivers.Target{vf0, vf1} {
+		go func() { errs <- r.Do(context.Background(), override(target, "hang")) }()
+	}
+	for _, g := range gates {
+		g.entered()
+	}
+	if n := childCount(t) - before; n != 2 {
+		t.Errorf("%d children at two writes", n)
+	}
+	for _, g := range gates {
+		g.release()
+	}
+	for range gates {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "one child is left", func() bool { return childCount(t)-before == 1 })
+	if err := r.Do(context.Background(), override(vf0, "igb")); err != nil {
+		t.Error(err)
+	}
+}
