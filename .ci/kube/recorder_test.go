@@ -57,15 +57,16 @@ func acts(all sets.Set[act]) (names []string) {
 type recorder struct {
 	infos *request.RequestInfoFactory
 
-	mu   sync.Mutex
-	seen sets.Set[act]
-	err  error
-	old  bool // it answers as an API that cannot begin a watch with all there is
+	mu      sync.Mutex
+	seen    map[act]int // how often
+	refused sets.Set[act]
+	err     error
+	old     bool // it answers as an API that cannot begin a watch with all there is
 }
 
 // record gives a configuration all of whose requests are noted.
 func record(config *rest.Config) (*recorder, *rest.Config) {
-	r := &recorder{seen: sets.New[act](), infos: &request.RequestInfoFactory{
+	r := &recorder{seen: map[act]int{}, refused: sets.New[act](), infos: &request.RequestInfoFactory{
 		APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api"),
 	}}
 	config = rest.CopyConfig(config)
@@ -98,7 +99,21 @@ func (r *recorder) acts(t *testing.T) sets.Set[act] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	must(t, r.err)
-	return r.seen.Clone()
+	return sets.KeySet(r.seen)
+}
+
+// count is how often something was asked.
+func (r *recorder) count(a act) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[a]
+}
+
+// denied are the acts that the API has refused so far.
+func (r *recorder) denied() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return acts(r.refused)
 }
 
 // note says whether the API is too old for the request.
@@ -110,8 +125,19 @@ func (r *recorder) note(q *http.Request) (old bool) {
 		r.err = fmt.Errorf("%s %s: %w", q.Method, q.URL, err)
 		return false
 	}
-	r.seen.Insert(actOf(info))
+	r.seen[actOf(info)]++
 	return r.old && q.URL.Query().Get("sendInitialEvents") == "true"
+}
+
+// answered notes whether the API has refused a request.
+func (r *recorder) answered(q *http.Request, status int) {
+	info, err := r.infos.NewRequestInfo(q)
+	if err != nil || status != http.StatusForbidden {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused.Insert(actOf(info))
 }
 
 // age has it answer as an old API, or as a new one.
@@ -146,7 +172,11 @@ func (r recording) RoundTrip(q *http.Request) (*http.Response, error) {
 			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(invalid)), ContentLength: int64(len(invalid)),
 		}, nil
 	}
-	return r.RoundTripper.RoundTrip(q)
+	a, err := r.RoundTripper.RoundTrip(q)
+	if err == nil {
+		r.answered(q, a.StatusCode)
+	}
+	return a, err
 }
 
 // granted are the acts that rules allow, in a namespace or, with "", anywhere.

@@ -4,13 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	authn "k8s.io/api/authentication/v1"
@@ -26,7 +23,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 )
 
@@ -257,50 +253,4 @@ func leading(address string, ca []byte, token string) []byte {
 	return fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"x","contexts":[{"name":"x","context":{"cluster":"c","user":"u"}}],
 		"clusters":[{"name":"c","cluster":{"server":%q,"certificate-authority-data":%q}}],"users":[{"name":"u","user":{"token":%q}}]}`,
 		address, base64.StdEncoding.EncodeToString(ca), token)
-}
-
-// TestTheRoleIsWhatTheAgentAsks: the agent as it is shipped, with the token of its
-// service account, asks for all that the manifests grant, and for nothing else.
-func TestTheRoleIsWhatTheAgentAsks(t *testing.T) {
-	c := requireCluster(t)
-	may := shipped(t, built(t, c, kustomization))
-	_, config := asTheAgent(t, c)
-	r, _ := record(config)
-	r.age(true) // so that it lists, too
-	address, certificate := r.proxy(t, config)
-	n := newNode(t, c, "asks", 3, "--plugin-namespace", "kube-system")
-	c.node(t, n.name, "asks")
-	ca, err := os.ReadFile(certificate)
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(n.dir, "kubeconfig"), leading(address, ca, config.BearerToken), 0o600))
-	plugins := &pluginNode{c, t, "kube-system"}
-	plugins.pod("asks-plugin", n.name)
-	plugins.starts("asks-plugin", time.Now().Add(-time.Hour), true)
-	t.Cleanup(func() { plugins.ends("asks-plugin") })
-	k := newController(t, c)
-	k.create("asks", forDPDK(0, "intel.com/asks"), [2]string{n.name, eniOf(n.name, 0)})
-	c.policy(t, "asks", "asks", "pci: "+slot(1)+", up: true, mtu: 1400")
-	n.start()
-	n.has(0, "vfio-pci intel.com/asks")
-	n.has(1, "ena up 1400")
-	eventually(t, "the plugin's pod is deleted", func() bool { return plugins.isDeleted("asks-plugin") })
-	// What happens again makes a series of its event.
-	mtu := 1400
-	eventually(t, "an event is told again", func() bool {
-		mtu++
-		c.changePolicy(t, "asks", func(p *policyv1alpha1.NodeInterfacePolicy) { *p.Spec.Interfaces[0].MTU = policyv1alpha1.MTU(mtu) })
-		n.has(1, fmt.Sprintf("ena up %d", mtu))
-		return r.acts(t).Has(act{verb: "patch", group: "events.k8s.io", resource: "events", namespace: "default"})
-	})
-	missing, unused := compare(r.acts(t), may)
-	if len(missing)+len(unused) > 0 {
-		t.Errorf("it asks for %q without being allowed to, and for %q never", missing, unused)
-	}
-	r.age(false)
-	n.kill()
-	n.start()
-	n.stands("nodeeni/asks/"+eniOf(n.name, 0), "right")
-	if missing, _ := compare(r.acts(t), may); len(missing) > 0 {
-		t.Errorf("of a newer API it asks for %q without being allowed to", missing)
-	}
 }

@@ -62,9 +62,17 @@ type writer struct {
 	// The loop's own.
 	papers map[string]*paper // by object, as refusals name it
 	pruned bool              // the definition in the API lacks fields, and drops them
-	rest   time.Time         // the API cannot be asked before
+	lulls  map[string]*lull  // by resource, and everything
+}
+
+// lull is how long the API is not asked for something.
+type lull struct {
+	until  time.Time
 	pauses *backoff.ExponentialBackOff
 }
+
+// everything is all resources.
+const everything = ""
 
 // paper is what is known of writing one object's status.
 type paper struct {
@@ -82,8 +90,15 @@ type paper struct {
 func newWriter(patch patcher, apply applier, node string, logger log.Logger) *writer {
 	return &writer{
 		patch: patch, apply: apply, node: node, logger: log.With(logger, "component", "source", "source", Name), wake: make(chan struct{}, 1),
-		papers: map[string]*paper{}, pauses: pauses(),
+		papers: map[string]*paper{}, lulls: map[string]*lull{},
 	}
+}
+
+func (w *writer) lull(of string) *lull {
+	if w.lulls[of] == nil {
+		w.lulls[of] = &lull{pauses: pauses()}
+	}
+	return w.lulls[of]
 }
 
 func pauses() *backoff.ExponentialBackOff {
@@ -178,7 +193,7 @@ func (w *writer) due(p *paper, d draft) time.Time {
 	case d.restores:
 		at = at.Add(p.spread)
 	}
-	return later(at, later(p.retry, w.rest))
+	return later(later(at, p.retry), later(w.lull(everything).until, w.lull(d.kind.resource).until))
 }
 
 // dropped notes that what was written is gone from an object with so many
@@ -200,7 +215,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// drafts are what is to be written by what is known now.
+// drafts are what is to be written by what is known now, last what was not taken
+// last: it keeps nothing else from being tried.
 func (w *writer) drafts() (all []draft) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -236,6 +252,7 @@ func (w *writer) drafts() (all []draft) {
 			delete(w.papers, name)
 		}
 	}
+	slices.SortStableFunc(all, func(a, b draft) int { return w.papers[a.name].retry.Compare(w.papers[b.name].retry) })
 	return all
 }
 
@@ -263,25 +280,31 @@ func (w *writer) send(ctx context.Context, p *paper, d draft) bool {
 	if err == nil {
 		p.wrote, p.version, p.noticed, p.retry = time.Now(), version, time.Time{}, time.Time{}
 		p.pauses.Reset()
-		w.pauses.Reset()
+		w.lull(everything).pauses.Reset()
+		w.lull(d.kind.resource).pauses.Reset()
 		return true
 	}
 	if ctx.Err() != nil {
 		return false
 	}
 	pause := p.pauses.NextBackOff()
-	if aboutAll(err) {
-		pause = w.pauses.NextBackOff()
-		w.rest = time.Now().Add(pause)
+	if of, many := about(d.kind, err); many {
+		l := w.lull(of)
+		pause = l.pauses.NextBackOff()
+		l.until = time.Now().Add(pause)
 	}
 	p.retry = time.Now().Add(pause)
 	level.Warn(w.logger).Log("object", d.name, "err", writable(d.kind, err), "again_in", pause.Round(time.Millisecond), "msg", "status not written")
 	return false
 }
 
-// aboutAll says that an error is not about the one object that it came with.
-func aboutAll(err error) bool {
-	return away(err) && !apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)
+// about says that an error is not only about the one object that it came with, and
+// of which resource it is. What a role allows, it allows of a resource.
+func about(k kind, err error) (resource string, many bool) {
+	if apierrors.IsForbidden(err) {
+		return k.resource, true
+	}
+	return everything, away(err) && !apierrors.IsNotFound(err) || apierrors.IsUnauthorized(err)
 }
 
 // proofread notes whether the API has kept all that it was told.

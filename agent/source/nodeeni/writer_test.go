@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -362,6 +363,61 @@ func TestAFailedWriteIsTriedAgain(t *testing.T) {
 			time.Sleep(2 * rewriteMax)
 			synctest.Wait()
 			d.want(tries+1, rightOn1)
+		})
+	}
+}
+
+// TestOneResourceMayNotBeWritten, or one object of it: the others are.
+func TestOneResourceMayNotBeWritten(t *testing.T) {
+	forbidden := apierrors.NewForbidden(v1alpha1.GroupVersion().WithResource(v1alpha1.Resource).GroupResource(), "a", errors.New("no"))
+	for name, tc := range map[string]struct {
+		enis, policies func(name string) error
+		want           string
+	}{
+		"NodeENIs":       {enis: func(string) error { return forbidden }, want: "nodeinterfacepolicy/a"},
+		"policies":       {policies: func(string) error { return forbidden }, want: "nodeeni/a nodeeni/b"},
+		"the first":      {enis: func(name string) error { return map[string]error{"a": forbidden}[name] }, want: "nodeeni/b nodeinterfacepolicy/a"},
+		"the last":       {enis: func(name string) error { return map[string]error{"b": forbidden}[name] }, want: "nodeeni/a nodeinterfacepolicy/a"},
+		"nothing at all": {enis: func(string) error { return forbidden }, policies: func(string) error { return forbidden }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				written, tries := map[string]bool{}, 0
+				answer := func(resource, name string, by func(string) error) error {
+					tries++
+					if by != nil && by(name) != nil {
+						return by(name)
+					}
+					written[resource+"/"+name] = true
+					return nil
+				}
+				w := newWriter(func(_ context.Context, name string, _ []byte) (*object, error) {
+					return &object{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "9"}}, answer("nodeeni", name, tc.enis)
+				}, func(_ context.Context, name string, _ []byte) (*policy, error) {
+					return &policy{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "9"}}, answer("nodeinterfacepolicy", name, tc.policies)
+				}, here, log.NewNopLogger())
+				p := picture{generation: "1", policies: []*policy{{ObjectMeta: metav1.ObjectMeta{Name: "a", ResourceVersion: "1"}}}}
+				p.asks = map[string][]source.Interface{"a": {{Selector: source.Selector{PCI: "0000:3b:00.0"}, Object: ofA}}}
+				r := source.Report{Generation: "1", Standings: []source.Standing{{Object: ofA, Target: "0000:3b:00.0", Condition: right, Settled: true, Generation: "1"}}}
+				for _, name := range []string{"a", "b"} {
+					o := read(t, nodeENI(name, ``))
+					o.ResourceVersion = "1"
+					o.keep(here)
+					p.objects = append(p.objects, o)
+					r.Standings = append(r.Standings, source.Standing{Object: objectName(name, eni1), Condition: right, Settled: true, Generation: "1", State: "up"})
+				}
+				w.show(p)
+				w.Report(r)
+				go w.write(t.Context())
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if got := strings.Join(slices.Sorted(maps.Keys(written)), " "); got != tc.want {
+					t.Errorf("written are %q, want %q", got, tc.want)
+				}
+				if tries > 20 {
+					t.Errorf("%d tries", tries)
+				}
+			})
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +60,8 @@ type Recorder struct {
 	// The loop's own.
 	pauses *backoff.ExponentialBackOff
 	rest   time.Time
-	told   string // the last error in the log
+	denied map[string]time.Time // until when, by what nobody is allowed to: create, patch
+	told   string               // the last error in the log
 }
 
 // record is one event, and how often it happened.
@@ -76,6 +78,14 @@ type record struct {
 
 func (r *record) due() bool { return r.count > r.sent }
 
+// verb is what telling of it asks of the API.
+func (r *record) verb() string {
+	if r.made {
+		return "patch"
+	}
+	return "create"
+}
+
 // New is the recorder of a node. It asks nothing yet.
 func New(c *rest.Config, node string, logger log.Logger) (*Recorder, error) {
 	a, err := newClient(c)
@@ -90,6 +100,7 @@ func newRecorder(a api, node string, logger log.Logger) *Recorder {
 		api: a, node: clipped(node, maxInstance), logger: log.With(logger, "component", "events"),
 		limit: rate.NewLimiter(rate.Every(each), burst), wake: make(chan struct{}, 1), known: map[Event]*record{},
 		pauses: &backoff.ExponentialBackOff{InitialInterval: restFirst, RandomizationFactor: 0.3, Multiplier: 2, MaxInterval: restMax},
+		denied: map[string]time.Time{},
 	}
 }
 
@@ -185,24 +196,20 @@ func (r *Recorder) next() (e Event, at time.Time, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forget(time.Now())
-	var first *record
+	var turn uint64
 	for candidate, is := range r.known {
 		if !is.due() {
 			continue
 		}
-		switch {
-		case first == nil, is.after.Before(first.after), is.after.Equal(first.after) && is.turn < first.turn:
-			e, first, ok = candidate, is, true
-		}
-	}
-	if ok {
-		at = first.after
-		if r.rest.After(at) {
-			at = r.rest
+		after := latest(is.after, r.rest, r.denied[is.verb()])
+		if !ok || after.Before(at) || after.Equal(at) && is.turn < turn {
+			e, at, turn, ok = candidate, after, is.turn, true
 		}
 	}
 	return e, at, ok
 }
+
+func latest(all ...time.Time) time.Time { return slices.MaxFunc(all, time.Time.Compare) }
 
 // send tells of one record.
 func (r *Recorder) send(ctx context.Context, e Event) {
@@ -263,8 +270,11 @@ func (r *Recorder) sent(ctx context.Context, e Event, count int, err error) {
 	case passing(err):
 		r.rest = now.Add(r.pauses.NextBackOff())
 		r.tell(err)
-	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+	case apierrors.IsUnauthorized(err):
 		r.rest = now.Add(restForbidden)
+		r.tell(fmt.Errorf("%w: the agent's credentials for the Kubernetes API are not valid", err))
+	case apierrors.IsForbidden(err):
+		r.denied[is.verb()] = now.Add(restForbidden)
 		r.tell(fmt.Errorf("%w: let this agent's service account create and patch events.events.k8s.io in namespace %s", err, namespace))
 	default: // this one will never be taken
 		delete(r.known, e)

@@ -28,6 +28,7 @@ type book struct {
 	order    []string
 	requests int
 	err      error // what every request answers
+	noPatch  bool  // nobody is allowed to
 	lost     bool  // the next answer is
 }
 
@@ -61,6 +62,10 @@ func (b *book) patch(_ context.Context, name string, s series) error {
 	if b.err != nil {
 		b.requests++
 		return b.err
+	}
+	if b.noPatch {
+		b.requests++
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "events"}, name, errors.New("no"))
 	}
 	e, there := b.events[name]
 	if !there {
@@ -264,6 +269,28 @@ func TestWithoutPermission(t *testing.T) {
 		settled(time.Hour)
 		if n := b.asked(); n != 1 {
 			t.Errorf("asked %d times for one that is never taken", n)
+		}
+	})
+}
+
+// TestWithoutPermissionToPatch what is new is told all the same.
+func TestWithoutPermissionToPatch(t *testing.T) {
+	withBook(t, func(b *book) {
+		b.noPatch = true
+		b.happens("Right")
+		settled(time.Second)
+		b.happens("Right")
+		settled(pauseFirst)
+		b.happens("Failed")
+		settled(time.Second)
+		b.expect("Right; Failed")
+		b.mu.Lock()
+		b.noPatch = false
+		b.mu.Unlock()
+		settled(restForbidden)
+		b.expect("Right x2; Failed")
+		if n := b.asked(); n != 4 {
+			t.Errorf("%d requests", n)
 		}
 	})
 }
