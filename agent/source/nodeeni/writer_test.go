@@ -213,6 +213,30 @@ func TestAGenerationIsObservedOnceItWasLookedAt(t *testing.T) {
 	})
 }
 
+// TestAnObjectMadeAnew, as one watch may tell it, was not observed under the
+// generations of the one before.
+func TestAnObjectMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.o.Generation = 7
+		d.show()
+		d.stands(right, true, 7, nil)
+		d.show()
+		d.want(1, "bound=false driver= state=up Ready=True/Right/7")
+		d.mu.Lock()
+		d.o = read(t, nodeENI("a", ``))
+		d.o.UID, d.o.Generation = "another", 1
+		d.mu.Unlock()
+		d.show()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		d.want(2, "bound=false driver= state=up Ready=True/Right/0")
+		d.show()
+		d.stands(right, true, 1, nil)
+		d.want(3, rightOn1)
+	})
+}
+
 // drop has the controller renew what it wrote, which knows nothing of some fields.
 func (d *desk) drop() {
 	d.mu.Lock()
