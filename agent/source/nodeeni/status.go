@@ -103,6 +103,9 @@ func (a *account) statuses(o *object, said []v1alpha1.ENIAttachment) (want []v1a
 			stands(&status, s)
 		}
 		if c, ok := a.condition(o, name, s, known); ok {
+			if !known && c.Reason == reasonOf(released) {
+				stands(&status, source.Standing{})
+			}
 			if len(status.Conditions) == 0 {
 				status.Conditions = conditionsOf(said, at.ENIID)
 			}
