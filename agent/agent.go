@@ -95,18 +95,18 @@ type Agent struct {
 	revision   int     // of the entries; each change is another
 	edition    edition // of those that were last looked at as a whole
 	remembered []journal.Selection
-	reports    map[string]InterfaceReport // by entry
-	order      []string                   // of entries
-	pools      []request                  // that are reported, beside the entries
-	unsafe     map[drivers.Target]bool    // pools that named what is not as asked when the agent started, and may still
-	dutiful    bool                       // what an earlier boot left in files was dealt with
-	busy       map[drivers.Target]bool    // a worker is on it
-	missed     map[drivers.Target]bool    // a pass came while a worker was on it
-	kept       map[uint64]*kept           // operations that stay open
-	unjudged   map[uint64]bool            // operations found at the start that recovery has not dealt with
-	passed     bool                       // a full pass was begun after the start
-	allowed    map[drivers.Target]string  // reasons for touching the management path
-	given      map[drivers.Target]bool    // functions that desired state gives to programs
+	reports    map[string]InterfaceReport          // by entry
+	order      []string                            // of entries
+	pools      []request                           // that are reported, beside the entries
+	unsafe     map[drivers.Target]bool             // pools that named what is not as asked when the agent started, and may still
+	dutiful    bool                                // what an earlier boot left in files was dealt with
+	busy       map[drivers.Target]bool             // a worker is on it
+	missed     map[drivers.Target][]drivers.Target // whose turn came while a worker was on it
+	kept       map[uint64]*kept                    // operations that stay open
+	unjudged   map[uint64]bool                     // operations found at the start that recovery has not dealt with
+	passed     bool                                // a full pass was begun after the start
+	allowed    map[drivers.Target]string           // reasons for touching the management path
+	given      map[drivers.Target]bool             // functions that desired state gives to programs
 	heartbeat  time.Time
 	unkept     error // why desired state is not in the journal
 	stopped    bool  // no worker may begin
@@ -136,7 +136,7 @@ func New(c Config) *Agent {
 		},
 		panicked: make(chan error, 1),
 		agenda:   newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
-		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target]bool{},
+		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target][]drivers.Target{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
 		source: SourceReport{Source: c.Name, Object: c.Object},

@@ -10,6 +10,7 @@ import (
 	"eniagent/agent/source"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
+	"eniagent/journal"
 )
 
 // complete puts a desired state in force that has all there is.
@@ -128,14 +129,61 @@ func TestWhatARefusedObjectAskedBeforeStays(t *testing.T) {
 }
 
 func TestAnotherSelectorForAFunctionGivesNothingBack(t *testing.T) {
-	withNode(t, func(n *node) {
-		n.complete(byMAC())
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.complete(pci(portA, "vfio-pci"))
 		settled(5 * time.Second)
 		n.driver(portA, "vfio-pci")
-		if writes := n.written(func() { n.complete(pci(portA, "vfio-pci")); settled(time.Minute) }); len(writes) > 0 {
+		for _, next := range []source.Interface{byMAC(), pci(portA, "vfio-pci"), byMAC()} {
+			if writes := n.written(func() { n.complete(next); settled(time.Minute) }); len(writes) > 0 {
+				n.t.Errorf("the function was touched: %v", writes)
+			}
+			n.expect(next.Selector.String() + "=right")
+		}
+		// The next agent knows it too, in this boot.
+		n.complete(pci(portA, "vfio-pci"))
+		settled(time.Minute)
+		n.halt()
+		n.start(nil)
+		if writes := n.written(func() { n.complete(byMAC()); settled(time.Minute) }); len(writes) > 0 {
 			n.t.Errorf("the function was touched: %v", writes)
 		}
+		n.expect("mac 52:54:00:00:00:02=right")
+		n.halt()
+	})
+}
+
+// TestWhatMayBeAskedForStillIsNotGivenBack: of a function that the agent never
+// saw with its netdev nobody knows the MAC address.
+func TestWhatMayBeAskedForStillIsNotGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.complete(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		n.halt()
+		n.store = journal.NewMemory()
+		n.start(nil)
+		adopted, err := n.agent.view.orderFor(t.Context(), orderAdopted, portA, "somebody", "")
+		adopted.Facts[factDriver] = "igb"
+		if err := errors.Join(err, n.journal.SetControl(t.Context(), adopted)); err != nil {
+			t.Fatal(err)
+		}
+		n.complete(ofObject("nodeeni/a/eni-1", pci(portA, "vfio-pci")))
+		settled(5 * time.Second)
+		if writes := n.written(func() { n.complete(ofObject("nodeeni/a/eni-1", byMAC())); settled(time.Hour) }); len(writes) > 0 {
+			t.Errorf("the function was touched: %v", writes)
+		}
+		n.expect("mac 52:54:00:00:00:02=waiting, pci 0000:02:00.0=waiting")
+		const want = "its object asks for mac 52:54:00:00:00:02 now, which may be this function: it has no netdev to tell; if it is not, agent release 0000:02:00.0"
+		if got := n.reasons()["nodeeni/a/eni-1 pci 0000:02:00.0"]; got != want {
+			t.Errorf("the reason is %q, want %q", got, want)
+		}
+		n.complete(ofObject("nodeeni/a/eni-1", pci(portA, "vfio-pci")))
+		settled(5 * time.Second)
 		n.expect("pci 0000:02:00.0=right")
+		n.halt()
 	})
 }
 

@@ -254,6 +254,32 @@ func selections(old []journal.Selection, requests []request) []journal.Selection
 			all = append(all, old[i])
 		}
 	}
+	return withMACs(all, old, requests)
+}
+
+// withMACs adds the MAC addresses of functions that are selected otherwise: they
+// may be selected so next, when they are on a driver that leaves them no netdev.
+func withMACs(all, old []journal.Selection, requests []request) []journal.Selection {
+	add := func(s journal.Selection) {
+		if !slices.ContainsFunc(all, func(o journal.Selection) bool { return o.Selector == s.Selector }) {
+			all = append(all, s)
+		}
+	}
+	for _, r := range requests {
+		if r.target == "" || r.identity == (drivers.Identity{}) || r.identity.PF != "" || r.pool != "" {
+			continue
+		}
+		id := r.identity
+		if id.Netdev = 0; id.MAC != "" {
+			add(journal.Selection{Selector: source.Selector{MAC: id.MAC}.String(), Target: r.target, Identity: id})
+			continue
+		}
+		for _, s := range old { // what it was known by, as sure as that was then
+			if mac := (source.Selector{MAC: s.Identity.MAC}); s.Target == r.target && s.Selector == mac.String() && s.Identity.Difference(id) == "" {
+				add(s)
+			}
+		}
+	}
 	return all
 }
 

@@ -79,6 +79,9 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 	}
 	concerned := slices.DeleteFunc(slices.Clone(requests), func(r request) bool { return !s.of(r) })
 	a.again(concerned)
+	// Who works on several functions comes first: later it would find one of them
+	// taken, at every look.
+	slices.SortStableFunc(concerned, func(x, y request) int { return len(y.makes) - len(x.makes) })
 	for _, r := range concerned {
 		if err != nil && r.err == nil {
 			// After a crash nobody would know that it was wanted.
@@ -184,8 +187,8 @@ func (a *Agent) isBusy(t drivers.Target) bool {
 func (a *Agent) work(ctx context.Context, targets []drivers.Target, fn func()) bool {
 	a.mu.Lock()
 	if at := slices.IndexFunc(targets, func(t drivers.Target) bool { return a.busy[t] }); a.stopped || at >= 0 {
-		if at >= 0 {
-			a.missed[targets[at]] = true // looked at again when the worker is done
+		if at >= 0 && !slices.Contains(a.missed[targets[at]], targets[0]) {
+			a.missed[targets[at]] = append(a.missed[targets[at]], targets[0]) // looked at again when the worker is done
 		}
 		a.mu.Unlock()
 		return false
@@ -225,9 +228,7 @@ func (a *Agent) free(targets []drivers.Target) {
 	defer a.mu.Unlock()
 	for _, t := range targets {
 		delete(a.busy, t)
-		if a.missed[t] {
-			a.wakeFor(t)
-		}
+		a.wakeFor(a.missed[t]...)
 		delete(a.missed, t)
 	}
 }

@@ -71,6 +71,7 @@ func (v View) resolve(ctx context.Context, entries []entry, remembered []journal
 // all were resolved before.
 func (v View) complete(ctx context.Context, requests, last []request, s scope) []request {
 	requests = v.outrank(ctx, v.spread(ctx, yield(requests), last, s), s)
+	v.keepUnsure(ctx, requests, s)
 	for i := range requests {
 		if requests[i].err == nil && s.of(requests[i]) {
 			v.ask(ctx, &requests[i])
@@ -89,6 +90,23 @@ func yield(requests []request) []request {
 		named[r.target] = named[r.target] || r.target != "" && !r.asked.Kept
 	}
 	return slices.DeleteFunc(requests, func(r request) bool { return r.asked.Kept && named[r.target] })
+}
+
+// keepUnsure lets a function wait that is to be given back while its object asks
+// for one that has no netdev to be found by: it may be the same.
+func (v View) keepUnsure(ctx context.Context, requests []request, s scope) {
+	for i := range requests {
+		r := &requests[i]
+		if r.err != nil || r.order != nil || !r.asked.Kept || !r.released() || r.asked.Object == "" || !s.of(*r) {
+			continue
+		}
+		at := slices.IndexFunc(requests, func(o request) bool {
+			return !o.asked.Kept && o.asked.Object == r.asked.Object && o.asked.Selector.PCI == "" && errors.Is(o.err, errNobody)
+		})
+		if at >= 0 && v.userspace(ctx, r.target) {
+			r.cannot(Waiting, fmt.Errorf("its object asks for %s now, which may be this function: it has no netdev to tell; if it is not, agent release %s", requests[at].entry, r.target))
+		}
+	}
 }
 
 // named is the entry with the object that asks it, where the source is made of

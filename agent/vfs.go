@@ -94,7 +94,7 @@ func (m made) request(pf request, index int) (request, bool) {
 func (v View) addresses(ctx context.Context, requests []request, s scope) (by map[drivers.Target]made, taken map[string]bool) {
 	by, taken = map[drivers.Target]made{}, map[string]bool{}
 	for _, pf := range requests {
-		if pf.asked.VFs == nil || pf.err != nil || !s.of(pf) || pf.asked.State == source.Released {
+		if pf.asked.VFs == nil || pf.err != nil || !s.of(pf) || pf.asked.State == source.Released || v.ordered(ctx, pf.target, requests) {
 			continue
 		}
 		m := made{own: map[drivers.Target]request{}}
@@ -174,6 +174,7 @@ func portOf(vf source.VF) *source.Port {
 // gather puts what is asked of the virtual functions into the request of the
 // physical one whose change makes them, and lets theirs wait for it.
 func (v View) gather(ctx context.Context, requests []request, s scope) {
+	v.goWithPF(ctx, requests, s)
 	for i := range requests {
 		r := &requests[i]
 		if !s.of(*r) || r.err != nil || r.asked.VFs == nil && !r.released() {
@@ -190,6 +191,10 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 			continue
 		}
 		spec, _ := v.Drivers.Specs.Find(key.Kind)
+		if vf, asked := stillAsked(requests, r, spec.Makes(now.State), spec.Makes(want)); asked && r.order == nil {
+			r.cannot(Held, fmt.Errorf("%w: %s would go, and %s asks for it: give that back first, or ask for as many VFs", drivers.ErrHeld, vf.target, vf.named()))
+			continue
+		}
 		if r.released() {
 			v.restore(r, spec.Makes(want))
 		} else {
@@ -198,6 +203,35 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 		r.makes = slices.Concat(spec.Makes(now.State), spec.Makes(want))
 		slices.Sort(r.makes)
 		r.makes = slices.Compact(r.makes)
+	}
+}
+
+// stillAsked is a virtual function that goes with a change of their number, and
+// that an entry of its own asks for.
+func stillAsked(requests []request, pf *request, now, want []drivers.Target) (request, bool) {
+	i := slices.IndexFunc(requests, func(r request) bool {
+		return r.pf != pf.target && r.asked.State == source.Configured && r.order == nil && slices.Contains(now, r.target) && !slices.Contains(want, r.target)
+	})
+	if i < 0 {
+		return request{}, false
+	}
+	return requests[i], true
+}
+
+// goWithPF lets an entry of its own wait whose virtual function goes with its
+// physical one, which a person has ordered to be given back.
+func (v View) goWithPF(ctx context.Context, requests []request, s scope) {
+	for i := range requests {
+		r := &requests[i]
+		pf := r.identity.PF
+		if !s.of(*r) || r.err != nil || r.released() || r.pf != "" || pf == "" || !v.ordered(ctx, pf, requests) {
+			continue
+		}
+		key := drivers.Key{Kind: sriov.KindNumVFs, Target: pf}
+		spec, _ := v.Drivers.Specs.Find(key.Kind)
+		if b, ok := v.baseline(key, drivers.Identity{}); ok && !b.Unknown && !slices.Contains(spec.Makes(b.State), r.target) {
+			r.cannot(Waiting, fmt.Errorf("it goes with %s, which is to be given back by an order: agent release --cancel %s keeps both", pf, pf))
+		}
 	}
 }
 

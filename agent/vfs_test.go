@@ -357,3 +357,83 @@ func TestAVFMayHaveAnEntryOfItsOwn(t *testing.T) {
 		})
 	}
 }
+
+// ownVF asks for one in a pool by an entry of its own, and for four by their
+// PF's, or for another number.
+func (n *node) ownVF(count int) {
+	all := []source.Interface{ofObject("nodeeni/a", inPool(pci(vf2, "vfio-pci"), poolX))}
+	if count > 0 {
+		all = append(all, ofObject("policy/b", vfs(count, source.VF{})))
+	}
+	n.complete(all...)
+	settled(10 * time.Second)
+}
+
+// TestWhatAVFsOwnEntryAsksForIsNotTakenAway by the entry of its PF, whether that
+// asks for fewer or goes; and once nothing asks for it, by itself.
+func TestWhatAVFsOwnEntryAsksForIsNotTakenAway(t *testing.T) {
+	for _, fewer := range []int{1, 0} {
+		withNodeOf(t, withPlugin, func(n *node) {
+			n.ownVF(4)
+			n.expectPool(poolX, vf2)
+			if writes := n.written(func() { n.ownVF(fewer); settled(20 * time.Minute) }); len(writes) > 0 {
+				t.Errorf("writes while an entry asks for it: %v", writes)
+			}
+			n.expectPool(poolX, vf2)
+			if s := n.conditions(); !strings.Contains(s, "pci 0000:01:00.0=held") || !strings.Contains(s, "pci 0000:01:10.4=right") {
+				t.Errorf("stands as %s", s)
+			}
+			const want = "in use: 0000:01:10.4 would go, and pci 0000:01:10.4 of nodeeni/a asks for it: give that back first, or ask for as many VFs"
+			if got := n.reasons()["policy/b pci 0000:01:00.0"]; got != want {
+				t.Errorf("the reason is %q, want %q", got, want)
+			}
+			n.ownVF(4)
+			if s := n.conditions(); !strings.Contains(s, "pci 0000:01:00.0=right") {
+				t.Errorf("asked for as many again: %s", s)
+			}
+			n.ownVF(fewer)
+			n.complete()
+			settled(time.Minute)
+			n.expectPool(poolX)
+			n.expect("")
+			n.virtual(vf0, vf1)
+		})
+	}
+}
+
+// TestAnOrderOnAPFOutranksItsVFsEntries, which say so.
+func TestAnOrderOnAPFOutranksItsVFsEntries(t *testing.T) {
+	withNodeOf(t, withPlugin, func(n *node) {
+		n.ownVF(4)
+		end := n.kernel.Hold(vf2)
+		n.release(Order{Targets: []string{maker}})
+		settled(20 * time.Minute)
+		n.expectPool(poolX)
+		n.expect("pci 0000:01:10.4=waiting, pci 0000:01:00.0=held")
+		const want = "it goes with 0000:01:00.0, which is to be given back by an order: agent release --cancel 0000:01:00.0 keeps both"
+		if got := n.reasons()["nodeeni/a pci 0000:01:10.4"]; got != want {
+			t.Errorf("the reason is %q, want %q", got, want)
+		}
+		end()
+		settled(10 * time.Second)
+		n.virtual(vf0, vf1)
+		n.expect("pci 0000:01:10.4=waiting, pci 0000:01:00.0=released")
+		n.release(Order{Targets: []string{maker}, Cancel: true})
+		settled(10 * time.Second)
+		n.expectPool(poolX, vf2)
+	})
+}
+
+// TestAPFsTurnComesAfterItsVFs: a worker on one of them, at each look at both,
+// keeps nobody from the PF.
+func TestAPFsTurnComesAfterItsVFs(t *testing.T) {
+	withNode(t, func(n *node) {
+		own := pci(vf1, "")
+		own.State = source.Released
+		n.complete(own, vfs(2, source.VF{}))
+		settled(10 * time.Second)
+		n.complete(own, vfs(3, source.VF{}))
+		settled(10 * time.Second)
+		n.virtual(vf0, vf1, vf2)
+	})
+}

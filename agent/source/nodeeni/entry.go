@@ -248,6 +248,25 @@ func shown(value string) string {
 	return quoted
 }
 
+// ephemeral is the local end of a connection, in what an error says of it.
+var ephemeral = regexp.MustCompile(`[^\s"]+:\d+->`)
+
+// retold is an error in words that are the same when the same happens again: with
+// each word that changes there would be another desired state, and another status.
+type retold struct {
+	error
+
+	words string
+}
+
+func retell(err error) error {
+	return retold{err, ephemeral.ReplaceAllString(err.Error(), "")}
+}
+
+func (r retold) Error() string { return r.words }
+
+func (r retold) Unwrap() error { return r.error }
+
 // oneLine is what an error says, as a reason can hold it.
 func oneLine(err error) string {
 	line := strings.Join(strings.Fields(strings.ToValidUTF8(err.Error(), "?")), " ")

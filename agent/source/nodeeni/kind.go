@@ -152,7 +152,7 @@ func (k kind) explained(err error) error {
 	// Of the way there the host is enough; what was asked is said already.
 	if at := (*url.Error)(nil); errors.As(err, &at) {
 		if u, broken := url.Parse(at.URL); broken == nil {
-			return fmt.Errorf("%s://%s: %w", u.Scheme, u.Host, at.Err)
+			return fmt.Errorf("%s://%s: %w", u.Scheme, u.Host, retell(at.Err))
 		}
 	}
 	switch {

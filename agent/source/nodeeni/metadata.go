@@ -142,7 +142,7 @@ func (m *metadata) ask(ctx context.Context, method, path, header, value string) 
 	r.Header.Set(header, value)
 	answer, err := m.client.Do(r)
 	if err != nil {
-		return "", err
+		return "", retell(err)
 	}
 	defer func() { _ = answer.Body.Close() }() // only read from
 	switch answer.StatusCode {
@@ -155,7 +155,7 @@ func (m *metadata) ask(ctx context.Context, method, path, header, value string) 
 	b, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return "", err
+		return "", retell(err)
 	case len(b) > maxAnswer:
 		return "", fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
 	}

@@ -2,12 +2,15 @@ package nodeeni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -154,6 +157,28 @@ func TestMetadataGoneWrong(t *testing.T) {
 				t.Errorf("got %v, %v; want %v and an error with %q", got, err, tc.want, tc.err)
 			}
 		})
+	}
+}
+
+// TestTheSameErrorSaysTheSame: each attempt comes from another port.
+func TestTheSameErrorSaysTheSame(t *testing.T) {
+	e, m := startEmulator(t, nil)
+	e.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if tcp, ok := c.(*net.TCPConn); err != nil || !ok || tcp.SetLinger(0) != nil || tcp.Close() != nil {
+			t.Error("the connection was not reset")
+		}
+		return true
+	}
+	k := nodeENIs()
+	for _, ask := range []func() error{
+		func() error { _, err := m.macs(t.Context()); return err },
+		func() error { _, err := http.Get(m.base); return k.explained(err) }, //nolint:bodyclose,noctx // there is none
+	} {
+		first, again := ask(), ask()
+		if !errors.Is(first, syscall.ECONNRESET) || first.Error() != again.Error() {
+			t.Errorf("%v, then %v", first, again)
+		}
 	}
 }
 

@@ -215,16 +215,15 @@ func (a *account) ready(o *policy, part *policyv1alpha1.NodeStatus, asks []sourc
 // observed is the generation of a policy that the node has looked at in all of
 // its interfaces; 0 when that is not known.
 func (a *account) observed(o *policy, standings []source.Standing, no bool) int64 {
-	name := policyName(o.Name, nil)
 	if no && len(standings) == 0 {
 		return o.Generation
 	}
 	if len(standings) == 0 {
-		return a.of[a.report.Generation][name]
+		return a.of[a.report.Generation][o.UID]
 	}
 	least := int64(0)
 	for i, s := range standings {
-		if g := a.of[s.Generation][name]; i == 0 || g < least {
+		if g := a.of[s.Generation][o.UID]; i == 0 || g < least {
 			least = g
 		}
 	}

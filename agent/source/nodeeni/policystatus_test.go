@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-kit/log"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"eniagent/agent/source"
 	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
@@ -28,6 +29,7 @@ type board struct {
 	version int
 	writes  int
 	err     error
+	uid     types.UID
 }
 
 const (
@@ -37,7 +39,7 @@ const (
 
 // newBoard has a policy that asks one interface of this node.
 func newBoard(t *testing.T) *board {
-	b := &board{t: t, version: 1, parts: map[string]policyv1alpha1.NodeStatus{"node-2": {Node: "node-2"}}}
+	b := &board{t: t, version: 1, uid: "u", parts: map[string]policyv1alpha1.NodeStatus{"node-2": {Node: "node-2"}}}
 	b.w = newWriter(nil, b.apply, here, log.NewNopLogger())
 	b.shows(1, nil)
 	go b.w.write(t.Context())
@@ -49,7 +51,7 @@ func newBoard(t *testing.T) *board {
 // this is refused; one of 0 is not about this node.
 func (b *board) shows(generation int64, refused []source.Refusal) {
 	b.mu.Lock()
-	p := &policy{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "u", Generation: generation, ResourceVersion: fmt.Sprint(b.version)}, total: len(b.parts)}
+	p := &policy{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: b.uid, Generation: generation, ResourceVersion: fmt.Sprint(b.version)}, total: len(b.parts)}
 	if part, ok := b.parts[here]; ok {
 		p.nodes = []policyv1alpha1.NodeStatus{part}
 	}
@@ -71,10 +73,10 @@ func (b *board) apply(_ context.Context, name string, status []byte) (*policy, e
 		return nil, b.err
 	}
 	var body struct {
-		Metadata struct{ Name, UID string }
+		Metadata metav1.ObjectMeta
 		Status   policyv1alpha1.NodeInterfacePolicyStatus
 	}
-	if err := json.Unmarshal(status, &body); err != nil || name != "a" || body.Metadata.Name != "a" || body.Metadata.UID != "u" || len(body.Status.Nodes) > 1 {
+	if err := json.Unmarshal(status, &body); err != nil || name != "a" || body.Metadata.Name != "a" || body.Metadata.UID != b.uid || len(body.Status.Nodes) > 1 {
 		b.t.Errorf("applied to %s: %s (%v)", name, status, err)
 	}
 	delete(b.parts, here)
@@ -202,6 +204,26 @@ func TestANewAgentLeavesWhatTheOldOneSaid(t *testing.T) {
 		if now := b.parts[here].Conditions[0].LastTransitionTime; !now.Equal(&was) {
 			t.Errorf("it is right since %s, and was since %s", now, was)
 		}
+	})
+}
+
+// TestAPolicyMadeAnew, as one watch may tell it, was not observed under the
+// generations of the one before.
+func TestAPolicyMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoard(t)
+		b.shows(7, nil)
+		b.stands(right, true, 7, "")
+		b.shows(7, nil)
+		b.mu.Lock()
+		b.uid = "v"
+		delete(b.parts, here)
+		b.mu.Unlock()
+		b.shows(1, nil)
+		b.stands(right, true, 1, "")
+		time.Sleep(transient)
+		synctest.Wait()
+		b.want(2, rightA)
 	})
 }
 

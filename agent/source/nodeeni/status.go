@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/nodeeni/v1alpha1"
@@ -44,7 +45,7 @@ func (p picture) refusal(object string) (string, bool) {
 // observations say which generation of each object was in a desired state.
 type observations struct {
 	order []string // desired states, the oldest first
-	of    map[string]map[string]int64
+	of    map[string]map[types.UID]int64
 }
 
 // maxObservations is how many desired states are remembered: what is reported of
@@ -53,18 +54,18 @@ const maxObservations = 64
 
 func (o *observations) note(p picture) {
 	if o.of == nil {
-		o.of = map[string]map[string]int64{}
+		o.of = map[string]map[types.UID]int64{}
 	}
 	if o.of[p.generation] == nil {
-		o.of[p.generation] = map[string]int64{}
+		o.of[p.generation] = map[types.UID]int64{}
 		o.order = append(o.order, p.generation)
 	}
 	// The same desired state may be asked for by a newer generation.
 	for _, object := range p.objects {
-		o.of[p.generation][object.Name] = object.Generation
+		o.of[p.generation][object.UID] = object.Generation
 	}
 	for _, policy := range p.policies {
-		o.of[p.generation][policyName(policy.Name, nil)] = policy.Generation
+		o.of[p.generation][policy.UID] = policy.Generation
 	}
 	if len(o.order) > maxObservations {
 		delete(o.of, o.order[0])
@@ -102,6 +103,9 @@ func (a *account) statuses(o *object, said []v1alpha1.ENIAttachment) (want []v1a
 			stands(&status, s)
 		}
 		if c, ok := a.condition(o, name, s, known); ok {
+			if !known && c.Reason == reasonOf(released) {
+				stands(&status, source.Standing{})
+			}
 			if len(status.Conditions) == 0 {
 				status.Conditions = conditionsOf(said, at.ENIID)
 			}
@@ -144,11 +148,11 @@ func (a *account) condition(o *object, name string, s source.Standing, known boo
 		return c, true
 	}
 	if !known {
-		observed, looked := a.of[a.report.Generation][o.Name]
+		observed, looked := a.of[a.report.Generation][o.UID]
 		c.Reason, c.Message, c.ObservedGeneration = reasonOf(released), "nothing of it is left on the node", observed
 		return c, looked && o.DeletionTimestamp != nil
 	}
-	c.Reason, c.Message, c.ObservedGeneration = reasonOf(s.Condition), s.Reason, a.of[s.Generation][o.Name]
+	c.Reason, c.Message, c.ObservedGeneration = reasonOf(s.Condition), s.Reason, a.of[s.Generation][o.UID]
 	if s.Condition == right {
 		c.Status = metav1.ConditionTrue
 	}

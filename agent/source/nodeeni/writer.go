@@ -16,6 +16,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"eniagent/agent/source"
@@ -76,6 +77,7 @@ const everything = ""
 
 // paper is what is known of writing one object's status.
 type paper struct {
+	uid     types.UID                  // of the object: another may have its name next
 	said    []v1alpha1.ENIAttachment   // what the attachments were last made to say
 	part    *policyv1alpha1.NodeStatus // the same, of a policy
 	wrote   time.Time                  // when that was
@@ -221,14 +223,14 @@ func (w *writer) drafts() (all []draft) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	there := map[string]bool{}
-	consider := func(name, version string, of func(*paper) (draft, bool)) {
+	consider := func(name string, o metav1.ObjectMeta, of func(*paper) (draft, bool)) {
 		there[name] = true
 		p := w.papers[name]
-		if p == nil {
-			p = &paper{pauses: pauses()}
+		if p == nil || p.uid != o.UID {
+			p = &paper{uid: o.UID, pauses: pauses()}
 			w.papers[name] = p
 		}
-		if numbered(version) < p.version {
+		if numbered(o.ResourceVersion) < p.version {
 			return // what was written last has not been seen yet
 		}
 		d, differs := of(p)
@@ -241,11 +243,11 @@ func (w *writer) drafts() (all []draft) {
 	}
 	for _, o := range w.latest.objects {
 		if o.err == nil {
-			consider(objectName(o.Name, ""), o.ResourceVersion, func(p *paper) (draft, bool) { return w.draftOf(o, p) })
+			consider(objectName(o.Name, ""), o.ObjectMeta, func(p *paper) (draft, bool) { return w.draftOf(o, p) })
 		}
 	}
 	for _, o := range w.latest.policies {
-		consider(policyName(o.Name, nil), o.ResourceVersion, func(p *paper) (draft, bool) { return w.draftOfPolicy(o, p) })
+		consider(policyName(o.Name, nil), o.ObjectMeta, func(p *paper) (draft, bool) { return w.draftOfPolicy(o, p) })
 	}
 	for name := range w.papers {
 		if !there[name] {

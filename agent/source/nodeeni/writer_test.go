@@ -214,6 +214,47 @@ func TestAGenerationIsObservedOnceItWasLookedAt(t *testing.T) {
 	})
 }
 
+// TestAnObjectMadeAnew, as one watch may tell it, was not observed under the
+// generations of the one before.
+func TestAnObjectMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.o.Generation = 7
+		d.show()
+		d.stands(right, true, 7, nil)
+		d.show()
+		d.want(1, "bound=false driver= state=up Ready=True/Right/7")
+		d.mu.Lock()
+		d.o = read(t, nodeENI("a", ``))
+		d.o.UID, d.o.Generation = "another", 1
+		d.mu.Unlock()
+		d.show()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		d.want(2, "bound=false driver= state=up Ready=True/Right/0")
+		d.show()
+		d.stands(right, true, 1, nil)
+		d.want(3, rightOn1)
+	})
+}
+
+// TestWhatWasGivenBackIsNotBound: nothing of it is left, nor is it said.
+func TestWhatWasGivenBackIsNotBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.stands(right, true, 1, func(s *source.Standing) { bound(s); s.Pool = "a/b" })
+		d.show()
+		d.o.Generation, d.o.DeletionTimestamp = 2, &metav1.Time{Time: time.Now()}
+		d.show()
+		d.w.Report(source.Report{Generation: "digest-2"})
+		synctest.Wait()
+		d.want(2, "bound=false driver= state= Ready=False/Released/2 nothing of it is left on the node")
+		if a := d.o.attachments[1]; a.DPDKResourceName != "" || a.DPDKPCIAddress != "" || a.PCIAddress != "" || a.Driver != "" {
+			t.Errorf("it still says %+v", a)
+		}
+	})
+}
+
 // drop has the controller renew what it wrote, which knows nothing of some fields.
 func (d *desk) drop() {
 	d.mu.Lock()
@@ -450,7 +491,7 @@ func TestGivenBackIsSaid(t *testing.T) {
 		d.show()
 		d.w.Report(source.Report{Generation: "digest-2"})
 		synctest.Wait()
-		d.want(3, "bound=false driver= state=up Ready=False/Released/2 nothing of it is left on the node")
+		d.want(3, "bound=false driver= state= Ready=False/Released/2 nothing of it is left on the node")
 	})
 }
 
