@@ -61,11 +61,11 @@ type node struct {
 	flags []string // more of its agent's
 }
 
-func newNode(t *testing.T, c *cluster, name string, enis int, flags ...string) *node {
+func newNode(t *testing.T, c *cluster, name string, enis int) *node {
 	t.Helper()
 	path, err := program()
 	must(t, err)
-	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis), flags: flags}
+	n := &node{t: t, name: name, dir: t.TempDir(), path: path, cloud: newCloud(t, name, enis)}
 	must(t, os.Mkdir(n.state(), 0o700))
 	must(t, sim.Create(filepath.Join(n.state(), "sim.json"), instanceOf(name, enis)))
 	n.reach(c.env.KubeConfig)

@@ -2,8 +2,8 @@ package kube
 
 import (
 	"context"
-	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -417,19 +417,19 @@ func TestAnAgentEndsDuringARestart(t *testing.T) {
 			if second.count("delete") != 0 {
 				t.Errorf("the second agent asked for %v", second.verbs)
 			}
-			if d, err := deviceplugin.Parse(must1(m.kernel.File(t.Context(), pluginFile))(t)); err != nil {
-				t.Error(err)
-			} else if s, err := d.State("intel.com/x"); err != nil || fmt.Sprint(deviceplugin.Functions(s)) != fmt.Sprint([]drivers.Target{"0000:02:00.0"}) {
-				t.Errorf("the file has %s, %v", s, err)
-			}
+			m.pools("0000:02:00.0")
 		})
 	}
 }
 
-func must1[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		must(t, err)
-		return v
+// pools wants one function in the plugin's file.
+func (m *machine) pools(function drivers.Target) {
+	m.t.Helper()
+	file, err := m.kernel.File(m.t.Context(), pluginFile)
+	must(m.t, err)
+	d, err := deviceplugin.Parse(file)
+	must(m.t, err)
+	if s, err := d.State("intel.com/x"); err != nil || !slices.Equal(deviceplugin.Functions(s), []drivers.Target{function}) {
+		m.t.Errorf("the file has %s, %v", s, err)
 	}
 }

@@ -153,8 +153,8 @@ func (g *guest) start(binary string, env ...string) *chaos.Proc {
 	return p
 }
 
-// kubectl is what a person types, and what it prints.
-func (g *guest) kubectl(in string, args ...string) string {
+// kubectl is what a person types; what it prints is in the log.
+func (g *guest) kubectl(in string, args ...string) {
 	g.t.Helper()
 	cmd := exec.CommandContext(g.ctx(), filepath.Join(g.c.assets, "kubectl"), append([]string{"--kubeconfig", g.kubeconfig}, args...)...)
 	cmd.Stdin = strings.NewReader(in)
@@ -164,7 +164,6 @@ func (g *guest) kubectl(in string, args ...string) string {
 		g.t.Fatalf("kubectl %v: %v\n%s", args, err, said.String())
 	}
 	g.t.Logf("$ kubectl %s\n%s", strings.Join(args, " "), out.String())
-	return out.String()
 }
 
 // ready waits until an object says that its interface here is as asked.
