@@ -255,6 +255,14 @@ func TestANodeOnARealKernel(t *testing.T) {
 	must(t, g.vm.WaitText(t.Context(), nics[1].Sysfs("net", g.netdev(nics[1].Addr), "mtu"), "9001"))
 	g.pooled(vf.Addr, true)
 
+	// A change, and an attachment that the controller no longer has: what is at its ENI's place is left as it was before.
+	mtu := nics[1].Sysfs("net", g.netdev(nics[1].Addr), "mtu")
+	g.kubectl("", "patch", "nodeeni", "plain", "--type=merge", "-p", `{"spec":{"mtu":4000}}`)
+	must(t, g.vm.WaitText(t.Context(), mtu, "4000"))
+	g.ready("nodeeni/plain")
+	g.kubectl("", "patch", "nodeeni", "plain", "--subresource=status", "--type=merge", "-p", `{"status":{"attachments":[]}}`)
+	must(t, g.vm.WaitText(t.Context(), mtu, "1500"))
+
 	g.kubectl("", "delete", "nodeeni", "dpdk", "--wait=false")
 	must(t, g.vm.WaitLink(t.Context(), vf.Sysfs("driver"), "igbvf"))
 	g.pooled(vf.Addr, false)
