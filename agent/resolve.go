@@ -39,6 +39,9 @@ type request struct {
 	// requests that ask for it.
 	pool    string
 	members []request
+	// alone is what it would be if no other entry stood for its function; nil when
+	// none does. What it came to before that stays.
+	alone *request
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
 	// later is what is asked once the function has its netdev; "" is nothing.
@@ -135,6 +138,9 @@ func refuseTwice(requests []request) {
 			entries = append(entries, requests[i].named())
 		}
 		for _, i := range at {
+			if alone := requests[i]; alone.err == nil {
+				requests[i].alone = &alone
+			}
 			requests[i].cannot(Refused, fmt.Errorf("%s is asked for by %d entries (%s): keep one", t, len(at), strings.Join(entries, ", ")))
 		}
 	}
