@@ -398,7 +398,7 @@ func TestAnOrderForWhatTwoEntriesAsk(t *testing.T) {
 		n.release(Order{Targets: []string{portA}})
 		settled(5 * time.Second)
 		n.driver(portA, "igb")
-		n.expect("mac 52:54:00:00:00:02=released, pci 0000:02:00.0=released")
+		n.expect("mac 52:54:00:00:00:02=released, pci 0000:02:00.0=waiting")
 		n.isLeftAlone()
 	})
 }

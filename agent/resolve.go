@@ -123,10 +123,16 @@ func (r *request) named() string {
 
 // refuseTwice refuses all entries that stand for one function.
 func refuseTwice(requests []request) {
-	byTarget := map[drivers.Target][]int{}
+	byTarget, ordered := map[drivers.Target][]int{}, map[drivers.Target]bool{}
 	for i, r := range requests {
-		if r.target != "" && r.order == nil {
+		switch {
+		case r.target == "":
+		case r.order == nil:
 			byTarget[r.target] = append(byTarget[r.target], i)
+		case ordered[r.target]: // one of them is enough to carry the order out
+			requests[i].cannot(Waiting, fmt.Errorf("another entry stands for %s, too: it is to be given back, %s", r.target, r.why()))
+		default:
+			ordered[r.target] = true
 		}
 	}
 	for t, at := range byTarget {
