@@ -261,6 +261,21 @@ func (n *node) reasons() map[string]string {
 	return reasons
 }
 
+// isLeftAlone wants that nothing is looked at over and over.
+func (n *node) isLeftAlone() {
+	n.t.Helper()
+	busy := 0
+	for range 10 {
+		time.Sleep(time.Second)
+		if at, ok := n.agent.agenda.next(); ok && time.Until(at) <= pace {
+			busy++
+		}
+	}
+	if busy > 2 {
+		n.t.Errorf("%d times of 10 something was about to be looked at", busy)
+	}
+}
+
 // TestTwoObjectsThatMeanOneFunction: their source cannot know it, and the agent
 // does what the source would: neither is taken, both are named.
 func TestTwoObjectsThatMeanOneFunction(t *testing.T) {
@@ -274,6 +289,12 @@ func TestTwoObjectsThatMeanOneFunction(t *testing.T) {
 			t.Errorf("the function was touched: %v", writes)
 		}
 		n.expect("mac 52:54:00:00:00:02=refused, pci 0000:02:00.0=refused")
+		n.isLeftAlone()
+		for _, i := range n.agent.Status(t.Context()).Interfaces {
+			if i.State != "bound" {
+				t.Errorf("%s is %s", i.Entry, i.State)
+			}
+		}
 		const want = "0000:02:00.0 is asked for by 2 entries (mac 52:54:00:00:00:02 of nodeeni/a/eni-1, pci 0000:02:00.0 of nodeinterfacepolicy/b/0000:02:00.0): keep one"
 		for name, reason := range n.reasons() {
 			if reason != want {
@@ -284,6 +305,28 @@ func TestTwoObjectsThatMeanOneFunction(t *testing.T) {
 			t.Errorf("one object went, and the function was touched: %v", writes)
 		}
 		n.expect("mac 52:54:00:00:00:02=right")
+	})
+}
+
+// TestAConflictLeavesThePool: what one object asked before the other came stays
+// as it is, and so does what is published.
+func TestAConflictLeavesThePool(t *testing.T) {
+	withNodeOf(t, withPlugin, func(n *node) {
+		eni := ofObject("nodeeni/a/eni-1", inPool(byMAC(), poolX))
+		policy := ofObject("nodeinterfacepolicy/b/"+portA, inPool(pci(portA, "vfio-pci"), poolY))
+		n.complete(eni)
+		settled(5 * time.Second)
+		n.expectPool(poolX, portA)
+		if writes := n.written(func() { n.complete(eni, policy); settled(time.Minute) }); len(writes) > 0 {
+			t.Errorf("writes: %v", writes)
+		}
+		n.expect("mac 52:54:00:00:00:02=refused, pci 0000:02:00.0=refused")
+		n.expectPool(poolX, portA)
+		n.expectPool(poolY)
+		n.complete(policy)
+		settled(5 * time.Second)
+		n.expectPool(poolX)
+		n.expectPool(poolY, portA)
 	})
 }
 

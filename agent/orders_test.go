@@ -387,3 +387,18 @@ func emptyRecords(t *testing.T) *journal.Records {
 	})
 	return j.Records
 }
+
+// TestAnOrderForWhatTwoEntriesAsk is carried out once, and then nothing is done.
+func TestAnOrderForWhatTwoEntriesAsk(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.complete(byMAC())
+		settled(5 * time.Second)
+		n.complete(byMAC(), pci(portA, "igb"))
+		settled(5 * time.Second)
+		n.release(Order{Targets: []string{portA}})
+		settled(5 * time.Second)
+		n.driver(portA, "igb")
+		n.expect("mac 52:54:00:00:00:02=released, pci 0000:02:00.0=waiting")
+		n.isLeftAlone()
+	})
+}

@@ -183,11 +183,15 @@ func (a *Agent) isBusy(t drivers.Target) bool {
 }
 
 // work runs fn in a worker that is the only one on the targets; false when
-// there is one already.
+// there is one already, after which they are looked at again.
 func (a *Agent) work(ctx context.Context, targets []drivers.Target, fn func()) bool {
+	return a.employ(ctx, targets, true, fn)
+}
+
+func (a *Agent) employ(ctx context.Context, targets []drivers.Target, again bool, fn func()) bool {
 	a.mu.Lock()
 	if at := slices.IndexFunc(targets, func(t drivers.Target) bool { return a.busy[t] }); a.stopped || at >= 0 {
-		if at >= 0 && !slices.Contains(a.missed[targets[at]], targets[0]) {
+		if at >= 0 && again && !slices.Contains(a.missed[targets[at]], targets[0]) {
 			a.missed[targets[at]] = append(a.missed[targets[at]], targets[0]) // looked at again when the worker is done
 		}
 		a.mu.Unlock()

@@ -130,6 +130,15 @@ func (v View) verified(ctx context.Context, r request) error {
 	return nil
 }
 
+// mayBeIn says why a function may not be in a pool that has these now; nil when
+// it may. One that another entry stands for, too, is neither put in nor taken out.
+func (v View) mayBeIn(ctx context.Context, in []drivers.Target, r request) error {
+	if r.alone != nil && slices.Contains(in, r.target) {
+		return v.verified(ctx, *r.alone)
+	}
+	return v.verified(ctx, r)
+}
+
 // errUnseen is that a function could not be looked at, which says nothing of it.
 var errUnseen = errors.New("it could not be looked at")
 
@@ -192,7 +201,7 @@ func (v View) examinePool(ctx context.Context, r *request) (plan.Draft, plan.Obs
 	in := deviceplugin.Functions(o.State)
 	var unseen error
 	to, later, err := v.publishable(ctx, *r, func(ctx context.Context, m request) error {
-		err := v.verified(ctx, m)
+		err := v.mayBeIn(ctx, in, m)
 		// A read that failed takes nothing out: the functions may be in use.
 		if !r.strict && errors.Is(err, errUnseen) && (slices.Contains(in, m.target) || m.target == "" && len(in) > 0) {
 			unseen = fmt.Errorf("%s: %w", m.entry, err)
@@ -278,7 +287,9 @@ func (v View) poolWanted(ctx context.Context, op *journal.Operation) (w recovery
 		to := deviceplugin.Absent
 		if at := slices.IndexFunc(requests, func(r request) bool { return r.target == c.Key.Target }); at >= 0 && requests[at].err == nil {
 			var err error
-			if to, _, err = v.publishable(ctx, requests[at], v.verified); err != nil {
+			in := deviceplugin.Functions(c.Before)
+			may := func(ctx context.Context, m request) error { return v.mayBeIn(ctx, in, m) }
+			if to, _, err = v.publishable(ctx, requests[at], may); err != nil {
 				w = recovery.Withdrawn
 			}
 		}
@@ -302,7 +313,7 @@ func (p poolRule) MayDrive(ctx context.Context, observed plan.Observed, goal pla
 		return err
 	}
 	v := p.view()
-	functions, published := []drivers.Target{}, []drivers.Target{}
+	functions, published, in := []drivers.Target{}, []drivers.Target{}, []drivers.Target{}
 	for k, to := range goal {
 		_, function := k.Target.PCIAddress()
 		switch {
@@ -311,6 +322,7 @@ func (p poolRule) MayDrive(ctx context.Context, observed plan.Observed, goal pla
 			functions = append(functions, k.Target)
 		case k.Kind == deviceplugin.Kind:
 			published = append(published, deviceplugin.Functions(to)...)
+			in = append(in, deviceplugin.Functions(observed[k].State)...)
 		}
 	}
 	if len(functions) > 0 {
@@ -323,11 +335,16 @@ func (p poolRule) MayDrive(ctx context.Context, observed plan.Observed, goal pla
 	}
 	requests := v.recorded(ctx)
 	for _, t := range published {
-		at := slices.IndexFunc(requests, func(r request) bool { return r.target == t })
-		if at < 0 {
-			return fmt.Errorf("%w: %w: nothing is asked of %s, so that nobody knows whether it may be in a pool", drivers.ErrRefused, drivers.ErrNotReady, t)
+		err := errors.New("nothing is asked of it")
+		for _, r := range requests {
+			if r.target == t {
+				err = v.mayBeIn(ctx, in, r)
+			}
+			if err == nil {
+				break
+			}
 		}
-		if err := v.verified(ctx, requests[at]); err != nil {
+		if err != nil {
 			return fmt.Errorf("%w: %w: %s may not be in a pool now: %w", drivers.ErrRefused, drivers.ErrNotReady, t, err)
 		}
 	}
@@ -367,7 +384,7 @@ func (v View) planPool(ctx context.Context, r request, e PlanEntry) PlanEntry {
 		from = to
 	}
 	to, later, err := v.publishable(ctx, r, func(ctx context.Context, m request) error {
-		if errors.Is(m.err, errMadeFirst) {
+		if errors.Is(m.err, errMadeFirst) || m.alone != nil && v.mayBeIn(ctx, deviceplugin.Functions(from), m) == nil {
 			return nil
 		}
 		if p := v.planEntry(ctx, m); p.Condition != Right && len(p.Steps) == 0 {

@@ -39,6 +39,9 @@ type request struct {
 	// requests that ask for it.
 	pool    string
 	members []request
+	// alone is what it would be if no other entry stood for its function; nil when
+	// none does. What it came to before that stays.
+	alone *request
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
 	// later is what is asked once the function has its netdev; "" is nothing.
@@ -120,10 +123,16 @@ func (r *request) named() string {
 
 // refuseTwice refuses all entries that stand for one function.
 func refuseTwice(requests []request) {
-	byTarget := map[drivers.Target][]int{}
+	byTarget, ordered := map[drivers.Target][]int{}, map[drivers.Target]bool{}
 	for i, r := range requests {
-		if r.target != "" && r.order == nil {
+		switch {
+		case r.target == "":
+		case r.order == nil:
 			byTarget[r.target] = append(byTarget[r.target], i)
+		case ordered[r.target]: // one of them is enough to carry the order out
+			requests[i].cannot(Waiting, fmt.Errorf("another entry stands for %s, too: it is to be given back, %s", r.target, r.why()))
+		default:
+			ordered[r.target] = true
 		}
 	}
 	for t, at := range byTarget {
@@ -135,6 +144,9 @@ func refuseTwice(requests []request) {
 			entries = append(entries, requests[i].named())
 		}
 		for _, i := range at {
+			if alone := requests[i]; alone.err == nil {
+				requests[i].alone = &alone
+			}
 			requests[i].cannot(Refused, fmt.Errorf("%s is asked for by %d entries (%s): keep one", t, len(at), strings.Join(entries, ", ")))
 		}
 	}

@@ -264,26 +264,34 @@ func (a *Agent) noteState(r request, c Condition, seen sight) {
 	})
 }
 
-// glance looks at a function that nothing is done to now, for its state.
+// glance looks at a function that nothing is done to now, for the state of all
+// entries that stand for it. One that is worked on is seen by who does.
 func (a *Agent) glance(ctx context.Context, r request) {
 	if r.identity.Incarnation == 0 {
 		return
 	}
-	a.work(ctx, []drivers.Target{r.target}, func() {
-		_, observed, _ := a.view.examine(ctx, &r)
-		seen := a.view.sight(ctx, r.target, observed)
-		a.mu.Lock()
-		report, ok := a.reports[r.entry]
-		if ok {
-			report.Observed = seen.observed
-			a.reports[r.entry] = report
-		}
-		a.mu.Unlock()
-		if ok {
-			a.noteState(r, report.Condition, seen)
-			a.changed()
+	all := slices.DeleteFunc(slices.Clone(a.resolved.requests), func(o request) bool { return o.target != r.target })
+	a.employ(ctx, []drivers.Target{r.target}, false, func() {
+		for _, r := range all {
+			_, observed, _ := a.view.examine(ctx, &r)
+			a.noteSeen(r, a.view.sight(ctx, r.target, observed))
 		}
 	})
+}
+
+// noteSeen adds to the report of an entry what was seen of its function since.
+func (a *Agent) noteSeen(r request, seen sight) {
+	a.mu.Lock()
+	report, ok := a.reports[r.entry]
+	if ok {
+		report.Observed = seen.observed
+		a.reports[r.entry] = report
+	}
+	a.mu.Unlock()
+	if ok {
+		a.noteState(r, report.Condition, seen)
+		a.changed()
+	}
 }
 
 // targetsIn are the targets that a draft changes.

@@ -36,12 +36,12 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			continue // it comes with its PF
 		}
 		released := r.asked.State == source.Released || v.ordered(ctx, r.target, requests)
-		if asked == nil && !released || r.err != nil {
-			all = append(all, r)
+		if r.target != "" && !s.of(r) {
+			all = append(append(all, r), virtual(last, r.target)...)
 			continue
 		}
-		if !s.of(r) {
-			all = append(append(all, r), virtual(last, r.target)...)
+		if asked == nil && !released || r.err != nil {
+			all = append(all, r)
 			continue
 		}
 		if released {
@@ -51,22 +51,31 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 		made := addresses[r.target]
 		if made.err != nil {
 			r.cannot(conditionOf(made.err), made.err)
-			all = append(all, r)
-			continue
+		} else {
+			r.makes = append(r.makes, made.all...)
 		}
-		r.makes = append(r.makes, made.all...)
 		all = append(all, r)
-		for i, t := range made.all {
-			s.add(t)
-			if vf, ok := made.request(r, i); ok {
-				all = append(all, vf)
-			}
+		all = append(all, v.virtualOf(r, made, s)...)
+	}
+	return all
+}
+
+// virtualOf are the requests for what a physical one is asked to have, which
+// widen the scope.
+func (v View) virtualOf(pf request, m made, s scope) (all []request) {
+	for i, t := range m.all {
+		s.add(t)
+		_, own := m.own[t]
+		if vf, ok := m.request(pf, i); ok && (own || m.err == nil || v.everTouched(t)) {
+			all = append(all, vf)
 		}
 	}
 	return all
 }
 
-// made are the virtual functions that a physical one is asked to have.
+// made are the virtual functions that a physical one is asked to have; where it
+// cannot have them, or nobody can tell, those of them that it has: of these, what
+// was touched is kept as it is asked.
 type made struct {
 	all []drivers.Target
 	own map[drivers.Target]request // those that have an entry of their own
@@ -99,6 +108,10 @@ func (v View) addresses(ctx context.Context, requests []request, s scope) (by ma
 		}
 		m := made{own: map[drivers.Target]request{}}
 		m.all, m.err = sriov.Addresses(ctx, v.Host, pf.target, pf.asked.VFs.Count)
+		if m.err != nil {
+			m.all, _ = host.VFsOf(ctx, v.Host, string(pf.target)) // the first error says it
+			m.all = m.all[:min(len(m.all), pf.asked.VFs.Count)]
+		}
 		for i, t := range m.all {
 			if pf.asked.VFs.Of(i) != (source.VF{}) {
 				continue

@@ -190,6 +190,29 @@ func TestTooManyVFs(t *testing.T) {
 	})
 }
 
+// TestTooManyVFsTakeNothingFromThoseThereAre, who are kept as they are asked.
+func TestTooManyVFsTakeNothingFromThoseThereAre(t *testing.T) {
+	withNodeOf(t, withPlugin, func(n *node) {
+		vf := source.VF{Driver: "vfio-pci", Pool: poolX}
+		n.complete(vfs(2, vf))
+		settled(10 * time.Second)
+		n.expectPool(poolX, vf0, vf1)
+		if writes := n.written(func() { n.complete(vfs(99, vf)); settled(time.Minute) }); len(writes) > 0 {
+			t.Errorf("writes: %v", writes)
+		}
+		n.expect("pci 0000:01:00.0=refused, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right")
+		n.expectPool(poolX, vf0, vf1)
+		n.unbind(vf1)
+		settled(10 * time.Second)
+		n.expectPool(poolX, vf0, vf1)
+		n.driver(vf1, "vfio-pci")
+		n.complete()
+		settled(10 * time.Second)
+		n.expectPool(poolX)
+		n.driver(vf0, "igbvf")
+	})
+}
+
 // TestAForeignCountIsRepaired as long as nobody uses what is in the way.
 func TestAForeignCountIsRepaired(t *testing.T) {
 	withNode(t, func(n *node) {

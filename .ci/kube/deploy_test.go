@@ -211,6 +211,7 @@ func TestTheChartRefuses(t *testing.T) {
 		"--set=source=file":                               "/file",
 		"--set=stateDir=var/lib/eniagent":                 "/stateDir",
 		"--set=stateDir=/var/../lib":                      "/stateDir",
+		"--set=stateDir=/var/lib #eniagent":               "/stateDir",
 		"--set=plugin.configDir=":                         "/plugin/configDir",
 		"--set=plugin.namespace=Kube_System":              "/plugin/namespace",
 		"--set=plugin.selector=":                          "/plugin/selector",
@@ -223,6 +224,7 @@ func TestTheChartRefuses(t *testing.T) {
 		"--set=keepReachable[0]=api.example":              "/keepReachable",
 		"--set=extraArgs[0]=--":                           "",
 		"--set=adopt.pools[0]=sriov":                      "/adopt/pools",
+		"--set=adopt.pools[0]=a.b/sriov:":                 "/adopt/pools",
 		"--set=observed=false":                            "observed",
 		"--set=source=file,file.inline=a,file.hostDir=/b": "/file",
 	} {

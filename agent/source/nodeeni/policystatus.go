@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +24,10 @@ const (
 	// pending is the agent's word for what is still to be looked at, too.
 	pending = "pending"
 	// maxInterfaces is how many interfaces a node tells of, those first that are not
-	// as asked: all nodes have to fit into one object.
+	// as asked; and maxOfAll how many all nodes do, about: they have to fit into one
+	// object, of 1.5 MB, where each takes some 400 bytes with who wrote it.
 	maxInterfaces = 128
+	maxOfAll      = 1024
 )
 
 // applyStatus applies a node's part of a policy's status: no other is touched, and
@@ -137,7 +140,7 @@ func (a *account) part(o *policy, said *policyv1alpha1.NodeStatus, node string) 
 	}
 	setCondition(&want.Conditions, c)
 	want.ObservedGeneration = c.ObservedGeneration
-	want.Interfaces = bounded(want.Interfaces)
+	want.Interfaces = bounded(want.Interfaces, share(o.total))
 	return want, settled, true
 }
 
@@ -230,16 +233,22 @@ func (a *account) observed(o *policy, standings []source.Standing, no bool) int6
 	return least
 }
 
+// share is how many interfaces one of so many nodes tells of. It changes only as
+// often as their number doubles: what follows is a write of each.
+func share(nodes int) int {
+	return max(1, min(maxInterfaces, maxOfAll>>bits.Len(uint(max(0, nodes-1)))))
+}
+
 // bounded are the interfaces that there is room for.
-func bounded(all []policyv1alpha1.InterfaceStatus) []policyv1alpha1.InterfaceStatus {
-	if len(all) <= maxInterfaces {
+func bounded(all []policyv1alpha1.InterfaceStatus, most int) []policyv1alpha1.InterfaceStatus {
+	if len(all) <= most {
 		return all
 	}
 	sorted := slices.Clone(all)
 	slices.SortStableFunc(sorted, func(a, b policyv1alpha1.InterfaceStatus) int {
 		return rank(a) - rank(b)
 	})
-	return sorted[:maxInterfaces]
+	return sorted[:most]
 }
 
 func rank(i policyv1alpha1.InterfaceStatus) int {

@@ -276,6 +276,27 @@ func TestAPartThatSomebodyRemovesComesBack(t *testing.T) {
 	})
 }
 
+// TestAPolicyOfManyNodesFitsIntoOneObject, whatever they have.
+func TestAPolicyOfManyNodesFitsIntoOneObject(t *testing.T) {
+	const nodes, etcd = 500, 3 << 19
+	p := &policy{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "u", Generation: 1}, total: nodes}
+	a := account{picture: picture{policies: []*policy{p}, asks: map[string][]source.Interface{"a": {}}, generation: "digest"}}
+	a.note(a.picture)
+	a.report.Generation = "digest"
+	for vf := range 64 {
+		a.report.Standings = append(a.report.Standings, source.Standing{
+			Object: ofA, Entry: fmt.Sprintf("%s vf %d", entryA, vf), Target: "0000:3b:01.0", Condition: "held", Reason: strings.Repeat("why ", 16),
+			Since: time.Now(), State: "bound", Driver: "vfio-pci", Pool: "intel.com/sriov", Settled: true, Generation: "digest",
+		})
+	}
+	part, _, known := a.part(p, nil, here)
+	b, err := json.Marshal(part)
+	// Who wrote what takes as much again.
+	if size := 2 * nodes * len(b); err != nil || !known || len(part.Interfaces) == 0 || size > etcd {
+		t.Errorf("%d bytes with %d interfaces each (%v)", size, len(part.Interfaces), err)
+	}
+}
+
 func TestThePartOfManyInterfacesHasAnEnd(t *testing.T) {
 	var all []policyv1alpha1.InterfaceStatus
 	for i := range 300 {
@@ -283,9 +304,14 @@ func TestThePartOfManyInterfacesHasAnEnd(t *testing.T) {
 	}
 	all[299].Condition = "failed"
 	all[150].Entry = "pci y"
-	got := bounded(all)
+	got := bounded(all, maxInterfaces)
 	if len(got) != maxInterfaces || got[0].Condition != "failed" || got[1].Entry != "pci y" || got[2].Entry != "pci x vf 0" {
 		t.Errorf("%d, beginning with %v", len(got), got[:3])
+	}
+	for nodes, want := range map[int]int{0: 128, 1: 128, 8: 128, 9: 64, 64: 16, 65: 8, 500: 2, 1000: 1, 5000: 1} {
+		if got := share(nodes); got != want {
+			t.Errorf("each of %d nodes tells of %d, want %d", nodes, got, want)
+		}
 	}
 	if n := manager(strings.Repeat("x", 253)); len(n) > 128 || manager("a") != "eniagent-a" {
 		t.Errorf("manager %s", n)
