@@ -11,7 +11,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -118,17 +117,17 @@ func (a *account) part(o *policy, said *policyv1alpha1.NodeStatus, node string) 
 	if !about && len(standings) == 0 {
 		return nil, true, looked // of what the node has not looked at, something may be left
 	}
-	want, settled = &policyv1alpha1.NodeStatus{Node: node}, looked
-	for _, s := range standings {
-		settled = settled && s.Settled
-		want.Interfaces = append(want.Interfaces, statusOf(s))
-	}
-	for _, i := range asks {
-		a.complement(want, i)
-	}
 	had := said
 	if h := first(o.nodes); h != nil {
 		had = h
+	}
+	want, settled = &policyv1alpha1.NodeStatus{Node: node}, looked
+	for _, s := range standings {
+		settled = settled && s.Settled
+		want.Interfaces = append(want.Interfaces, a.statusOf(s, had))
+	}
+	for _, i := range asks {
+		a.complement(want, i)
 	}
 	if had != nil {
 		want.Conditions = sameTimes(had.Conditions)
@@ -154,14 +153,17 @@ func (a *account) standingsOf(object string) (all []source.Standing) {
 	return all
 }
 
-func statusOf(s source.Standing) policyv1alpha1.InterfaceStatus {
+func (a *account) statusOf(s source.Standing, had *policyv1alpha1.NodeStatus) policyv1alpha1.InterfaceStatus {
 	i := policyv1alpha1.InterfaceStatus{
 		Entry: s.Entry, PCIAddress: string(s.Target), State: s.State, Condition: s.Condition, Reason: cut(s.Reason), Driver: s.Driver, Pool: s.Pool,
 	}
-	if !s.Since.IsZero() {
-		t := metav1.NewTime(s.Since.UTC().Truncate(time.Second))
-		i.Since = &t
+	var was policyv1alpha1.InterfaceStatus
+	if had != nil {
+		if at := slices.IndexFunc(had.Interfaces, func(i policyv1alpha1.InterfaceStatus) bool { return i.Entry == s.Entry }); at >= 0 {
+			was = had.Interfaces[at]
+		}
 	}
+	i.Since = a.since(s.Since, was.Since, was.Condition == s.Condition)
 	return i
 }
 

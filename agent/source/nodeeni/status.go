@@ -78,6 +78,24 @@ type account struct {
 	picture
 	observations
 	report source.Report
+	began  time.Time // when this agent did
+}
+
+// freshly is how long what an agent knows of the time is of its own start.
+const freshly = time.Minute
+
+// since is since when something is so. An agent that just started knows of what
+// it first looked at only that it is so: what the API has of it is older, and as
+// true, if it says the same.
+func (a *account) since(mine time.Time, had *metav1.Time, same bool) *metav1.Time {
+	t := metav1.NewTime(mine.UTC().Truncate(time.Second))
+	switch {
+	case mine.IsZero():
+		return nil
+	case same && had != nil && had.Before(&t) && mine.Before(a.began.Add(freshly)):
+		return had
+	}
+	return &t
 }
 
 // standing is how what an object asks of one interface stands.
@@ -100,11 +118,11 @@ func (a *account) statuses(o *object, said []v1alpha1.ENIAttachment) (want []v1a
 		status := at.ENIAttachment
 		if known {
 			settled = settled && s.Settled
-			stands(&status, s)
+			a.stands(&status, s)
 		}
 		if c, ok := a.condition(o, name, s, known); ok {
 			if !known && c.Reason == reasonOf(released) {
-				stands(&status, source.Standing{})
+				a.stands(&status, source.Standing{})
 			}
 			if len(status.Conditions) == 0 {
 				status.Conditions = conditionsOf(said, at.ENIID)
@@ -126,17 +144,14 @@ func conditionsOf(all []v1alpha1.ENIAttachment, eni string) []metav1.Condition {
 }
 
 // stands fills in what the interface of an attachment is.
-func stands(status *v1alpha1.ENIAttachment, s source.Standing) {
+func (a *account) stands(status *v1alpha1.ENIAttachment, s source.Standing) {
+	status.StateSince = a.since(s.StateSince, status.StateSince, status.State == s.State)
 	status.DPDKBound, status.DPDKDriver, status.DPDKPCIAddress = s.Userspace, "", ""
 	if s.Userspace {
 		status.DPDKDriver, status.DPDKPCIAddress = s.Driver, string(s.Target)
 	}
 	status.DPDKResourceName = s.Pool
-	status.PCIAddress, status.Driver, status.State, status.StateSince = string(s.Target), s.Driver, s.State, nil
-	if !s.StateSince.IsZero() {
-		t := metav1.NewTime(s.StateSince.Truncate(time.Second))
-		status.StateSince = &t
-	}
+	status.PCIAddress, status.Driver, status.State = string(s.Target), s.Driver, s.State
 }
 
 // condition is whether an interface is as asked; false while there is nothing

@@ -39,7 +39,14 @@ const (
 	restoreDoubled = 6
 	// A write that failed is tried again between these.
 	rewriteFirst, rewriteMax = time.Second, time.Minute
-	writePatience            = 20 * time.Second
+	// seenWithin is how long it may take until what was written is seen. An API that
+	// was set back to an older state never shows it.
+	seenWithin = time.Minute
+	// What is news on many nodes at once is written by each a little later, for each
+	// node beyond these.
+	promptParts   = 20
+	newsEach      = 10 * time.Millisecond
+	writePatience = 20 * time.Second
 )
 
 // patcher patches the status of a NodeENI, and gives it as it is then.
@@ -84,7 +91,8 @@ type paper struct {
 	version uint64                     // of the object then
 	noticed time.Time                  // since when something else is to be written; zero when nothing is
 	drops   int                        // how often in a row what was written was dropped soon
-	spread  time.Duration              // how long that waits to be restored
+	turn    time.Duration              // how long that waits, so that not all nodes write at once
+	spread  time.Duration              // and how long, if it restores what was dropped
 	retry   time.Time                  // not before, after one that failed
 	pauses  *backoff.ExponentialBackOff
 }
@@ -92,7 +100,7 @@ type paper struct {
 func newWriter(patch patcher, apply applier, node string, logger log.Logger) *writer {
 	return &writer{
 		patch: patch, apply: apply, node: node, logger: log.With(logger, "component", "source", "source", Name), wake: make(chan struct{}, 1),
-		papers: map[string]*paper{}, lulls: map[string]*lull{},
+		papers: map[string]*paper{}, lulls: map[string]*lull{}, latest: account{began: time.Now()},
 	}
 }
 
@@ -168,7 +176,11 @@ func (w *writer) round(ctx context.Context) (next time.Time) {
 			next = at
 		}
 	}
-	for _, d := range w.drafts() {
+	drafts, unseen := w.drafts()
+	if !unseen.IsZero() {
+		sooner(unseen)
+	}
+	for _, d := range drafts {
 		p := w.papers[d.name]
 		if at := w.due(p, d); at.After(time.Now()) {
 			sooner(at)
@@ -179,11 +191,12 @@ func (w *writer) round(ctx context.Context) (next time.Time) {
 	return next
 }
 
-// due is when a patch is made: at once, unless it is about to be another, or does
-// no more than restore what somebody dropped.
+// due is when a patch is made: at once, unless it is about to be another, does no
+// more than restore what somebody dropped, or is one of many nodes'.
 func (w *writer) due(p *paper, d draft) time.Time {
 	if p.noticed.IsZero() {
 		p.noticed = time.Now()
+		p.turn = rand.N(max(1, time.Duration(d.total-promptParts)*newsEach)) //nolint:gosec // spreads load, hides nothing
 		if d.restores {
 			p.dropped(d.total)
 		}
@@ -194,6 +207,8 @@ func (w *writer) due(p *paper, d draft) time.Time {
 		at = at.Add(transient)
 	case d.restores:
 		at = at.Add(p.spread)
+	default:
+		at = at.Add(p.turn)
 	}
 	return later(later(at, p.retry), later(w.lull(everything).until, w.lull(d.kind.resource).until))
 }
@@ -218,8 +233,9 @@ func later(a, b time.Time) time.Time {
 }
 
 // drafts are what is to be written by what is known now, last what was not taken
-// last: it keeps nothing else from being tried.
-func (w *writer) drafts() (all []draft) {
+// last: it keeps nothing else from being tried. Unseen is when to look again at what was
+// written and not seen yet.
+func (w *writer) drafts() (all []draft, unseen time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	there := map[string]bool{}
@@ -230,7 +246,8 @@ func (w *writer) drafts() (all []draft) {
 			p = &paper{uid: o.UID, pauses: pauses()}
 			w.papers[name] = p
 		}
-		if numbered(o.ResourceVersion) < p.version {
+		if numbered(o.ResourceVersion) < p.version && time.Since(p.wrote) < seenWithin {
+			unseen = later(unseen, p.wrote.Add(seenWithin))
 			return // what was written last has not been seen yet
 		}
 		d, differs := of(p)
@@ -255,7 +272,7 @@ func (w *writer) drafts() (all []draft) {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b draft) int { return w.papers[a.name].retry.Compare(w.papers[b.name].retry) })
-	return all
+	return all, unseen
 }
 
 // draftOf is what is to be written to a NodeENI; false when it says what it shall.

@@ -502,3 +502,64 @@ func TestMessagesHaveAnEnd(t *testing.T) {
 		t.Errorf("%d bytes, ending in %q", len(m), m[len(m)-8:])
 	}
 }
+
+// TestAnAPIThatWasSetBack to an older state never shows what was written: it is
+// written again.
+func TestAnAPIThatWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.version = 100
+		d.stands(right, true, 1, nil)
+		d.want(1, rightOn1)
+		d.mu.Lock()
+		a := &d.o.attachments[1]
+		a.Conditions, a.State, a.StateSince, a.Driver, a.PCIAddress = nil, "", nil, "", ""
+		d.version = 50
+		d.mu.Unlock()
+		d.show()
+		time.Sleep(seenWithin + restoreLatest + time.Second)
+		synctest.Wait()
+		d.want(2, rightOn1)
+	})
+}
+
+// TestAnAgentThatStartsKnowsNoBetter since when something is so than the API does,
+// and writes nothing where all is as it was.
+func TestAnAgentThatStartsKnowsNoBetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.stands(right, true, 1, nil)
+		d.show()
+		since := d.o.attachments[1].StateSince.Time
+		time.Sleep(time.Hour)
+		next := &desk{t: t, version: d.version, o: d.o}
+		next.w = newWriter(next.patch, nil, here, log.NewNopLogger())
+		next.show()
+		go next.w.write(t.Context())
+		next.stands(right, true, 1, nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		next.want(0, rightOn1)
+		next.stands("held", true, 1, func(s *source.Standing) { s.State = "down" })
+		next.want(1, "bound=false driver= state=down Ready=False/Held/1")
+		if now := next.o.attachments[1].StateSince.Time; !now.After(since) {
+			t.Errorf("since %s, was since %s", now, since)
+		}
+	})
+}
+
+// TestTheNewsOfManyNodesIsSpread: they all write into one object.
+func TestTheNewsOfManyNodesIsSpread(t *testing.T) {
+	w := newWriter(nil, nil, here, log.NewNopLogger())
+	latest := func(parts int) (most time.Duration) {
+		for range 200 {
+			p := &paper{pauses: pauses()}
+			at := w.due(p, draft{kind: nodePolicies(), total: parts, settled: true})
+			most = max(most, at.Sub(p.noticed))
+		}
+		return most
+	}
+	if few, many := latest(promptParts), latest(520); few > time.Millisecond || many < 3*time.Second || many > 5*time.Second {
+		t.Errorf("%d nodes write within %s, 520 within %s", promptParts, few, many)
+	}
+}
