@@ -49,8 +49,9 @@ type Config struct {
 	WithoutDefault bool
 	// Allocated is what guard.Options wants: nil where there is no kubelet.
 	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
-	// Settle is called once, some time after the start; may be nil.
-	Settle func()
+	// Slim is called once, some time after the start, to give back the memory that only
+	// that has needed; may be nil.
+	Slim func()
 	// PluginFile is the SR-IOV device plugin's configuration, which the host must
 	// allow to be written; "" knows of none.
 	PluginFile string
@@ -241,9 +242,9 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			a.heard, pass = true, true
 		case <-full.C: // what no event told of
 			pass = true
-			if a.c.Settle != nil {
-				a.c.Settle()
-				a.c.Settle = nil
+			if a.c.Slim != nil {
+				a.c.Slim()
+				a.c.Slim = nil
 			}
 		case <-pulse.C:
 			if err := a.c.Journal.Err(); err != nil {

@@ -2,12 +2,11 @@ package agent
 
 import (
 	"fmt"
-	"net/url"
-	"regexp"
 
 	"github.com/go-kit/log"
 
 	"eniagent/agent/source"
+	words "eniagent/agent/source/entry"
 	"eniagent/agent/source/file"
 	"eniagent/agent/source/nodeeni"
 	"eniagent/agent/source/nodeeni/plugin"
@@ -32,43 +31,29 @@ type Kubernetes struct {
 // DefaultPluginSelector is the label that the device plugin's own manifests have.
 const DefaultPluginSelector = "name=sriov-device-plugin"
 
-var (
-	// A node is named as a DNS subdomain, RFC 1123.
-	nodeName   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-	namespace  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`) // a DNS label
-	driverName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`)
-)
-
-const (
-	maxNodeName  = 253
-	maxNamespace = 63
-)
-
 // validate looks at what is given where desired state comes from a file as well:
 // it may be switched later.
 func (k Kubernetes) validate(p *problems, inUse bool) {
-	switch {
-	case k.Node == "" && (inUse || k.PluginNamespace != ""):
+	if k.Node == "" && (inUse || k.PluginNamespace != "") {
 		p.bad("node-name", `""`, "want this node's name in Kubernetes, as NODE_NAME has it from spec.nodeName of the pod")
-	case k.Node != "" && (len(k.Node) > maxNodeName || !nodeName.MatchString(k.Node)):
-		p.bad("node-name", k.Node, "want a node's name: lower case letters, digits, '-' and '.'")
 	}
-	if u, err := url.Parse(k.Metadata); k.Metadata != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-		p.bad("metadata", k.Metadata, "want a URL, such as %s", nodeeni.DefaultMetadata)
-	}
-	if k.KernelDriver != "" && !driverName.MatchString(k.KernelDriver) {
-		p.bad("kernel-driver", k.KernelDriver, "want a driver's name, such as ena")
-	}
-	if k.PluginNamespace != "" && (len(k.PluginNamespace) > maxNamespace || !namespace.MatchString(k.PluginNamespace)) {
-		p.bad("plugin-namespace", k.PluginNamespace, "want a namespace's name: lower case letters, digits and '-'")
+	for _, f := range []struct {
+		flag, value string
+		check       func(string) error
+	}{
+		{"node-name", k.Node, nodeeni.CheckNode}, {"metadata", k.Metadata, nodeeni.CheckMetadata},
+		{"kernel-driver", k.KernelDriver, words.CheckDriver}, {"kubeconfig", k.Kubeconfig, checkConfig},
+		{"plugin-namespace", k.PluginNamespace, plugin.CheckNamespace},
+	} {
+		if f.value == "" {
+			continue
+		}
+		if err := f.check(f.value); err != nil {
+			p.bad(f.flag, f.value, "%v", err)
+		}
 	}
 	if err := plugin.CheckSelector(k.PluginSelector); k.PluginNamespace != "" && err != nil {
 		p.bad("plugin-selector", k.PluginSelector, "%v", err)
-	}
-	if k.Kubeconfig != "" {
-		if err := checkConfig(k.Kubeconfig); err != nil {
-			p.bad("kubeconfig", k.Kubeconfig, "%v", err)
-		}
 	}
 }
 

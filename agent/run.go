@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
-		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second, Settle: slim,
+		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second, Slim: slim,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "source", from.name, "msg", "agent started")
 	if o.NoIOMMU {

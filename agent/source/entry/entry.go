@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"errors"
 	"net"
 	"regexp"
 	"slices"
@@ -14,9 +15,14 @@ import (
 	"eniagent/drivers"
 )
 
+// The bounds of an MTU in bytes. The lower is that of IPv4; that IPv6 needs 1280
+// depends on the host.
 const (
-	minMTU    = 68 // of IPv4; that IPv6 needs 1280 depends on the host
-	maxMTU    = 65535
+	MinMTU = 68
+	MaxMTU = 65535
+)
+
+const (
 	maxName   = 15  // IFNAMSIZ without its NUL
 	maxScalar = 256 // no legal value is longer
 )
@@ -44,7 +50,7 @@ func selectors() []attribute {
 // attributes are the fields that ask something of it.
 func attributes() []attribute {
 	return []attribute{
-		{"driver", "want a driver's name as in /sys/bus/pci/drivers, such as vfio-pci", setDriver},
+		{"driver", wantDriver, setDriver},
 		{"up", "want true or false", setUp},
 		{"mtu", "want a number of bytes from 68 to 65535, without quotes, such as 9000", setMTU},
 		{"pool", wantPool, setPool},
@@ -137,7 +143,7 @@ func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields 
 	}
 	if d := misnamed(e.Driver); d != "" {
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
-			"that is a module's name; the driver is "+d)
+			meantDriver+d)
 	}
 }
 
@@ -151,6 +157,23 @@ func present(fields map[string]field, names []string) []string {
 	}
 	return found
 }
+
+// wantDriver says what a driver is given by.
+const wantDriver = "want a driver's name as in /sys/bus/pci/drivers, such as vfio-pci"
+
+// CheckDriver wants a driver's name; the error says what to give instead.
+func CheckDriver(name string) error {
+	if !driverName.MatchString(name) {
+		return errors.New(wantDriver)
+	}
+	if d := misnamed(name); d != "" {
+		return errors.New(meantDriver + d)
+	}
+	return nil
+}
+
+// meantDriver says of a module which driver was meant.
+const meantDriver = "that is a module's name; the driver is "
 
 // misnamed is the userspace driver that was meant by its module's name:
 // vfio_pci for vfio-pci.
@@ -207,7 +230,7 @@ func setUp(e *source.Interface, n *yaml.Node) bool {
 }
 
 func setMTU(e *source.Interface, n *yaml.Node) bool {
-	mtu, ok := number(n, minMTU, maxMTU)
+	mtu, ok := number(n, MinMTU, MaxMTU)
 	e.MTU = mtu
 	return ok
 }

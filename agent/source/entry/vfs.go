@@ -114,7 +114,7 @@ func (p *parser) vf(n *yaml.Node, line int, path string, also []string, above st
 		p.problems.add(line, path, nil, driver+" leaves no network interface to configure; remove "+strings.Join(link, ", "))
 	}
 	if d := misnamed(e.Driver); d != "" {
-		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value, "that is a module's name; the driver is "+d)
+		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value, meantDriver+d)
 	}
 	return source.VF{Up: e.Up, MTU: e.MTU, Driver: e.Driver, Pool: e.Pool, Port: port}
 }

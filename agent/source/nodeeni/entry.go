@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/entry"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 	"eniagent/drivers"
 )
@@ -19,18 +20,13 @@ const (
 	defaultDriver       = "vfio-pci"
 	defaultKernelDriver = "ena"
 
-	minMTU = 68
-	maxMTU = 65535
 	// maxAttachments of one object on one node: no instance has as many ENIs.
 	maxAttachments = 128
 	maxShown       = 64  // characters of a value in a reason
 	maxReason      = 500 // of an error
 )
 
-var (
-	eniID      = regexp.MustCompile(`^eni-[0-9a-f]{8,32}$`)
-	driverName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,54}$`)
-)
+var eniID = regexp.MustCompile(`^eni-[0-9a-f]{8,32}$`)
 
 // macOf is the MAC address of an ENI; an error says why it is not known.
 type macOf func(eni string) (string, error)
@@ -149,8 +145,8 @@ func (t *translation) common(o *object) (source.Interface, *source.Problem) {
 		return asked, unreadable(family, o.err)
 	case len(o.attachments) > maxAttachments:
 		return asked, wrong("status.attachments", strconv.Itoa(len(o.attachments))+" of this node", fmt.Sprintf("want %d at most: no instance has as many ENIs", maxAttachments))
-	case s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU):
-		return asked, wrong("spec.mtu", strconv.Itoa(s.MTU), fmt.Sprintf("want %d to %d bytes, or 0 for as it is", minMTU, maxMTU))
+	case s.MTU != 0 && (s.MTU < entry.MinMTU || s.MTU > entry.MaxMTU):
+		return asked, wrong("spec.mtu", strconv.Itoa(s.MTU), fmt.Sprintf("want %d to %d bytes, or 0 for as it is", entry.MinMTU, entry.MaxMTU))
 	}
 	if _, err := drivers.PCI(s.DPDKPCIAddress); s.DPDKPCIAddress != "" && err != nil {
 		return asked, badAddress(s)
@@ -168,13 +164,8 @@ func (t *translation) driver(asked *source.Interface, s v1alpha1.NodeENISpec) *s
 	asked.Driver = t.kernelDriver
 	if s.EnableDPDK {
 		asked.Driver = cmp.Or(s.DPDKDriver, defaultDriver)
-		if !driverName.MatchString(asked.Driver) {
-			return wrong("spec.dpdkDriver", s.DPDKDriver, "want a driver's name as in /sys/bus/pci/drivers, such as "+defaultDriver)
-		}
-		for _, d := range drivers.UserspaceDrivers() {
-			if asked.Driver != d && strings.ReplaceAll(asked.Driver, "-", "_") == strings.ReplaceAll(d, "-", "_") {
-				return wrong("spec.dpdkDriver", s.DPDKDriver, "that is a module's name: want the driver, "+d)
-			}
+		if err := entry.CheckDriver(asked.Driver); err != nil {
+			return wrong("spec.dpdkDriver", s.DPDKDriver, err.Error())
 		}
 	}
 	if !drivers.Userspace(asked.Driver) {

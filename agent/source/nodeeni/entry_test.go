@@ -166,7 +166,7 @@ func TestMalformed(t *testing.T) {
 		{"an address that is none", nodeENI("bad", `,"dpdkPCIAddress":"eth1"`), "bad", `spec.dpdkPCIAddress: "eth1": want domain:bus:device.function`},
 		{"an address with a path", nodeENI("bad", `,"dpdkPCIAddress":"0000:00:07.0/../../x"`), "bad", "spec.dpdkPCIAddress"},
 		{"a driver with a path", nodeENI("bad", `,"enableDPDK":true,"dpdkDriver":"../../x"`), "bad", `spec.dpdkDriver: "../../x": want a driver's name`},
-		{"a module for a driver", nodeENI("bad", `,"enableDPDK":true,"dpdkDriver":"vfio_pci"`), "bad", "want the driver, vfio-pci"},
+		{"a module for a driver", nodeENI("bad", `,"enableDPDK":true,"dpdkDriver":"vfio_pci"`), "bad", "the driver is vfio-pci"},
 		{"a resource of two slashes", nodeENI("bad", `,"dpdkResourceName":"a/b/c"`), "bad", `spec.dpdkResourceName: "a/b/c": want prefix/name`},
 		{"a resource of strange letters", nodeENI("bad", `,"dpdkResourceName":"ſriov\u202e\n"`), "bad", `\u202e\n`},
 		{"a long resource", nodeENI("bad", `,"dpdkResourceName":"`+strings.Repeat("x", 100_000)+`"`), "bad", "xxx...: want"},

@@ -38,13 +38,21 @@ type metadata struct {
 	token string
 }
 
+// CheckMetadata wants the URL of a metadata service.
+func CheckMetadata(base string) error {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("want a URL, such as " + DefaultMetadata)
+	}
+	return nil
+}
+
 func newMetadata(base string) (*metadata, error) {
 	if base == "" {
 		base = DefaultMetadata
 	}
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("metadata endpoint %q: want a URL, such as %s", base, DefaultMetadata)
+	if err := CheckMetadata(base); err != nil {
+		return nil, fmt.Errorf("metadata endpoint %q: %w", base, err)
 	}
 	return &metadata{base: strings.TrimSuffix(base, "/"), client: &http.Client{
 		// Nothing between this program and its own instance may answer for it.

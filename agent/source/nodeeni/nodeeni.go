@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/go-kit/log"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -61,6 +62,14 @@ func Connect(kubeconfig string) (*rest.Config, error) {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
 	}
 	return c, nil
+}
+
+// CheckNode wants a name that a node of the API can have.
+func CheckNode(name string) error {
+	if len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return errors.New("want a node's name: lower case letters, digits, '-' and '.'")
+	}
+	return nil
 }
 
 var errNoNode = errors.New("the name of this node is missing: set it from spec.nodeName of the pod")

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 
@@ -99,6 +100,14 @@ func newRestarter(a api, o Options) *Restarter {
 		api: a, node: o.Node, logger: log.With(o.Logger, "component", "plugin"),
 		where: fmt.Sprintf("%s in namespace %s on node %s", o.Selector, o.Namespace, o.Node),
 	}
+}
+
+// CheckNamespace wants the name of a namespace.
+func CheckNamespace(name string) error {
+	if len(validation.IsDNS1123Label(name)) > 0 {
+		return errors.New("want a namespace's name: lower case letters, digits and '-'")
+	}
+	return nil
 }
 
 // CheckSelector wants labels that say what a pod is: what they only exclude
