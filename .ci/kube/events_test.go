@@ -131,8 +131,7 @@ func TestEventsWithNoMorePermissionThanTheirs(t *testing.T) {
 	eventually(t, "it is told", func() bool {
 		r, _, asked := recorderOf(t, allowed)
 		r.Record(e)
-		eventually(t, "it is asked", func() bool { return asked.count("post") > 0 })
-		time.Sleep(200 * time.Millisecond) // for the answer
+		eventually(t, "it is answered", func() bool { return asked.answers() > 0 })
 		return len(c.told(t, string(e.UID))) == 1
 	})
 	r, _, asked := recorderOf(t, allowed)

@@ -106,9 +106,10 @@ func (n *pluginNode) isDeleted(name string) bool {
 type requests struct {
 	http.RoundTripper
 
-	mu     sync.Mutex
-	verbs  []string
-	before func() // the next deletion
+	mu       sync.Mutex
+	verbs    []string
+	answered int
+	before   func() // the next deletion
 }
 
 // noted notes what is asked with a configuration.
@@ -136,7 +137,18 @@ func (r *requests) RoundTrip(q *http.Request) (*http.Response, error) {
 	if what == "delete" && before != nil {
 		before()
 	}
-	return r.RoundTripper.RoundTrip(q)
+	answer, err := r.RoundTripper.RoundTrip(q)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answered++
+	return answer, err
+}
+
+// answers are the requests that have got one.
+func (r *requests) answers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.answered
 }
 
 func (r *requests) count(what string) (n int) {
