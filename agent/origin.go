@@ -41,8 +41,10 @@ func (k Kubernetes) validate(p *problems, inUse bool) {
 		flag, value string
 		check       func(string) error
 	}{
-		{"node-name", k.Node, nodeeni.CheckNode}, {"metadata", k.Metadata, nodeeni.CheckMetadata},
-		{"kernel-driver", k.KernelDriver, words.CheckDriver}, {"kubeconfig", k.Kubeconfig, checkConfig},
+		{"node-name", k.Node, nodeeni.CheckNode},
+		{"metadata", k.Metadata, nodeeni.CheckMetadata},
+		{"kernel-driver", k.KernelDriver, words.CheckDriver},
+		{"kubeconfig", k.Kubeconfig, checkConfig},
 		{"plugin-namespace", k.PluginNamespace, plugin.CheckNamespace},
 	} {
 		if f.value == "" {
