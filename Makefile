@@ -76,6 +76,10 @@ same: vm-deps ## Hold the simulated kernel against the real one, in 1,000 random
 chaos: vm-deps ## Kill, cut off, reboot and crash a node on a real kernel, at every label and on two file systems
 	go run ./recovery/chaos/campaign $(CHAOS)
 
+.PHONY: churn
+churn: vm-deps ## Change what is desired at random on a real kernel, kill the agent, release all, and compare (CHURN='-for 10m -seeds 5')
+	go run ./recovery/chaos/churn $(CHURN)
+
 .PHONY: mutants
 mutants: ## Break the journal, plan, engine and recovery in one place at a time; their tests must notice
 	go run ./recovery/chaos/mutants $(MUTANTS)

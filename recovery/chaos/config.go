@@ -3,11 +3,14 @@
 package chaos
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
+	"strings"
 
 	"eniagent/recovery/chaos/wire"
 )
@@ -120,4 +123,24 @@ func accel() string {
 		return a
 	}
 	return "tcg,thread=single"
+}
+
+// Program is what Config.Files needs to have a program of this machine in the guest's /bin: it, and the libraries that
+// it is linked to.
+func Program(ctx context.Context, name string) (map[string]string, error) {
+	file, err := exec.LookPath(name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
+	said, err := exec.CommandContext(ctx, "ldd", file).Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the libraries of %s: %w", file, err)
+	}
+	files := map[string]string{"/bin/" + name: file}
+	for word := range strings.FieldsSeq(string(said)) {
+		if strings.HasPrefix(word, "/") {
+			files[word] = word
+		}
+	}
+	return files, nil
 }

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -87,16 +85,8 @@ func built(t *testing.T) (agent, crash string) {
 // program is a program of this machine and the libraries it is linked to.
 func program(t *testing.T, name string) map[string]string {
 	t.Helper()
-	path, err := exec.LookPath(name)
+	files, err := Program(t.Context(), name)
 	must(t, err)
-	said, err := exec.CommandContext(t.Context(), "ldd", path).Output()
-	must(t, err)
-	files := map[string]string{"/bin/" + name: path}
-	for word := range strings.FieldsSeq(string(said)) {
-		if strings.HasPrefix(word, "/") {
-			files[word] = word
-		}
-	}
 	return files
 }
 

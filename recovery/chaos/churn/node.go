@@ -1,0 +1,156 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"eniagent/recovery/chaos"
+)
+
+const config = chaos.DiskDir + "/interfaces.yaml"
+
+// node is a machine with two PFs and the agent.
+type node struct {
+	vm    *chaos.VM
+	pfs   []chaos.NIC
+	out   io.Writer
+	agent *chaos.Proc // nil while none runs
+	log   strings.Builder
+}
+
+// boot starts a machine.
+func boot(ctx context.Context, agent string, out io.Writer) (*node, error) {
+	files := map[string]string{}
+	for _, name := range []string{"ip", "ethtool"} {
+		more, err := chaos.Program(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		for guest, host := range more {
+			files[guest] = host
+		}
+	}
+	vm, err := chaos.Start(ctx, chaos.Config{NICs: 2, Agent: agent, Files: files})
+	if err != nil {
+		return nil, err
+	}
+	nics, err := vm.NICs(ctx)
+	if err != nil {
+		return nil, errors.Join(err, vm.Close())
+	}
+	return &node{vm: vm, pfs: nics, out: out}, nil
+}
+
+// output is what a program prints; it has to succeed.
+func (n *node) output(ctx context.Context, args ...string) (string, error) {
+	res, err := n.vm.Run(ctx, chaos.Command(args...))
+	if err == nil && !res.OK() {
+		err = fmt.Errorf("%s: %v", strings.Join(args, " "), res)
+	}
+	return string(res.Stdout), err
+}
+
+// ask writes the desired state.
+func (n *node) ask(ctx context.Context, entries []string) error {
+	text := "apiVersion: eniagent/v1alpha1\ninterfaces: []\n"
+	if len(entries) > 0 {
+		text = "apiVersion: eniagent/v1alpha1\ninterfaces:\n  - " + strings.Join(entries, "\n  - ") + "\n"
+	}
+	return n.vm.WriteFile(ctx, config, []byte(text), 0o600)
+}
+
+// start starts the agent where none runs.
+func (n *node) start(ctx context.Context) (err error) {
+	if n.agent != nil {
+		return nil
+	}
+	n.agent, err = n.vm.Start(ctx, chaos.Command(
+		chaos.AgentPath, "run", "--config", config, "--state-dir", chaos.StateDir, "--listen", "", "--allow-without-default-route",
+	))
+	return err
+}
+
+// end ends the agent by a signal, and keeps its log.
+func (n *node) end(ctx context.Context, s syscall.Signal) error {
+	if n.agent == nil {
+		return nil
+	}
+	if err := n.agent.Signal(ctx, s); err != nil {
+		return err
+	}
+	res, err := n.agent.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	n.log.Write(res.Stderr)
+	n.agent = nil
+	if s == syscall.SIGTERM && !res.OK() {
+		return fmt.Errorf("the agent did not end well: %v", res)
+	}
+	return nil
+}
+
+// said is the log of all agents so far.
+func (n *node) said() string {
+	if n.agent == nil {
+		return n.log.String()
+	}
+	_, now := n.agent.Output()
+	return n.log.String() + string(now)
+}
+
+// ran runs one of the agent's commands, whatever its exit status.
+func (n *node) ran(ctx context.Context, args ...string) (chaos.Result, error) {
+	return n.vm.Agent(ctx, append(args, "--state-dir", chaos.StateDir)...)
+}
+
+// release gives everything back, and wants that told and true at once.
+func (n *node) release(ctx context.Context) error {
+	res, err := n.ran(ctx, "release", "--all", "--yes")
+	if err != nil {
+		return err
+	}
+	if !res.OK() {
+		return fmt.Errorf("release --all: %v", res)
+	}
+	return nil
+}
+
+// quarantined are the operations in quarantine.
+func (n *node) quarantined(ctx context.Context) ([]string, error) {
+	res, err := n.ran(ctx, "journal", "list", "-n", "-1", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list []struct {
+		ID      json.Number
+		State   string
+		Outcome string
+	}
+	if err := json.Unmarshal(res.Stdout, &list); err != nil {
+		return nil, fmt.Errorf("journal list: %w: %v", err, res)
+	}
+	var all []string
+	for _, op := range list {
+		if op.State == "quarantined" {
+			all = append(all, fmt.Sprintf("operation %s: %s", op.ID, op.Outcome))
+		}
+	}
+	return all, nil
+}
+
+// pause waits for as long, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
