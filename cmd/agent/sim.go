@@ -54,6 +54,7 @@ func (c *cli) simCommand() *cobra.Command {
 		&cobra.Command{Use: "reboot", Short: "Cut the power and boot again", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error { return f.Reboot() })},
 		&cobra.Command{Use: "thaw", Short: "Let hung writes go on", Args: noArgs, RunE: on(func(f *sim.File, _ []string) error { return f.Thaw() })},
 		&cobra.Command{Use: "unplug ADDRESS", Short: "Pull a function out", Args: oneArg("a PCI address"), RunE: on(func(f *sim.File, a []string) error { return f.Unplug(a[0]) })},
+		&cobra.Command{Use: "plug ADDRESS", Short: "Put a function in again that was pulled out", Args: oneArg("a PCI address"), RunE: on(func(f *sim.File, a []string) error { return f.Replug(a[0]) })},
 		&cobra.Command{Use: "hold ADDRESS", Short: "Hold a function's vfio group as a DPDK program would, until interrupted", Args: oneArg("a PCI address"), RunE: on(c.simHold)},
 		c.simFileCommand(on), c.simFaultCommand(on), c.simWriteCommand(on), c.simSetCommand(on), c.simAilCommand(on), c.simCarrierCommand(on),
 	)

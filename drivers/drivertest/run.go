@@ -3,6 +3,7 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"path"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -169,9 +170,13 @@ func (s suite) legal(t *testing.T) {
 	}
 }
 
-// gone tries a function that has been pulled out.
+// gone tries a function that has been pulled out, a virtual one with its
+// physical one.
 func (s suite) gone(t *testing.T, address string) {
 	k := s.at(t, s.sample.Before)
+	if physfn, err := k.Readlink(context.Background(), host.Attr(address, "physfn")); err == nil {
+		address = path.Base(physfn)
+	}
 	if err := k.Unplug(address); err != nil {
 		t.Fatal(err)
 	}

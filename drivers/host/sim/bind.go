@@ -95,12 +95,30 @@ func (m *machine) remove(f *function, seq uint64) bool {
 		f.Removing = true
 		m.dirty = true
 	}
+	if !m.removeBehind(f, seq) {
+		return false
+	}
 	// A PF without a driver can have VFs too.
 	if !m.detach(f, seq) || !m.dropVFs(f, seq) {
 		return false
 	}
 	m.Present = slices.DeleteFunc(m.Present, func(o *function) bool { return o == f })
 	m.event(drivers.Target(f.Address), "remove")
+	return true
+}
+
+// removeBehind takes out what sits behind a bridge, which goes first
+// (pci_remove_bus_device of drivers/pci/remove.c), and says whether it is over.
+func (m *machine) removeBehind(bridge *function, seq uint64) bool {
+	for _, addr := range m.addresses() {
+		f := m.find(addr)
+		if f == nil || m.devices[addr].Bridge != bridge.Address || m.devices[addr].PF != "" {
+			continue
+		}
+		if !f.lock(seq) || !m.remove(f, seq) {
+			return false
+		}
+	}
 	return true
 }
 

@@ -61,12 +61,16 @@ func (f *front) ClearFaults() error {
 }
 
 // Unplug pulls a function out. Like the kernel's own removal it waits for a
-// process that holds the function; Unplug itself does not.
+// process that holds the function; Unplug itself does not. A virtual function is
+// no card and goes with its PF only: that is EINVAL.
 func (f *front) Unplug(addr string) error {
 	return f.store.update(func(m *machine) error {
 		fn := m.find(addr)
 		if fn == nil {
 			return fmt.Errorf("unplug %s: %w", addr, syscall.ENODEV)
+		}
+		if pf := m.devices[addr].PF; pf != "" {
+			return fmt.Errorf("unplug %s: %w: it goes with %s, or with its sriov_numvfs", addr, syscall.EINVAL, pf)
 		}
 		if err := m.edit(func(c *Config) error {
 			deviceOf(c, addr).Absent = true
@@ -104,8 +108,32 @@ func (f *front) Plug(d Device) error {
 			return fmt.Errorf("plug %s: %w", d.Address, err)
 		}
 		if d.PF == "" {
-			m.attach(m.addFunction(m.devices[d.Address]))
+			m.bringUp(m.devices[d.Address])
 		}
+		return nil
+	})
+}
+
+// Replug puts a function in again that was pulled out: the same one, as at its
+// first boot, with what sits behind it. ENODEV is one that the node never had.
+func (f *front) Replug(addr string) error {
+	return f.store.update(func(m *machine) error {
+		d := m.devices[addr]
+		switch {
+		case d == nil:
+			return fmt.Errorf("plug %s: %w", addr, syscall.ENODEV)
+		case d.PF != "":
+			return fmt.Errorf("plug %s: %w: it comes with %s, by its sriov_numvfs", addr, syscall.EINVAL, d.PF)
+		case m.find(addr) != nil:
+			return fmt.Errorf("plug %s: %w", addr, syscall.EEXIST)
+		}
+		if err := m.edit(func(c *Config) error {
+			deviceOf(c, addr).Absent = false
+			return nil
+		}); err != nil {
+			return fmt.Errorf("plug %s: %w", addr, err)
+		}
+		m.bringUp(m.devices[addr])
 		return nil
 	})
 }

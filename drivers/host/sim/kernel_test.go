@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -229,6 +230,87 @@ func TestRemoveRescanPlug(t *testing.T) {
 	h.bound(pf, "igb")
 	if err := k.Plug(igb(pf, "7", "other", "52:54:00:00:00:09")); !errors.Is(err, syscall.EEXIST) {
 		t.Errorf("plugged twice: %v", err)
+	}
+}
+
+// TestAVFHasNoRemove: it comes and goes with its PF's count, as pci_dev_hp_attrs
+// of drivers/pci/pci-sysfs.c has it.
+func TestAVFHasNoRemove(t *testing.T) {
+	k, h := withVFIO(t)
+	for _, name := range []string{"remove", "rescan"} {
+		h.missing(host.Attr(vf0, name))
+		if err := k.Foreign(sysfs(host.Attr(vf0, name), "1")); !errors.Is(err, syscall.ENOENT) {
+			t.Errorf("%s of a VF: %v, want ENOENT", name, err)
+		}
+	}
+	names, err := k.List(t.Context(), host.PCIDevices+vf0)
+	if err != nil || slices.Contains(names, "remove") || slices.Contains(names, "rescan") {
+		t.Errorf("a VF lists %v (%v)", names, err)
+	}
+	if err := k.Unplug(vf0); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a VF is unplugged: %v, want EINVAL", err)
+	}
+	h.bound(vf0, "igbvf")
+}
+
+// TestABridgeTakesItsBusAlong when it is removed or pulled out, and a rescan or
+// a plug brings all of it back, the VFs not made.
+func TestABridgeTakesItsBusAlong(t *testing.T) {
+	const bridge, other = "0000:00:1c.0", "0000:00:1c.1"
+	for name, there := range map[string]struct{ away, back func(*Kernel, hands) error }{
+		"remove and rescan": {
+			func(_ *Kernel, h hands) error { h.must(sysfs(host.Attr(bridge, "remove"), "1")); return nil },
+			func(_ *Kernel, h hands) error { h.must(sysfs("/sys/bus/pci/rescan", "1")); return nil },
+		},
+		"remove and rescan from another function of the bus": {
+			func(_ *Kernel, h hands) error { h.must(sysfs(host.Attr(bridge, "remove"), "1")); return nil },
+			func(_ *Kernel, h hands) error { h.must(sysfs(host.Attr(other, "rescan"), "1")); return nil },
+		},
+		"unplug and plug": {
+			func(k *Kernel, h hands) error { return k.Unplug(bridge) },
+			func(k *Kernel, h hands) error {
+				h.must(sysfs("/sys/bus/pci/rescan", "1"))
+				h.missing(host.PCIDevices + bridge)
+				return k.Replug(bridge)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, h := withVFIO(t)
+			if err := there.away(k, h); err != nil {
+				t.Fatal(err)
+			}
+			for _, gone := range []string{bridge, pf, vf0} {
+				h.missing(host.PCIDevices + gone)
+			}
+			h.bound(pf2, "igb")
+			if err := there.back(k, h); err != nil {
+				t.Fatal(err)
+			}
+			h.bound(bridge, "pcieport")
+			h.bound(pf, "igb")
+			h.reads("0", host.Attr(pf, "sriov_numvfs"))
+			h.missing(host.PCIDevices + vf0)
+		})
+	}
+}
+
+// TestPlugUndoesUnplug, and nothing else does.
+func TestPlugUndoesUnplug(t *testing.T) {
+	k, h := withVFIO(t)
+	if err := k.Unplug(pf2); err != nil {
+		t.Fatal(err)
+	}
+	h.must(sysfs("/sys/bus/pci/rescan", "1"))
+	h.missing(host.PCIDevices + pf2)
+	if err := k.Replug(pf2); err != nil {
+		t.Fatal(err)
+	}
+	h.bound(pf2, "igb")
+	for address, want := range map[string]syscall.Errno{pf2: syscall.EEXIST, vf0: syscall.EINVAL, "0000:77:00.0": syscall.ENODEV} {
+		if err := k.Replug(address); !errors.Is(err, want) {
+			t.Errorf("plug %s: %v, want %v", address, err, want)
+		}
 	}
 }
 

@@ -209,7 +209,7 @@ func (m *machine) advance(w *call, now time.Time) (errno syscall.Errno, over boo
 	case actParam:
 		return m.setParam(w.Module, w.Param, w.Call.Value), true
 	case actRescan:
-		m.rescan()
+		m.rescan(m.busOf(w.Address))
 		return 0, true
 	case actReplace:
 		return m.replace(w.Call), true
@@ -293,11 +293,31 @@ func (m *machine) setNumVFs(f *function, w *call) (errno syscall.Errno, over boo
 	return 0, true
 }
 
-// rescan finds the functions that are plugged in and have been removed.
-func (m *machine) rescan() {
+// rescan finds the functions on a bus and behind its bridges that are plugged in
+// and are not there, as pci_rescan_bus does: each comes up as at its first boot.
+// A bridge without a name is the root.
+func (m *machine) rescan(bridge string) {
 	for i := range m.cfg.Devices {
-		if d := &m.cfg.Devices[i]; d.PF == "" && !d.Absent && m.find(d.Address) == nil {
-			m.attach(m.addFunction(d))
+		d := &m.cfg.Devices[i]
+		if d.PF != "" || d.Bridge != bridge || d.Absent {
+			continue
 		}
+		m.bringUp(d)
 	}
+}
+
+// bringUp lets a function come that is not there, and what sits behind it.
+func (m *machine) bringUp(d *Device) {
+	if m.find(d.Address) == nil {
+		m.attach(m.addFunction(d))
+	}
+	m.rescan(d.Address)
+}
+
+// busOf is the bridge that a function sits behind.
+func (m *machine) busOf(addr string) string {
+	if d := m.devices[addr]; d != nil {
+		return d.Bridge
+	}
+	return ""
 }

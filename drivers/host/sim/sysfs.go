@@ -112,7 +112,7 @@ func (m *machine) functionNode(f *function) node {
 func attributes() []string {
 	return []string{
 		"class", "device", "modalias", "subsystem", "subsystem_device", "subsystem_vendor", "vendor",
-		"driver", "driver_override", "iommu_group", "net", "physfn", "remove", "uio",
+		"driver", "driver_override", "iommu_group", "net", "physfn", "remove", "rescan", "uio",
 		"sriov_drivers_autoprobe", "sriov_numvfs", "sriov_offset", "sriov_stride", "sriov_totalvfs", "sriov_vf_device", "config", "aer_dev_fatal", "aer_dev_nonfatal",
 	}
 }
@@ -160,8 +160,9 @@ func (m *machine) relationNode(f *function, d *Device, name string) (node, bool)
 		return linkIf(f.Driver != "" && !f.Leaving, dir, pciDrivers+"/"+f.Driver)
 	case "iommu_group":
 		return linkIf(m.group(f) != "", dir, iommuGroups+"/"+m.group(f))
-	case "remove":
-		return node{errno: syscall.EACCES, store: actRemove, function: f}, true
+	case "remove", "rescan":
+		// A VF has neither (pci_dev_hp_attrs_are_visible of drivers/pci/pci-sysfs.c).
+		return node{errno: syscall.EACCES, store: map[string]act{"remove": actRemove, "rescan": actRescan}[name], function: f}, d.PF == ""
 	case "net":
 		n := m.netdevOf(f.Address)
 		return m.netdevsNode(f.Address, dir), n != nil && n.Nest == ""
