@@ -21,7 +21,7 @@ type reach int
 
 const (
 	itself reach = iota // a retry
-	near                // its netdev: what hangs on it and is not right, too
+	near                // its netdev: what hangs on it, too
 	far                 // it came, went or changed hands: what hangs on it, and what a rule refused
 )
 

@@ -8,14 +8,16 @@ import (
 	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
 	"eniagent/drivers/link"
+	"eniagent/drivers/sriov"
 )
 
 // reportRight reports a function that is as asked, and what ails it all the
 // same. That is told and nothing else: it is no reason to touch the function.
 func (a *Agent) reportRight(ctx context.Context, r request, observed plan.Observed) {
 	v := a.health.Look(ctx, a.c.Host, healthOf(r, observed))
-	condition, reason := Right, ""
+	condition, reason := Right, strings.Join(v.Notes, "; ")
 	if len(v.Findings) > 0 {
 		var texts []string
 		for _, f := range v.Findings {
@@ -36,5 +38,7 @@ func healthOf(r request, observed plan.Observed) health.Function {
 		f.Driver = b.Driver
 	}
 	f.Up = r.goal[drivers.Key{Kind: link.KindAdmin, Target: r.target}] == link.Up
+	state, asked := r.goal[drivers.Key{Kind: sriov.KindLinkState, Target: r.target}]
+	f.OwnLink = asked && string(state) != host.LinkStates()[0] // "auto" is that of the physical function
 	return f
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"eniagent/agent/source"
 	"eniagent/drivers/host/sim"
 )
 
@@ -78,4 +79,69 @@ func TestHealthOfWhatIsNotAsAskedIsForgotten(t *testing.T) {
 			t.Errorf("%v functions are dead", got)
 		}
 	})
+}
+
+// TestAVFFaresAsItsPFDoes: it has no port, no device and no place on the bus of
+// its own. What is told stands until the PF is well, and nothing is touched.
+func TestAVFFaresAsItsPFDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, lax())
+		n.start(func(c *Config) { c.Interval = 24 * time.Hour })
+		defer n.halt()
+		up := true
+		n.want(
+			source.Interface{
+				Selector: source.Selector{PCI: healthPF}, State: source.Configured, Up: &up,
+				VFs: &source.VFs{Count: 2, Defaults: source.VF{Driver: "vfio-pci"}, Overrides: []source.Override{{Index: 1, VF: source.VF{Driver: "vfio-pci", Port: source.Port{LinkState: "enable"}}}}},
+			},
+		)
+		settled(20 * time.Second)
+		const vf0, vf1 = "pci 0000:01:00.0 vf 0", "pci 0000:01:00.0 vf 1" // of no object
+		if c := n.conditions(); !strings.Contains(c, vf0+"=right") {
+			t.Fatal(c, n.reasons())
+		}
+		before := n.kernel.Writes()
+		for _, tc := range []struct {
+			name string
+			with func(bad bool)
+			says string
+			both bool // also one with a link of its own
+		}{
+			{"its link", func(bad bool) { n.carrier("enp1s0", !bad) }, "enp1s0 has no carrier", false},
+			{"its device", func(bad bool) { n.ail(healthPF, sim.Ailment{Dead: bad}) }, healthPF + " does not answer", true},
+		} {
+			tc.with(true)
+			settled(10 * time.Second)
+			if r := n.reasons()[" "+vf0]; !strings.HasPrefix(r, "as asked, but its physical function ") || !strings.Contains(r, tc.says) {
+				t.Errorf("%s: %s, %q", tc.name, n.conditions(), r)
+			}
+			if r := n.reasons()[" "+vf1]; strings.Contains(r, tc.says) != tc.both {
+				t.Errorf("%s, of one with a link of its own: %q", tc.name, r)
+			}
+			tc.with(false)
+			settled(10 * time.Second)
+			if c := n.conditions(); !strings.Contains(c, vf0+"=right") {
+				t.Errorf("%s is well again: %s", tc.name, c)
+			}
+		}
+		if w := n.kernel.Writes() - before; w != 0 {
+			t.Errorf("%d writes were made because of how a PF is", w)
+		}
+	})
+}
+
+const healthPF = "0000:01:00.0"
+
+// lax is the node with an igb that lets the link of its VFs be set, as most
+// drivers do.
+func lax() sim.Config {
+	c := sim.DefaultNode()
+	for i := range c.Modules {
+		for j := range c.Modules[i].Drivers {
+			if d := &c.Modules[i].Drivers[j]; d.VFs != nil {
+				d.VFs = &sim.VFLimits{}
+			}
+		}
+	}
+	return c
 }

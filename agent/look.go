@@ -119,7 +119,8 @@ func (m matter) concerns(r request, c Condition) bool {
 	case itself:
 		return false
 	case near:
-		return r.identity.PF == m.target && !settledAs(c)
+		// A VF that is right may fare badly now: its link is that of the PF.
+		return r.identity.PF == m.target && c != Released
 	}
 	// What a rule refused may hang on any function: the rest of an IOMMU group,
 	// the members of a bond.

@@ -357,8 +357,8 @@ func TestARetryLooksAtItsOwnTarget(t *testing.T) {
 	})
 }
 
-// TestPFAndVFConcernEachOther: when one of them comes, goes or changes hands;
-// and where a goal is not reached, also when a link changes.
+// TestPFAndVFConcernEachOther: when one of them comes, goes or changes hands; and
+// a PF its VFs when its link changes.
 func TestPFAndVFConcernEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pf, vf, name = "0000:01:00.0", "0000:01:10.0", "enp1s0v0"
@@ -375,7 +375,7 @@ func TestPFAndVFConcernEachOther(t *testing.T) {
 			is     bool
 		}{
 			{host.Event{Target: pf, What: "change"}, vf, true},
-			{host.Event{Target: pf, What: host.EventLink}, vf, false},
+			{host.Event{Target: pf, What: host.EventLink}, vf, true}, // its link is that of its PF
 			{host.Event{Target: vf, What: "change"}, pf, true},
 			{host.Event{Target: vf, What: host.EventLink}, pf, false},
 			{host.Event{Target: "0000:01:10.2", What: "change"}, pf, true}, // nothing is asked of that VF

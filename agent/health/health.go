@@ -47,6 +47,7 @@ type Function struct {
 	Incarnation uint64 // 0 is unknown
 	Driver      string // that it is bound to
 	Up          bool   // its link is to be up
+	OwnLink     bool   // a virtual one whose link is not that of its physical one
 }
 
 // Finding is one thing that ails a function.
@@ -58,6 +59,7 @@ type Finding struct {
 // Verdict is how a function is.
 type Verdict struct {
 	Findings []Finding // in the order of Reasons; none is healthy
+	Notes    []string  // what a person may want to know of a healthy one
 	Again    time.Time // when to look again at the latest; zero is whenever
 }
 
@@ -74,6 +76,7 @@ type record struct {
 	function Function
 	findings []Finding
 	dark     time.Time // since when it has no carrier; zero is never
+	pf       physical
 	speed    bool      // it was known once
 	errors   counter
 	bus      counter
@@ -132,6 +135,7 @@ func (m *Monitor) Look(ctx context.Context, r host.Reader, f Function) Verdict {
 	} else {
 		l.link()
 	}
+	l.physical()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rec.findings = l.verdict.Findings
@@ -159,8 +163,11 @@ func (l *look) again(t time.Time) {
 }
 
 // read is an attribute of the function, and whether it could be read.
-func (l *look) read(name string) (string, bool) {
-	s, err := l.reader.Read(l.ctx, host.Attr(string(l.record.function.Target), name))
+func (l *look) read(name string) (string, bool) { return l.readOf(l.record.function.Target, name) }
+
+// readOf is an attribute of any function, and whether it could be read.
+func (l *look) readOf(t drivers.Target, name string) (string, bool) {
+	s, err := l.reader.Read(l.ctx, host.Attr(string(t), name))
 	return strings.TrimSpace(s), err == nil
 }
 
@@ -176,24 +183,31 @@ func (l *look) device() {
 	if head, ok := l.read("config"); ok && head == "ffffffff" && !l.isVF() {
 		l.find(Dead, "the device does not answer, its config space reads as all ones: it fell off the bus, has no power or hangs")
 	}
+	if l.busErrors(l.record.function.Target, &l.record.bus) {
+		l.find(Bus, "PCIe reported uncorrectable errors (AER) in the last %d minutes: look at the kernel's log", hold/time.Minute)
+	}
+}
+
+// busErrors says whether AER counted errors of a function lately.
+func (l *look) busErrors(t drivers.Target, c *counter) bool {
 	total := uint64(0)
 	for _, name := range []string{"aer_dev_fatal", "aer_dev_nonfatal"} {
-		text, ok := l.read(name)
+		text, ok := l.readOf(t, name)
 		n, counts := totalOf(text)
 		if !ok || !counts {
-			return
+			return false
 		}
 		total += n
 	}
-	c := &l.record.bus
 	if c.known && total > c.value {
 		c.grew = l.now
 	}
 	c.known, c.value = true, total
-	if !c.grew.IsZero() && l.now.Sub(c.grew) < hold {
-		l.find(Bus, "PCIe reported uncorrectable errors (AER) in the last %d minutes: look at the kernel's log", hold/time.Minute)
-		l.again(c.grew.Add(hold))
+	if c.grew.IsZero() || l.now.Sub(c.grew) >= hold {
+		return false
 	}
+	l.again(c.grew.Add(hold))
+	return true
 }
 
 // totalOf is the last line of an AER attribute, "TOTAL_ERR_FATAL 0".

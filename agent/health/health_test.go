@@ -252,3 +252,51 @@ func TestAnotherLifeOfTheFunctionIsAnother(t *testing.T) {
 		}
 	})
 }
+
+// TestAVFAilsOfWhatItsPFAilsOf, in its own words.
+func TestAVFAilsOfWhatItsPFAilsOf(t *testing.T) {
+	const pf, vf = "0000:01:00.0", "0000:01:10.0"
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "uio_pci_generic")
+		bound, own := Function{Target: vf, Driver: "uio_pci_generic"}, Function{Target: vf, Driver: "uio_pci_generic", OwnLink: true}
+		unasked := Function{Target: vf, Driver: "igbvf"}
+		look := func(f Function) Verdict { return r.monitor.Look(t.Context(), r.kernel, f) }
+		if v := look(bound); len(v.Findings) > 0 || len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "enp1s0 is down") {
+			t.Errorf("with a PF that is down: %+v", v)
+		}
+		dev, err := host.NetdevOf(t.Context(), r.kernel, pf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.kernel.Foreign(host.Call{Op: host.OpAdmin, Target: pf, Index: dev.Index, Number: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if v := look(bound); len(v.Findings)+len(v.Notes) > 0 {
+			t.Errorf("all is well: %+v", v)
+		}
+		if err := r.kernel.SetCarrier(pf, false); err != nil {
+			t.Fatal(err)
+		}
+		if v := look(bound); len(v.Findings) > 0 || time.Until(v.Again) != patience {
+			t.Errorf("at once: %+v", v)
+		}
+		time.Sleep(patience)
+		r.expect(bound, "carrier")
+		r.expect(own, "")
+		r.expect(unasked, "")
+		if err := r.kernel.SetCarrier(pf, true); err != nil {
+			t.Fatal(err)
+		}
+		r.expect(bound, "")
+		for _, f := range []Function{bound, own, unasked} {
+			r.ail(pf, sim.Ailment{})
+			r.expect(f, "")
+			r.ail(pf, sim.Ailment{Dead: true, NonFatal: 1})
+			r.expect(f, "dead bus")
+			r.ail(pf, sim.Ailment{NonFatal: 1})
+			r.expect(f, "bus")
+			time.Sleep(hold)
+			r.expect(f, "")
+		}
+	})
+}

@@ -19,7 +19,9 @@ func (l *look) link() {
 	case err != nil: // it is down, or going
 		l.record.dark = time.Time{}
 	case strings.TrimSpace(carrier) == "0":
-		l.isDark(n)
+		if l.isDark(&l.record.dark) {
+			l.find(Carrier, "%s is up and has no carrier: look at the cable, the transceiver and the switch", n.Name)
+		}
 	default:
 		l.record.dark = time.Time{}
 		l.speed(n)
@@ -27,16 +29,18 @@ func (l *look) link() {
 	l.errors(n)
 }
 
-// isDark is a link without carrier, which it may be for a while after it came up.
-func (l *look) isDark(n host.Netdev) {
-	if l.record.dark.IsZero() {
-		l.record.dark = l.now
+// isDark says whether a link without carrier has been so for longer than it may
+// after it came up.
+func (l *look) isDark(since *time.Time) bool {
+	if since.IsZero() {
+		*since = l.now
 	}
-	if end := l.record.dark.Add(patience); l.now.Before(end) {
+	end := since.Add(patience)
+	if l.now.Before(end) {
 		l.again(end)
-		return
+		return false
 	}
-	l.find(Carrier, "%s is up and has no carrier: look at the cable, the transceiver and the switch", n.Name)
+	return true
 }
 
 // speed is only missed where it was known: many virtual NICs never have one.

@@ -267,7 +267,7 @@ func TestABridgeTakesItsBusAlong(t *testing.T) {
 			func(_ *Kernel, h hands) error { h.must(sysfs(host.Attr(other, "rescan"), "1")); return nil },
 		},
 		"unplug and plug": {
-			func(k *Kernel, h hands) error { return k.Unplug(bridge) },
+			func(k *Kernel, _ hands) error { return k.Unplug(bridge) },
 			func(k *Kernel, h hands) error {
 				h.must(sysfs("/sys/bus/pci/rescan", "1"))
 				h.missing(host.PCIDevices + bridge)
