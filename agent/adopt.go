@@ -86,14 +86,12 @@ const (
 
 // AdoptNow takes on functions that were bound by another hand, so that they can
 // be released. It writes nothing to the host, and no agent may be running.
-func AdoptNow(ctx context.Context, o Options, q Adoption, logger log.Logger, journalOptions func(*journal.Options)) (r AdoptReport, err error) {
-	o.Observe = q.Dry
-	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
+func AdoptNow(ctx context.Context, o Options, q Adoption, logger log.Logger, journalOptions func(*journal.Options)) (AdoptReport, error) {
+	return rehearsed(ctx, o, logger, journalOptions, q.Dry, func(a *Agent, dry bool) (AdoptReport, error) {
 		a.readFile(ctx)
-		r, err = a.adopt(ctx, q)
-		return err
+		q.Dry = dry
+		return a.adopt(ctx, q)
 	})
-	return r, err
 }
 
 func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {

@@ -90,6 +90,7 @@ func (a *Agent) Resolve(ctx context.Context, q Resolution) (ResolveReport, error
 		report.State = now.State
 	}
 	a.Wake()
+	a.shown(ctx, op.Targets()...)
 	return report, err
 }
 

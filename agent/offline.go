@@ -14,6 +14,8 @@ import (
 	"eniagent/agent/source"
 	"eniagent/agent/source/file"
 	"eniagent/agent/state"
+	"eniagent/drivers/deviceplugin"
+	"eniagent/drivers/host"
 	"eniagent/journal"
 )
 
@@ -145,36 +147,36 @@ func ResumeNow(ctx context.Context, o Options, order Order, logger log.Logger, j
 }
 
 // ResolveNow is Resolve without a running agent.
-func ResolveNow(ctx context.Context, o Options, q Resolution, logger log.Logger, journalOptions func(*journal.Options)) (r ResolveReport, err error) {
-	o.Observe = q.Dry
-	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
-		r, err = a.Resolve(ctx, q)
+func ResolveNow(ctx context.Context, o Options, q Resolution, logger log.Logger, journalOptions func(*journal.Options)) (ResolveReport, error) {
+	return rehearsed(ctx, o, logger, journalOptions, q.Dry, func(a *Agent, dry bool) (ResolveReport, error) {
+		q.Dry = dry
+		r, err := a.Resolve(ctx, q)
 		r.Through = throughJournal
-		return err
+		return r, err
 	})
-	return r, err
 }
 
 // PluginRestartedNow is PluginRestarted without a running agent.
-func PluginRestartedNow(ctx context.Context, o Options, number uint64, who string, logger log.Logger, journalOptions func(*journal.Options)) (r RestartReport, err error) {
-	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
-		r, err = a.PluginRestarted(ctx, number, who)
-		return err
+func PluginRestartedNow(ctx context.Context, o Options, number uint64, who string, logger log.Logger, journalOptions func(*journal.Options)) (RestartReport, error) {
+	return rehearsed(ctx, o, logger, journalOptions, false, func(a *Agent, dry bool) (RestartReport, error) {
+		if dry {
+			_, err := a.c.Journal.Pay(ctx, deviceplugin.Restart, number, who)
+			return RestartReport{}, err
+		}
+		return a.PluginRestarted(ctx, number, who)
 	})
-	return r, err
 }
 
 func orderNow(ctx context.Context, o Options, order Order, logger log.Logger, journalOptions func(*journal.Options),
 	fn func(*Agent, context.Context, Order) (OrderReport, error),
-) (r OrderReport, err error) {
-	o.Observe = order.Dry
-	err = alone(ctx, o, logger, journalOptions, func(a *Agent) (err error) {
+) (OrderReport, error) {
+	return rehearsed(ctx, o, logger, journalOptions, order.Dry, func(a *Agent, dry bool) (OrderReport, error) {
 		a.readFile(ctx)
-		r, err = fn(a, ctx, order)
+		order.Dry = dry
+		r, err := fn(a, ctx, order)
 		r.Through = throughJournal
-		return err
+		return r, err
 	})
-	return r, err
 }
 
 // readFile takes what the file asks now, as the next agent will: an order that
@@ -213,12 +215,17 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 		return err
 	}
 	defer closing(&err, "writer children", pool.Close)
+	return o.workAlone(ctx, j, pool, bootID, machineID, logger, fn)
+}
+
+// workAlone lets fn work with an agent that follows nothing.
+func (o Options) workAlone(ctx context.Context, j *journal.Journal, h host.Host, bootID, machineID string, logger log.Logger, fn func(*Agent) error) error {
 	last := InForce(j, file.Name)
 	if last.Source == file.Name {
 		last.Object = o.ConfigFile
 	}
 	a := New(Config{
-		Journal: j, Host: pool, Name: last.Source, Object: last.Object, Logger: logger, Version: o.Version,
+		Journal: j, Host: h, Name: last.Source, Object: last.Object, Logger: logger, Version: o.Version,
 		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Observe: o.Observe, Interval: o.Interval,
 		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
 		PluginFile: o.PluginFile,

@@ -17,6 +17,7 @@ import (
 	"eniagent/agent/source/kubelet"
 	"eniagent/agent/source/nodeeni"
 	"eniagent/drivers/host"
+	"eniagent/journal"
 )
 
 // Options are the flags of `agent run`. Validate them before Run.
@@ -63,6 +64,8 @@ func (o Options) SocketPath() string { return filepath.Join(o.StateDir, "agent.s
 
 // JournalDir is where the journal is.
 func (o Options) JournalDir() string { return filepath.Join(o.StateDir, "journal") }
+
+func (o Options) journalFile() string { return filepath.Join(o.JournalDir(), journal.FileName) }
 
 // FenceDir is where the fences are.
 func (o Options) FenceDir() string { return filepath.Join(o.StateDir, "fence") }

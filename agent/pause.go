@@ -38,6 +38,7 @@ func (a *Agent) Pause(ctx context.Context, o Order) (OrderReport, error) {
 			report.Entries[i].Condition, report.Entries[i].Reason = Changing, "an operation under way is finished first"
 		}
 	}
+	a.shownOrders(ctx, targets)
 	return report, nil
 }
 
@@ -63,6 +64,9 @@ func (a *Agent) Resume(ctx context.Context, o Order) (OrderReport, error) {
 		level.Warn(a.logger).Log("target", t, "who", o.Who, "msg", "no longer paused")
 	}
 	a.Wake()
+	if !o.Dry {
+		a.shownOrders(ctx, targets)
+	}
 	return report, nil
 }
 

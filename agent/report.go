@@ -86,12 +86,12 @@ type SourceReport struct {
 // Status is what `agent status` prints.
 type Status struct {
 	Version    string            `json:"version"`
-	Mode       string            `json:"mode"` // "reconcile", "observe", "degraded"
+	Mode       string            `json:"mode"` // "reconcile", "observe", "degraded", "stopped"
 	Ready      bool              `json:"ready"`
 	NotReady   string            `json:"not_ready,omitempty"` // why
 	BootID     string            `json:"boot_id"`
-	Started    time.Time         `json:"started"`
-	Heartbeat  time.Time         `json:"heartbeat"`
+	Started    time.Time         `json:"started,omitzero"`
+	Heartbeat  time.Time         `json:"heartbeat,omitzero"`
 	Source     SourceReport      `json:"source"`
 	Interfaces []InterfaceReport `json:"interfaces"`
 	Pools      []PoolReport      `json:"pools,omitempty"`

@@ -11,10 +11,8 @@ import (
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/engine"
-	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
-	"eniagent/journal"
 )
 
 // Status is how everything stands.
@@ -198,18 +196,4 @@ func (a *Agent) Acknowledge(ctx context.Context, who, why string) error {
 	}
 	a.Wake()
 	return err
-}
-
-// Retry forgets failures, of one target or of all, so that what was given up
-// is tried again.
-func (a *Agent) Retry(ctx context.Context, target string) (int, error) {
-	n, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
-		return target == "" || slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return string(k.Target) == target })
-	})
-	if err == nil {
-		asked := func(t drivers.Target) bool { return target == "" || string(t) == target }
-		n += a.drifts.askedAnew(asked) + a.breakers.forget(asked)
-	}
-	a.Wake()
-	return n, err
 }

@@ -49,6 +49,20 @@ func (c codec) openReadOnly(path string) (*Snapshot, error) {
 	return &Snapshot{Records: r, Path: path, Bytes: im.size, Modified: r.manifest.Written}, nil
 }
 
+// Memory is a store with the records of the snapshot, for OpenMemory: what a
+// command would do to a journal is tried there, and the file stays as it is.
+func (s *Snapshot) Memory() (*Memory, error) {
+	s.mu.RLock()
+	rows, manifest := s.rows(), s.manifest
+	s.mu.RUnlock()
+	raw, err := s.codec.encode(BucketMeta, keyManifest, &manifest)
+	if err != nil {
+		return nil, fmt.Errorf("copy journal: %w", err)
+	}
+	m := NewMemory()
+	return m, m.commit(append(rows, write{BucketMeta, keyManifest, raw}))
+}
+
 var (
 	_ View = (*Snapshot)(nil)
 	_ View = (*Journal)(nil)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -64,18 +63,17 @@ func (c *cli) act(ctx context.Context, path string, answer any) error {
 }
 
 func (c *cli) request(ctx context.Context, method, path string, answer any) error {
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", c.options.SocketPath())
-		},
-	}}
+	listener := &peer{}
+	ctx, answered := c.watched(ctx, listener)
+	defer answered()
 	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
+	resp, err := c.client(listener).Do(req)
 	switch {
+	case errors.Is(err, errStopped):
+		return c.hung(listener)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return errNobody
 	case method == "GET" && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)):

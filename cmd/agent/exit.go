@@ -31,8 +31,8 @@ const exitStatus = `Exit status:
   1    an error, told on standard error
   2    wrong usage: flags, arguments, or a confirmation that was not given
   3    something is to be done: plan has changes or entries that cannot be had,
-       recover has open operations, status is not as desired, not ready, or the
-       file is not readable
+       recover has open operations, status is not as desired, not ready, finds
+       no agent running, or the file is not readable
   4    a person is needed: an operation is quarantined or a newer agent's, a
        goal was given up, or the journal was damaged
   5    the journal is held by another process, which is named

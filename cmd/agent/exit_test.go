@@ -193,6 +193,10 @@ func TestAllFlagsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	code, out, errs := command(t, "run", "-o", "xml", "--interval", "999ms", "--shutdown-timeout", "11m", "--write-timeout", "0s",
 		"--lock-timeout", "-1s", "--config", open, "--state-dir", filepath.Join(link, "below"), "--root", "a/../b", "--listen", "127.0.0.1:99999",
 		"--log-level", "loud", "--log-format", "xml", "--simulate-state", "/a/../b", "--node-address", "10.0.0.5,node7")
@@ -207,7 +211,7 @@ func TestAllFlagsAtOnce(t *testing.T) {
 		"--lock-timeout -1s: want 0s to 10m0s",
 		"--config " + open + ": can be written by others (mode 0666): chmod go-w " + open,
 		"--state-dir " + filepath.Join(link, "below") + ": " + link + " is a symbolic link: give the path it leads to",
-		"--root a/../b: want an absolute path",
+		"--root " + filepath.Join(here, "a") + "/../b: want a path without",
 		"--simulate-state /a/../b: want a path without",
 		"--listen 127.0.0.1:99999: want host:port, such as 127.0.0.1:9810, or nothing",
 		"--node-address node7: want an IP address, such as 10.0.0.5 or fd00::5",

@@ -127,10 +127,19 @@ func (c *cli) confirm(question string) error {
 	}
 	fmt.Fprint(c.err, question, " [y/N] ")
 	line, err := bufio.NewReader(c.in).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(line), "y") {
+	if err != nil || !yes(line) {
 		return usage(errors.New("not confirmed, nothing was done"))
 	}
 	return nil
+}
+
+// yes says whether a typed answer is one.
+func yes(line string) bool {
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return true
+	}
+	return false
 }
 
 func (c *cli) showRecovery(r agent.RecoverReport) error {

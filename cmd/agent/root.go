@@ -53,7 +53,9 @@ func (c *cli) root() *cobra.Command {
 		Use: "agent", Short: "Configure extra network interfaces, crash-safe", Long: about + "\n\n" + exitStatus,
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return c.prepare(cmd) },
+		Version:           version,
 	}
+	root.SetVersionTemplate(versionLine() + "\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	f := root.PersistentFlags()
 	f.StringVar(&c.options.StateDir, "state-dir", c.options.StateDir, "directory of journal, fences and control socket")
@@ -91,10 +93,10 @@ func asksJSON(args []string) bool {
 // prepare completes the flags that all commands have, and checks them.
 func (c *cli) prepare(cmd *cobra.Command) error {
 	c.simulated(cmd)
+	bad := c.absolute()
 	c.kubelet(cmd)
-	var bad error
 	if c.output != "table" && c.output != "json" {
-		bad = fmt.Errorf("--output %s: want table or json", c.output)
+		bad = errors.Join(bad, fmt.Errorf("--output %s: want table or json", c.output))
 	}
 	if cmd.Name() == "run" {
 		bad = errors.Join(bad, c.options.Validate())

@@ -215,12 +215,12 @@ func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
 	delete(w.running, args[0])
 }
 
-// cmdSignal sends a signal: signal NAME TERM|KILL|INT.
+// cmdSignal sends a signal: signal NAME TERM|KILL|INT|STOP|CONT.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: signal NAME TERM|INT|KILL")
+		ts.Fatalf("usage: signal NAME TERM|INT|KILL|STOP|CONT")
 	}
-	s, ok := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[1]]
+	s, ok := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}[args[1]]
 	if !ok {
 		ts.Fatalf("no signal %s", args[1])
 	}

@@ -23,7 +23,7 @@ func (c *cli) statusCommand() *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the interfaces stand", Args: noArgs,
-		Long: "Show how the interfaces stand, from the running agent; without one, from the journal\nand the host. Exits with 3 when something is not as desired, 4 when a person is needed.\n\n" +
+		Long: "Show how the interfaces stand, from the running agent; without one, from the journal\nand the host. Exits with 3 when no agent is running or something is not as\ndesired, 4 when a person is needed.\n\n" +
 			"CONDITION says how an entry stands against what is asked of it: right, pending, changing,\nwaiting, refused, held, fenced, failed, quarantined, released, paused, degraded.\n" +
 			"STATE says what its interface is, whatever is asked: unknown, down, up, configuring, bound,\ndegraded, error, gone, quarantined.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,9 +65,6 @@ func (c *cli) status(ctx context.Context, wait time.Duration) (agent.Status, err
 	}
 }
 
-// stopped is the mode of a status without an agent.
-const stopped = "stopped"
-
 // statusError says whether all is as desired: what the file asks now and
 // cannot be read is not.
 func statusError(s agent.Status) error {
@@ -75,7 +72,7 @@ func statusError(s agent.Status) error {
 	switch {
 	case s.Mode == "degraded":
 		return errHuman
-	case !s.Ready && s.Mode != stopped, s.Source.Error != "", len(s.Source.Refused) > 0:
+	case !s.Ready, s.Source.Error != "", len(s.Source.Refused) > 0:
 		result = errPending
 	}
 	conditions := []agent.Condition{}
