@@ -151,7 +151,10 @@ func (a *Agent) notePath(ctx context.Context) {
 	}
 	protected := a.guard.Protected(ctx, network)
 	for _, t := range slices.Sorted(maps.Keys(protected)) {
-		if err := a.rememberTarget(ctx, t, protected[t]); err != nil {
+		if protected[t].Unsure != "" {
+			continue // it may not be on it tomorrow
+		}
+		if err := a.rememberTarget(ctx, t, protected[t].What); err != nil {
 			level.Warn(a.logger).Log("target", t, "err", err, "msg", "target of the management path not remembered")
 		}
 	}
@@ -167,7 +170,10 @@ func (a *Agent) noteRefused(ctx context.Context, err error) {
 	if _, known := a.c.Journal.Control(onPath, refusal.Target); known {
 		return
 	}
-	why := strings.TrimPrefix(refusal.Why, "it carries ")
+	why, sure := strings.CutPrefix(refusal.Why, "it carries ")
+	if !sure {
+		return
+	}
 	if err := a.rememberTarget(ctx, refusal.Target, why); err != nil {
 		level.Warn(a.logger).Log("target", refusal.Target, "err", err, "msg", "target of the management path not remembered")
 	}

@@ -1,10 +1,11 @@
 // Package guard refuses what would cut a node off, or take a device from
 // whoever uses it.
 //
-// It has four rules. The management path: no function that carries, itself or
-// through a VLAN, macvlan, bond, team or bridge, or as the physical function of
-// one that does, a default route of any table, the node's own address, or the
-// way to an address that must stay reachable. No default route: while there is
+// It has four rules. The management path: no function that carries, itself,
+// below whatever stack of netdevs (stack.go), or as the physical function of one
+// that does, a default route of any table, the node's own address, or the way to
+// an address that must stay reachable. Where the stack ends in what the kernel
+// does not tell, no function that may carry it. No default route: while there is
 // none at all, as early at boot, no kernel netdev is taken away. In use: no
 // function that a program holds, whose netdev is in another namespace, or that
 // the kubelet has allocated to a pod; and none at all while a kubelet is there

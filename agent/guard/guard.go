@@ -189,7 +189,7 @@ func (g *Guard) path(ctx context.Context, spec drivers.Spec, key drivers.Key, fr
 	}
 	protected := g.Protected(ctx, network)
 	if why, ok := protected[key.Target]; ok {
-		return g.refuse(Management, key.Target, "set allowManagementPath with a reason on its entry, if you mean it", "it carries %s", why)
+		return g.refuse(Management, key.Target, "set allowManagementPath with a reason on its entry, if you mean it", "%s", why)
 	}
 	if g.o.Remembered != nil {
 		if why, ok := g.o.Remembered()[key.Target]; ok {

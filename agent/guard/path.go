@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 
@@ -10,61 +11,109 @@ import (
 	"eniagent/drivers/host"
 )
 
+// Carried is what a function carries of the management path.
+type Carried struct {
+	What string // "the IPv4 default route of table 254 on ens5"
+	// Unsure is why it is not known whether it does; "" is that it is.
+	Unsure string
+}
+
+// String is "it carries ...", or "it may carry ...: ...".
+func (c Carried) String() string {
+	if c.Unsure == "" {
+		return "it carries " + c.What
+	}
+	return "it may carry " + c.What + ": " + c.Unsure
+}
+
 // Protected are the functions on the management path, and what each carries.
-func (g *Guard) Protected(ctx context.Context, n host.Network) map[drivers.Target]string {
-	carried := g.carried(n)
-	protected := map[drivers.Target]string{}
-	for _, l := range n.Links {
-		why, ok := carried[l.Index]
-		if !ok {
+// Where it is lost from sight, that is each function that may be on it.
+func (g *Guard) Protected(ctx context.Context, n host.Network) map[drivers.Target]Carried {
+	s := newStack(ctx, g.o.Host, n)
+	protected := map[drivers.Target]Carried{}
+	for _, seed := range g.seeds(s) {
+		r := s.below(seed.index, map[int]bool{})
+		if seed.address && len(r.carriers) == 0 && r.lost == "" {
+			r.lost, r.routed = "no device below it", true
+		}
+		g.note(ctx, s, protected, r.carriers, Carried{What: seed.what})
+		if r.lost == "" {
 			continue
 		}
-		t := host.FunctionOf(ctx, g.o.Host, l)
-		if t == "" {
-			continue
-		}
-		protected[t] = why
-		if physfn, err := g.o.Host.Readlink(ctx, host.Attr(string(t), "physfn")); err == nil {
-			protected[drivers.Target(path.Base(physfn))] = why + " by its VF " + string(t)
+		for _, index := range s.anyOf(r) {
+			g.note(ctx, s, protected, s.below(index, map[int]bool{}).carriers, Carried{What: seed.what, Unsure: r.lost})
 		}
 	}
 	return protected
 }
 
-// carried is what each netdev carries, by index: seeds are what has the routes
-// and addresses, and from them it goes down to what they sit on.
-func (g *Guard) carried(n host.Network) map[int]string {
-	name := map[int]string{}
-	for _, l := range n.Links {
-		name[l.Index] = l.Name
-	}
-	carried := map[int]string{}
-	seed := func(index int, format string, args ...any) {
-		if _, ok := carried[index]; !ok && index > 0 {
-			carried[index] = fmt.Sprintf(format, args...)
-		}
-	}
-	for _, d := range n.Defaults {
-		seed(d.Index, "the %s default route of table %d on %s", d.Family, d.Table, name[d.Index])
-	}
-	for _, a := range n.Addresses {
-		if slices.Contains(g.o.Own, a.IP) {
-			seed(a.Index, "the node's own address %s on %s", a.IP, name[a.Index])
-		}
-	}
-	for _, w := range n.Ways {
-		seed(w.Index, "the way to %s on %s", w.To, name[w.Index])
-	}
-	// Each round goes one floor down; there are no more floors than links.
-	for range n.Links {
-		for _, l := range n.Links {
-			if why, ok := carried[l.Index]; ok && l.Lower != 0 {
-				seed(l.Lower, "%s", why)
+// note adds the functions of netdevs to the protected ones, and the physical
+// function of one that is virtual. What is sure is kept.
+func (g *Guard) note(ctx context.Context, s *stack, protected map[drivers.Target]Carried, carriers []int, c Carried) {
+	for _, index := range carriers {
+		of := c
+		t, _ := s.device(s.links[index])
+		for t != "" {
+			if was, known := protected[t]; !known || was.Unsure != "" && of.Unsure == "" {
+				protected[t] = of
 			}
-			if why, ok := carried[l.Master]; ok && l.Master != 0 {
-				seed(l.Index, "%s", why)
+			physfn, err := g.o.Host.Readlink(ctx, host.Attr(string(t), "physfn"))
+			if err != nil {
+				break
 			}
+			of.What = c.What + " by its VF " + string(t)
+			t = drivers.Target(path.Base(physfn))
 		}
 	}
-	return carried
+}
+
+// seed is a route or an address that must be kept, and the netdev that has it.
+type seed struct {
+	index   int
+	what    string
+	address bool
+}
+
+// seeds are all that must be kept.
+func (g *Guard) seeds(s *stack) []seed {
+	var seeds []seed
+	add := func(index int, address bool, format string, args ...any) {
+		if index > 0 {
+			seeds = append(seeds, seed{index, fmt.Sprintf(format, args...) + " on " + s.links[index].Name, address})
+		}
+	}
+	for _, d := range s.network.Defaults {
+		what := "default route"
+		if d.To != "" {
+			what += " (" + d.To + ")"
+		}
+		add(d.Index, false, "the %s %s of table %d", d.Family, what, d.Table)
+	}
+	own, reach := parsed(g.o.Own), parsed(g.o.Reach)
+	for _, a := range s.network.Addresses {
+		switch ip, err := netip.ParseAddr(a.IP); {
+		case err != nil:
+		case slices.Contains(own, ip.Unmap()):
+			add(a.Index, true, "the node's own address %s", a.IP)
+		case slices.Contains(reach, ip.Unmap()):
+			add(a.Index, true, "the address %s, which must stay reachable,", a.IP)
+		}
+	}
+	for _, w := range s.network.Ways {
+		if ip, err := netip.ParseAddr(w.To); err == nil && slices.Contains(reach, ip) {
+			add(w.Index, false, "the way to %s", w.To)
+		}
+	}
+	return seeds
+}
+
+// parsed are the addresses that can be compared with others.
+func parsed(texts []string) []netip.Addr {
+	var all []netip.Addr
+	for _, text := range texts {
+		if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, a.Unmap().WithZone(""))
+		}
+	}
+	return all
 }

@@ -87,8 +87,12 @@ type Link struct {
 	PermMAC  string   `json:"perm_mac,omitempty"` // burned in; "" when the device has none
 	Master   int      `json:"master,omitempty"`   // ifindex of the bond or bridge it belongs to
 	Lower    int      `json:"lower,omitempty"`    // ifindex of the device a VLAN or macvlan sits on
-	Bus      string   `json:"bus,omitempty"`      // ethtool's bus-info: the PCI address of a NIC
-	IPv6     bool     `json:"ipv6,omitempty"`     // IPv6 is enabled on it
+	Peer     int      `json:"peer,omitempty"`     // ifindex of the other end of a veth
+	// Elsewhere says that what it sits on, or its other end, is in another network
+	// namespace.
+	Elsewhere bool   `json:"elsewhere,omitempty"`
+	Bus       string `json:"bus,omitempty"`  // ethtool's bus-info: the PCI address of a NIC
+	IPv6      bool   `json:"ipv6,omitempty"` // IPv6 is enabled on it
 }
 
 // Op is what a Call does.

@@ -97,27 +97,33 @@ const (
 
 // Links dumps the network devices of this network namespace.
 func (l Linux) Links(ctx context.Context) ([]Link, error) {
+	links, _, err := l.dumpLinks(ctx)
+	return links, err
+}
+
+// dumpLinks are the links, and the messages that they were read from.
+func (l Linux) dumpLinks(ctx context.Context) ([]Link, [][]byte, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	messages, err := complete(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK) })
 	if err != nil {
-		return nil, fmt.Errorf("dump links: %w", err)
+		return nil, nil, fmt.Errorf("dump links: %w", err)
 	}
 	eth, err := ethtool.NewEthtool()
 	if err != nil {
-		return nil, fmt.Errorf("open ethtool socket: %w", err)
+		return nil, nil, fmt.Errorf("open ethtool socket: %w", err)
 	}
 	defer eth.Close()
 	links := make([]Link, 0, len(messages))
 	for _, m := range messages {
 		link, err := l.link(ctx, m, eth)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		links = append(links, link)
 	}
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
-	return links, nil
+	return links, messages, nil
 }
 
 // complete asks again while a dump was interrupted by a change: it may be
@@ -145,9 +151,12 @@ func (l Linux) link(ctx context.Context, message []byte, eth *ethtool.Ethtool) (
 	if kind := decoded.Type(); kind != "device" {
 		link.Kind = kind
 	}
-	// The kernel gives a veth's peer in the same attribute, and an index of
-	// another namespace is that of something else in this one.
-	if link.Kind != "veth" && a.NetNsID < 0 {
+	// An index of another namespace is that of something else in this one.
+	switch link.Elsewhere = a.NetNsID >= 0; {
+	case link.Elsewhere || a.ParentIndex == a.Index:
+	case paired(link.Kind):
+		link.Peer = a.ParentIndex
+	default:
 		link.Lower = a.ParentIndex
 	}
 	link.MinMTU, link.MaxMTU = mtuLimits(message)
@@ -165,6 +174,10 @@ func (l Linux) link(ctx context.Context, message []byte, eth *ethtool.Ethtool) (
 	link.IPv6 = err == nil && off == "0"
 	return link, nil
 }
+
+// paired says that a netdev of a kind has a peer, which the kernel gives in the
+// attribute of a lower device.
+func paired(kind string) bool { return kind == "veth" || kind == "netkit" || kind == "vxcan" }
 
 func mtuLimits(message []byte) (lowest, highest int) {
 	attrs, err := nl.ParseRouteAttr(message[unix.SizeofIfInfomsg:])

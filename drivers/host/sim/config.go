@@ -18,6 +18,10 @@ type Config struct {
 	Devices []Device `json:"devices"`
 	Modules []Module `json:"modules"`
 	Links   []Netdev `json:"links,omitempty"` // those that are no PCI function's: lo, a bond, a VLAN
+	// Routes and Rules are there while the node is up, beside the default routes of
+	// its netdevs and the rules that a kernel starts with.
+	Routes []Route     `json:"routes,omitempty"`
+	Rules  []host.Rule `json:"rules,omitempty"`
 	// Files are path to text, without the trailing newline. One whose name ends in
 	// ".json" is there at the first boot, byte for byte, and may be written.
 	Files map[string]string `json:"files,omitempty"`
@@ -63,6 +67,15 @@ type Netdev struct {
 	NoIPv6    bool     `json:"no_ipv6,omitempty"`
 	Master    string   `json:"master,omitempty"` // name of the bond or bridge that takes it at boot
 	Lower     string   `json:"lower,omitempty"`  // name of the device that a VLAN sits on
+	Peer      string   `json:"peer,omitempty"`   // name of the other end of a veth
+	// Elsewhere is that its lower device or other end is in another network namespace.
+	Elsewhere bool `json:"elsewhere,omitempty"`
+	// Netns is another network namespace that it is in: there is none of it here but
+	// what it does to its lower device.
+	Netns string `json:"netns,omitempty"`
+	// Tunnel is what it is for a tunnel, its index and that of what it is bound to
+	// aside.
+	Tunnel *host.Tunnel `json:"tunnel,omitempty"`
 	// Defaults are the default routes that leave by it once the host has booted,
 	// and Addresses the addresses it has then. Both go with the netdev.
 	Defaults  []host.Default `json:"defaults,omitempty"`
@@ -71,6 +84,15 @@ type Netdev struct {
 	// a group without one is EOPNOTSUPP.
 	Set  *Settings `json:"set,omitempty"`
 	Nest string    `json:"nest,omitempty"` // "virtio0": the child of the function that has the netdev
+}
+
+// Route is a route whose netdevs are named. It is there while one of them is up.
+type Route struct {
+	To     string         `json:"to"`               // "default" is of IPv4
+	Table  int            `json:"table,omitempty"`  // 0 is main
+	Metric int            `json:"metric,omitempty"` // the lowest is taken
+	Dev    []string       `json:"dev,omitempty"`
+	Kind   host.RouteKind `json:"kind,omitempty"`
 }
 
 // Settings are the settings that a netdev comes up with, and their limits.
@@ -147,6 +169,11 @@ func (c Config) Validate() error {
 			return fmt.Errorf("device %q: there are two of them", d.Address)
 		}
 		seen[d.Address] = true
+	}
+	for _, r := range c.Routes {
+		if _, err := r.prefix(); err != nil {
+			return fmt.Errorf("route %q: %w", r.To, err)
+		}
 	}
 	for _, m := range c.Modules {
 		if _, err := drivers.Module(m.Name); err != nil {

@@ -84,7 +84,7 @@ func (m *machine) dropNetdev(addr string) {
 
 func (m *machine) netdev(index int) *netdev {
 	at, ok := slices.BinarySearchFunc(m.Netdevs, index, func(n netdev, i int) int { return n.Index - i })
-	if !ok {
+	if !ok || m.Netdevs[at].Netns != "" {
 		return nil
 	}
 	return &m.Netdevs[at]
@@ -92,7 +92,9 @@ func (m *machine) netdev(index int) *netdev {
 
 // named is the netdev of a name or an alternative name, nil when there is none.
 func (m *machine) named(name string) *netdev {
-	at := slices.IndexFunc(m.Netdevs, func(n netdev) bool { return n.Name == name || slices.Contains(n.AltNames, name) })
+	at := slices.IndexFunc(m.Netdevs, func(n netdev) bool {
+		return n.Netns == "" && (n.Name == name || slices.Contains(n.AltNames, name))
+	})
 	if at < 0 {
 		return nil
 	}
@@ -109,11 +111,15 @@ func (m *machine) indexOf(name string) int {
 
 // links are the network devices as RTM_GETLINK tells of them.
 func (m *machine) links() []host.Link {
-	ls := make([]host.Link, len(m.Netdevs))
+	ls := make([]host.Link, 0, len(m.Netdevs))
 	for i := range m.Netdevs {
-		ls[i] = m.Netdevs[i].Link
-		ls[i].Oper = m.Netdevs[i].oper()
-		ls[i].AltNames = slices.Clone(ls[i].AltNames)
+		if m.Netdevs[i].Netns != "" {
+			continue
+		}
+		l := m.Netdevs[i].Link
+		l.Oper = m.Netdevs[i].oper()
+		l.AltNames = slices.Clone(l.AltNames)
+		ls = append(ls, l)
 	}
 	return ls
 }

@@ -87,6 +87,8 @@ type netdev struct {
 	Set       Settings       `json:"set,omitzero"`
 	Defaults  []host.Default `json:"defaults,omitempty"`
 	Addresses []string       `json:"addresses,omitempty"`
+	Netns     string         `json:"netns,omitempty"` // another namespace that it is in
+	Tunnel    *host.Tunnel   `json:"tunnel,omitempty"`
 }
 
 // hold is a process that holds a vfio function open.
@@ -193,13 +195,28 @@ func (m *machine) configureNetwork() {
 		}
 	}
 	for i := range m.Netdevs {
-		n, w := &m.Netdevs[i], want[m.Netdevs[i].Name]
-		if w == nil {
-			continue
+		if w := want[m.Netdevs[i].Name]; w != nil {
+			m.configure(&m.Netdevs[i], w)
 		}
-		n.Up = w.Up
-		n.Master = m.indexOf(w.Master)
-		n.Defaults, n.Addresses = w.Defaults, w.Addresses
+	}
+	m.pair()
+}
+
+// configure does what the host's network configuration does with a netdev.
+func (m *machine) configure(n *netdev, w *Netdev) {
+	n.Up, n.Master = w.Up, m.indexOf(w.Master)
+	n.Defaults, n.Addresses = w.Defaults, w.Addresses
+	n.Elsewhere, n.Netns, n.Tunnel = w.Elsewhere, w.Netns, w.Tunnel
+	m.dirty = true
+}
+
+// pair joins the ends of the veths that are there.
+func (m *machine) pair() {
+	for i := range m.cfg.Links {
+		w := &m.cfg.Links[i]
+		if a, b := m.named(w.Name), m.named(w.Peer); a != nil && b != nil && w.Peer != "" {
+			a.Peer, b.Peer = b.Index, a.Index
+		}
 	}
 }
 

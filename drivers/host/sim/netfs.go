@@ -34,7 +34,7 @@ func (m *machine) parentDir(n *netdev) string {
 func (m *machine) netClassNode() (node, bool) {
 	return dirNode(m.netdevNames, func(name string) (node, bool) {
 		for i := range m.Netdevs {
-			if m.Netdevs[i].Name == name {
+			if m.Netdevs[i].Name == name && m.Netdevs[i].Netns == "" {
 				return linkNode(netClass, m.netDir(&m.Netdevs[i]))
 			}
 		}
@@ -45,7 +45,9 @@ func (m *machine) netClassNode() (node, bool) {
 func (m *machine) netdevNames() []string {
 	var names []string
 	for i := range m.Netdevs {
-		names = append(names, m.Netdevs[i].Name)
+		if m.Netdevs[i].Netns == "" {
+			names = append(names, m.Netdevs[i].Name)
+		}
 	}
 	return names
 }
@@ -53,7 +55,7 @@ func (m *machine) netdevNames() []string {
 // netdevsNode is the "net" directory of a function's device, or of none.
 func (m *machine) netdevsNode(addr, parent string) node {
 	return dirNode(m.netdevNames, func(name string) (node, bool) {
-		at := slices.IndexFunc(m.Netdevs, func(n netdev) bool { return n.Bus == addr && n.Name == name })
+		at := slices.IndexFunc(m.Netdevs, func(n netdev) bool { return n.Bus == addr && n.Name == name && n.Netns == "" })
 		if at < 0 {
 			return node{}, false
 		}
@@ -131,6 +133,9 @@ func (n *netdev) carrierNode() node {
 func (m *machine) neighbourNode(n *netdev, dir, name string) (node, bool) {
 	for i := range m.Netdevs {
 		o := &m.Netdevs[i]
+		if o.Netns != n.Netns { // netdev_adjacent_add_links, net/core/dev.c
+			continue
+		}
 		above := o.Lower == n.Index || n.Master == o.Index
 		below := n.Lower == o.Index || o.Master == n.Index
 		if above && name == "upper_"+o.Name || below && name == "lower_"+o.Name {
