@@ -63,17 +63,25 @@ func (r *reader) state() drivers.State {
 // Bit 0 to 6 of its first byte: reverting, other boot, other machine, machine
 // unknown, withdrawn, tried in this boot, identities.
 func (r *reader) operation(id uint64, identity func(drivers.Target) drivers.Identity) journal.Operation {
-	flags := r.byte()
+	flags, tries := r.byte(), r.byte()
 	is := func(bit int) bool { return flags>>bit&1 == 1 }
 	op := journal.Operation{
 		ID: id, State: journal.Intent, BootID: thisBoot, MachineID: thisMachine, Withdrawn: is(4),
-		Reason: journal.Reason{Source: "forged"}, Attempts: r.byte() % 6,
+		Reason: journal.Reason{Source: "forged"}, Attempts: tries % 10,
 		Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Updated: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	if is(0) {
 		op.State = journal.Reverting
 		op.UndoneAt = r.byte() % (op.Attempts + 1)
 	}
+	switch most := op.Tries(); tries / 10 % 4 {
+	case 0:
+		op.Failed = most
+	case 1:
+		op.Spared = most
+	case 2:
+		op.Failed, op.Spared = most/2, most/4
+	} // else all are crashes
 	if is(1) {
 		op.BootID = "other boot"
 	}

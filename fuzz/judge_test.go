@@ -239,7 +239,8 @@ func laws() map[string]func(view) bool {
 			return v.op.State != journal.Reverting || v.Decision != recovery.Replay && v.Decision != recovery.Done
 		},
 		"what nobody wants is not begun again": func(v view) bool { return v.wanted != recovery.Withdrawn || v.Decision != recovery.Replay },
-		"tries are bounded":                    func(v view) bool { return v.op.Tries() < 3 || v.Decision != recovery.Replay },
+		"tries are bounded":                    func(v view) bool { return v.op.Failed < 3 || v.Decision != recovery.Replay },
+		"crashes are bounded":                  func(v view) bool { return v.op.Crashes() < recovery.MaxCrashes || v.Decision != recovery.Replay },
 		"paused means hands off": func(v view) bool {
 			return v.paused == "" || v.Decision == recovery.Keep && v.Why == v.paused
 		},
@@ -288,10 +289,11 @@ func judgeSeeds() (seeds [][]byte) {
 	seen := [][]byte{ // of a key: how, and the netdev
 		{0, 3}, {1, 3}, {2}, {3}, {4}, {6, 12, 3}, {6, 4, 0}, {0, 4}, {1, 4}, {6, 10, 4}, {5, 9, 1}, {6, 8, 3},
 	}
+	tries := []byte{35, 4, 0, 1, 2} // the first all crashed, the next all failed
 	for _, changes := range ops {
 		for _, flags := range []byte{0, 1, 2, 4, 64, 65, 8 | 2, 16} {
 			for i := range seen {
-				s := script{flags: flags, attempts: byte(i % 5), changes: changes}
+				s := script{flags: flags, attempts: tries[i%len(tries)], changes: changes}
 				for _, standing := range []byte{0, byte(i % 4)} {
 					one, each := s.judged(byte(i), standing), s.judged(byte(i), standing)
 					for n := range changes {
@@ -345,7 +347,8 @@ func TestBrokenJudgesAreCaught(t *testing.T) {
 		"every boot is this one":      with(func(t *trial) { t.op.BootID = thisBoot }),
 		"every machine is this one":   with(func(t *trial) { t.op.MachineID = "" }),
 		"identities are not compared": with(func(t *trial) { t.op.Identity = nil }),
-		"attempts are not counted":    with(func(t *trial) { t.op.Attempts, t.op.UndoneAt = 0, 0 }),
+		"failures are not counted":    with(func(t *trial) { t.op.Spared, t.op.Failed = t.op.Spared+t.op.Failed, 0 }),
+		"crashes are not counted":     with(func(t *trial) { t.op.Spared = t.op.Tries() - t.op.Failed }),
 		"a revert may turn back":      with(func(t *trial) { t.op.State, t.op.UndoneAt = journal.Intent, 0 }),
 		"wishes are not asked":        with(func(t *trial) { t.wanted = recovery.StillWanted }),
 		"a pause is not asked":        with(func(t *trial) { t.paused = "" }),

@@ -95,6 +95,7 @@ func (j *Journal) intent(o Operation) (Operation, error) {
 	o.ID, o.State, o.Attempts = j.nextID, Intent, 1
 	o.BootID, o.MachineID, o.TriedIn = j.o.BootID, j.o.MachineID, ""
 	o.LastError, o.Outcome, o.UndoneAt, o.Agent = "", "", 0, j.o.Version
+	o.Failed, o.Spared, o.Found = 0, 0, ""
 	o.Reason.Object = clip(o.Reason.Object)
 	o.Created = j.stamp()
 	o.Updated = o.Created
@@ -134,11 +135,24 @@ func (j *Journal) find(id uint64) (*Operation, string, error) {
 
 // Attempt counts a further try of an open operation, before it is made.
 func (j *Journal) Attempt(ctx context.Context, id uint64) (Operation, error) {
+	return j.AttemptFrom(ctx, id, "")
+}
+
+// AttemptFrom is Attempt by recovery, where found is a digest of what the host
+// is like now. Crashes that left it different from when the last such try began
+// are spared: the operation gets on in spite of them.
+func (j *Journal) AttemptFrom(ctx context.Context, id uint64, found string) (Operation, error) {
 	var made Operation
 	err := j.commitChange(ctx, "attempt", func(e *edit) error {
 		o, err := j.openOperation(id)
 		if err != nil {
 			return err
+		}
+		if o.GotOn(found) {
+			o.Spared += o.Crashes()
+		}
+		if found != "" {
+			o.Found = found
 		}
 		o.Attempts++
 		o.TriedIn = ""
@@ -170,6 +184,27 @@ func (j *Journal) Note(id uint64, lastError string) error {
 	})
 }
 
+// Ended keeps how the present try of an open operation ended, with its error:
+// failed, or for a reason that says nothing about its goal. It is lazy: a crash
+// before the next commit makes the try one that nobody knows the end of.
+func (j *Journal) Ended(id uint64, failed bool, lastError string) error {
+	return j.laterChange("ended", func(e *edit) error {
+		o, err := j.openOperation(id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case o.Crashes() == 0: // it is known already
+		case failed:
+			o.Failed++
+		default:
+			o.Spared++
+		}
+		o.LastError = clip(lastError)
+		return j.update(e, &o)
+	})
+}
+
 // Reverting makes durable that the operation is undone from now on, and its
 // first try at that; withdrawn, that it is not for a failure. There is no way
 // back. Asking again costs nothing.
@@ -183,6 +218,7 @@ func (j *Journal) Reverting(ctx context.Context, id uint64, why string, withdraw
 			return nil
 		}
 		o.State, o.UndoneAt, o.Withdrawn = Reverting, o.Attempts, withdrawn
+		o.Failed, o.Spared, o.Found = 0, 0, ""
 		o.Attempts++ // the first try at undoing
 		o.LastError = clip(why)
 		return j.update(e, &o)

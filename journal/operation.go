@@ -77,6 +77,9 @@ type Operation struct {
 	Reason    Reason                              `json:"reason"`
 	Attempts  int                                 `json:"attempts"`             // committed before each try
 	UndoneAt  int                                 `json:"undone_at,omitempty"`  // Attempts when the revert began
+	Failed    int                                 `json:"failed,omitempty"`     // tries of the present goal that ended in an error
+	Spared    int                                 `json:"spared,omitempty"`     // tries of the present goal whose end says nothing about it
+	Found     string                              `json:"found,omitempty"`      // digest of the host when the last try after a crash began
 	Withdrawn bool                                `json:"withdrawn,omitempty"`  // undone because nobody wants it, not because it failed
 	TriedIn   string                              `json:"tried_in,omitempty"`   // boot of the last try, when not BootID
 	LastError string                              `json:"last_error,omitempty"` // of the last try
@@ -136,6 +139,15 @@ func (o *Operation) Keys() []drivers.Key {
 // Before.
 func (o *Operation) Tries() int { return o.Attempts - o.UndoneAt }
 
+// Crashes are the tries of the present goal whose end nobody recorded: the
+// agent was killed, the machine went down, or a write hung, while they were
+// made. The try that is being made now is one of them until it ends.
+func (o *Operation) Crashes() int { return o.Tries() - o.Failed - o.Spared }
+
+// GotOn says that the host, of which found is a digest, is no longer as it was
+// when the last try after a crash began.
+func (o *Operation) GotOn(found string) bool { return found != "" && o.Found != "" && o.Found != found }
+
 // LastBoot is the boot in which the operation was last tried.
 func (o *Operation) LastBoot() string {
 	if o.TriedIn != "" {
@@ -180,6 +192,8 @@ func (o *Operation) validate() error {
 		return fmt.Errorf("%d attempts: %w", o.Attempts, ErrInvalid)
 	case o.UndoneAt < 0 || o.UndoneAt > o.Attempts:
 		return fmt.Errorf("undone at attempt %d of %d: %w", o.UndoneAt, o.Attempts, ErrInvalid)
+	case o.Failed < 0 || o.Spared < 0 || o.Failed > o.Tries() || o.Spared > o.Tries()-o.Failed:
+		return fmt.Errorf("%d failed and %d spared tries of %d: %w", o.Failed, o.Spared, o.Tries(), ErrInvalid)
 	}
 	for i, c := range o.Changes {
 		if err := c.validate(); err != nil {
@@ -200,6 +214,7 @@ func (o *Operation) validate() error {
 		checkText("boot id", o.BootID, 0, maxName),
 		checkText("machine id", o.MachineID, 0, maxName),
 		checkText("tried_in", o.TriedIn, 0, maxName),
+		checkText("found", o.Found, 0, maxName),
 		checkText("last error", o.LastError, 0, maxText),
 		checkText("outcome", o.Outcome, 0, maxText),
 		checkText("agent", o.Agent, 0, maxName),

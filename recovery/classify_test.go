@@ -263,7 +263,7 @@ func TestJudge(t *testing.T) {
 		{"half-way, withdrawn", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{key("driver"): igb})}, 1, Revert, igb, ""},
 		{"half-way, nobody asks any more", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(map[drivers.Key]drivers.State{})}, 1, Revert, igb, ""},
 		{"half-way, nothing known", fakeHost{state: halfway, id: same}, Env{Wanted: WantedBy(nil)}, 1, Replay, vfio, ""},
-		{"half-way, tried three times", fakeHost{state: halfway, id: same}, Env{}, 3, Revert, igb, ""},
+		{"half-way, failed three times", fakeHost{state: halfway, id: same}, Env{}, 4, Revert, igb, "the attempts are used up"},
 		{"fenced is not observed", fakeHost{state: halfway, id: same, fenced: true}, Env{}, 1, Keep, "", "a write still runs"},
 		{"new boot", fakeHost{state: halfway, id: same}, Env{BootID: "next"}, 1, Supersede, "", "booted anew"},
 		{"new boot, fenced", fakeHost{state: halfway, id: same, fenced: true}, Env{BootID: "next"}, 1, Supersede, "", "booted anew"},
@@ -276,7 +276,7 @@ func TestJudge(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			op := bind()
-			op.MachineID, op.Attempts = "m1", tc.tries
+			op.MachineID, op.Attempts, op.Failed = "m1", tc.tries, tc.tries-1
 			tc.env.Specs, tc.env.MaxAttempts = all.Specs(), 3
 			if tc.env.BootID == "" {
 				tc.env.BootID = "boot"

@@ -61,8 +61,27 @@ type Case struct {
 	// Ready says that every key this operation depends on is at its After; only
 	// asked of persistent keys in a new boot.
 	Ready bool
-	// Exhausted says that the attempts at the present goal are used up.
+	// Exhausted says that the present goal failed as often as it may.
 	Exhausted bool
+	// Crashed says that it is given up for the crashes while it was tried.
+	Crashed bool
+}
+
+// MaxCrashes is how many tries of a goal may end in a crash of the agent or the
+// machine, or in a write that hangs, with the host left as it was each time,
+// before the goal is given up. It is more than the failures a goal may have: an
+// agent is mostly ended from outside, and that says nothing about the goal.
+const MaxCrashes = 5
+
+// usedUp is why no further try is made; "" when one may be.
+func (c Case) usedUp() string {
+	switch {
+	case c.Exhausted:
+		return "the attempts are used up"
+	case c.Crashed:
+		return fmt.Sprintf("it got no further in %d tries that a crash or a hung write ended", MaxCrashes)
+	}
+	return ""
 }
 
 // Decide is the table in the package comment. It is total: whatever the case,
@@ -110,6 +129,8 @@ func decideReverting(c Case) (Decision, string) {
 		return Reverted, "the host is back at the state before"
 	case c.Exhausted:
 		return Quarantine, "reverting failed too often"
+	case c.Crashed:
+		return Quarantine, "reverting is not to be had: " + c.usedUp()
 	}
 	return Revert, "a revert, once begun, goes on"
 }
@@ -120,12 +141,12 @@ func decideIntent(c Case) (Decision, string) {
 		return Done, "the host is at the state after"
 	case c.Class == Before && c.Wanted == Withdrawn:
 		return Reverted, "nothing was written and nobody wants it any more"
-	case c.Class == Before && c.Exhausted:
-		return Reverted, "nothing is written and the attempts are used up"
+	case c.Class == Before && c.usedUp() != "":
+		return Reverted, "nothing is written and " + c.usedUp()
 	case c.Wanted == Withdrawn:
 		return Revert, "half-way, and nobody wants it any more"
-	case c.Exhausted:
-		return Revert, "half-way, and the attempts are used up"
+	case c.usedUp() != "":
+		return Revert, "half-way, and " + c.usedUp()
 	case c.Epoch == NewBoot && !c.Ready && c.Class == Between:
 		return Revert, "half-way, and what it depends on is not there in this boot"
 	case c.Class == Before:

@@ -66,10 +66,10 @@ func eachCase(fn func(Case)) {
 		for _, class := range []Class{Before, After, Between, Foreign, Gone, Unobservable} {
 			for _, epoch := range []Epoch{SameBoot, NewBoot, OtherMachine} {
 				for _, wanted := range []Wanted{StillWanted, Withdrawn, Unsure} {
-					for bits := range 16 {
+					for bits := range 32 {
 						fn(Case{
 							State: state, Class: class, Epoch: epoch, Wanted: wanted, Persistent: bits&8 != 0,
-							Absent: bits&1 != 0, Ready: bits&2 != 0, Exhausted: bits&4 != 0,
+							Absent: bits&1 != 0, Ready: bits&2 != 0, Exhausted: bits&4 != 0, Crashed: bits&16 != 0,
 						})
 					}
 				}
@@ -106,7 +106,7 @@ func rules() map[string]func(Case, Decision) bool {
 			return c.Class != Unobservable || c.Epoch != SameBoot || d == Keep
 		},
 		"attempts are bounded": func(c Case, d Decision) bool {
-			return !c.Exhausted || d != Replay && (c.State != journal.Reverting || d != Revert)
+			return !c.Exhausted && !c.Crashed || d != Replay && (c.State != journal.Reverting || d != Revert)
 		},
 		"what is closed stays as it is": func(c Case, d Decision) bool {
 			return c.State.Open() || d == Keep
@@ -178,6 +178,10 @@ func TestBrokenDecisionsAreCaught(t *testing.T) {
 		},
 		"attempts without bound": func(c Case) (Decision, string) {
 			c.Exhausted = false
+			return Decide(c)
+		},
+		"crashes without bound": func(c Case) (Decision, string) {
+			c.Crashed = false
 			return Decide(c)
 		},
 		"fenced concluded on": func(c Case) (Decision, string) {

@@ -2,6 +2,8 @@ package recovery
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -55,6 +57,9 @@ type Judgement struct {
 	// Fenced says that a write still runs on one of the targets, so that the
 	// host was not observed.
 	Fenced bool
+	// Found is a digest of what was observed, by which the next recovery tells
+	// whether the operation got on meanwhile.
+	Found string
 	// Guarded is why a rule forbids what was decided; the operation is kept then.
 	Guarded error
 	// Goal is what the host is driven to; nil unless the decision writes.
@@ -80,7 +85,8 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 		Persistent: !volatile && classOf(env.Specs, judged[0]) == drivers.Persistent,
 		Absent:     allAbsent(judged),
 		Ready:      j.ready(env.Specs, &op),
-		Exhausted:  op.Tries() >= env.MaxAttempts,
+		Exhausted:  op.Failed >= env.MaxAttempts,
+		Crashed:    op.Crashes() >= MaxCrashes && !op.GotOn(j.Found),
 	})
 	if why != "" && j.Decision == Supersede {
 		j.Why = why
@@ -195,6 +201,19 @@ func (j *Judgement) find(ctx context.Context, env Env, h Host, judged []journal.
 		j.Findings = append(j.Findings, f)
 	}
 	j.Class = Whole(env.Specs, &view, classes)
+	j.Found = digestOf(j.Findings)
+}
+
+// digestOf is what was found, in a few bytes; "" when it could not be observed.
+func digestOf(findings []Finding) string {
+	h := sha256.New()
+	for _, f := range findings {
+		if f.Observed.Presence == drivers.Unobservable {
+			return ""
+		}
+		fmt.Fprintf(h, "%s=%q\n", f.Change.Key, f.Observed.String())
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func fenced(h Host, targets []drivers.Target) error {

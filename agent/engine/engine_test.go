@@ -369,7 +369,7 @@ func TestPoisonIsCountedAcrossBoots(t *testing.T) {
 func TestAGoalThatTakesTheAgentDownIsCountedOut(t *testing.T) {
 	w := newWorld(t)
 	begun := 0
-	for range 40 {
+	for range 1 + engine.MaxReverts*(recovery.MaxCrashes+1) {
 		draft := w.bindDraft()
 		crashed := w.crashAtBind()
 		j, e := w.open()

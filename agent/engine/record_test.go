@@ -56,7 +56,7 @@ func TestTheRecordSaysWhy(t *testing.T) {
 		},
 		{
 			name: "neither there nor back, at the first try", each: 1, faults: []sim.Fault{{Label: "bind", Errno: syscall.EAGAIN, Times: -1}},
-			state: journal.Quarantined, undone: 1, tries: 2, outcome: []string{"revert: ", passing}, last: []string{passing},
+			state: journal.Quarantined, undone: 1, tries: 2, outcome: []string{"revert: ", passing}, last: []string{passing, passing},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -149,8 +149,9 @@ func entryOperation() journal.Operation {
 	}
 }
 
-// TestAReplayIsATry of those that the goal has.
-func TestAReplayIsATry(t *testing.T) {
+// TestOnlyAFailureIsATry: an attempt that a crash ended is none of those that the
+// goal has.
+func TestOnlyAFailureIsATry(t *testing.T) {
 	w := newWorld(t)
 	w.attempts = 2
 	w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EAGAIN, Times: -1})
@@ -159,7 +160,7 @@ func TestAReplayIsATry(t *testing.T) {
 	defer j.Abandon()
 	op := w.begin(j, draft)
 	_, r := e.Resume(context.Background(), w.env(draft.After), op.ID)
-	if op, _ = j.Get(op.ID); r.Outcome != engine.Reverted || op.UndoneAt != 2 || op.Attempts != 3 {
+	if op, _ = j.Get(op.ID); r.Outcome != engine.Reverted || op.UndoneAt != 3 || op.Attempts != 4 {
 		t.Errorf("ended %s (%v), undone at attempt %d of %d", r.Outcome, r.Err, op.UndoneAt, op.Attempts)
 	}
 }
@@ -169,8 +170,13 @@ func TestAReplayIsATry(t *testing.T) {
 func TestWhatCountsAgainstAGoal(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	other := func(e *recovery.Env) { e.BootID = "00000000-0000-0000-0000-000000000001" }
-	exhausted := func(e *recovery.Env) { e.MaxAttempts = 1 }
+	exhausted := func(e *recovery.Env) { e.MaxAttempts = 0 }
 	bound := func(w *world) { w.rebind("vfio-pci") }
+	stopped := func(w *world) {
+		if err := w.journal.Ended(1, false, "asked to stop"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	for _, tc := range []struct {
 		name     string
 		unwanted bool
@@ -182,6 +188,7 @@ func TestWhatCountsAgainstAGoal(t *testing.T) {
 		{name: "the attempts are used up", with: exhausted, want: engine.Reverted, counted: journal.Failure{Reverts: 1, Until: now.Add(5 * time.Second)}},
 		{name: "nobody wants it", unwanted: true, want: engine.Reverted},
 		{name: "the boot ended", with: other, want: engine.Superseded, counted: journal.Failure{Panics: 1}},
+		{name: "the boot ended, and the try before it", with: other, host: stopped, want: engine.Superseded},
 		{name: "the boot ended, and it is at its goal", with: other, host: bound, want: engine.Superseded},
 		{name: "the device is another", host: (*world).replug, want: engine.Superseded},
 	} {
@@ -191,9 +198,7 @@ func TestWhatCountsAgainstAGoal(t *testing.T) {
 			draft := w.bindDraft()
 			j, e := w.open()
 			defer j.Abandon()
-			e.Guard = &gate{may: 1}
-			r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
-			e.Guard = nil
+			op := w.begin(j, draft)
 			if tc.host != nil {
 				tc.host(w)
 			}
@@ -205,7 +210,7 @@ func TestWhatCountsAgainstAGoal(t *testing.T) {
 			if tc.with != nil {
 				tc.with(&env)
 			}
-			if judged, r := e.Resume(context.Background(), env, r.Operation); r.Outcome != tc.want {
+			if judged, r := e.Resume(context.Background(), env, op.ID); r.Outcome != tc.want {
 				t.Errorf("decided %s (%s), ended %s (%v), want %s", judged.Decision, judged.Why, r.Outcome, r.Err, tc.want)
 			}
 			f, _ := e.Failure(draft)
@@ -261,7 +266,7 @@ func TestThePauseBeforeAGoalIsTriedAgainGrows(t *testing.T) {
 		want []time.Duration // 0 is none
 	}{
 		{
-			"reverts", func(*world) {}, func(e *recovery.Env) { e.MaxAttempts = 1 },
+			"reverts", func(*world) {}, func(e *recovery.Env) { e.MaxAttempts = 0 },
 			[]time.Duration{5 * time.Second, 20 * time.Second, 80 * time.Second, 320 * time.Second, 10 * time.Minute, 10 * time.Minute},
 		},
 		{
@@ -275,16 +280,15 @@ func TestThePauseBeforeAGoalIsTriedAgainGrows(t *testing.T) {
 			w.wrong = func(o *engine.Options) { o.Now = func() time.Time { return now } }
 			var got []time.Duration
 			for range tc.want {
-				j, e := w.open()
+				j, _ := w.open()
 				draft := w.bindDraft()
-				e.Guard = &gate{may: 1} // which holds it back once it has begun
-				r := e.Run(context.Background(), draft, journal.Reason{Source: "test"})
+				op := w.begin(j, draft)
 				j.Abandon()
 				tc.ends(w)
-				j, e = w.open()
+				j, e := w.open()
 				env := w.env(draft.After)
 				tc.with(&env)
-				e.Resume(context.Background(), env, r.Operation)
+				e.Resume(context.Background(), env, op.ID)
 				pause := time.Duration(0)
 				if f, _ := e.Failure(draft); !f.Until.IsZero() {
 					pause = f.Until.Sub(now)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -145,6 +144,7 @@ func (e *Engine) baselines(op journal.Operation) []journal.Baseline {
 // forward drives an open operation to its After, again and again up to the
 // bound, and back to its Before when that is not to be had.
 func (e *Engine) forward(ctx context.Context, op *journal.Operation) Result {
+	defer e.dies(op)
 	for {
 		err := e.drive(ctx, op, op.After())
 		switch {
@@ -152,10 +152,12 @@ func (e *Engine) forward(ctx context.Context, op *journal.Operation) Result {
 			return e.conclude(ctx, op, journal.Done, "the host was observed at the state after", nil)
 		case keeps(err), isGone(err), errors.Is(err, errForeign):
 			return e.settle(ctx, op, err)
-		case permanent(err) || op.Tries() >= e.MaxAttempts:
+		}
+		e.failed(op, err)
+		if permanent(err) || op.Failed >= e.MaxAttempts {
 			return e.giveUp(ctx, op, err, false)
 		}
-		if r, ok := e.again(ctx, op, err); !ok {
+		if r, ok := e.again(ctx, op); !ok {
 			return r
 		}
 	}
@@ -167,13 +169,14 @@ func (e *Engine) giveUp(ctx context.Context, op *journal.Operation, cause error,
 		return e.unjournaled(op, err)
 	}
 	op.State, op.UndoneAt, op.LastError, op.Withdrawn = journal.Reverting, op.Attempts, cause.Error(), withdrawn
-	op.Attempts++
+	op.Attempts, op.Failed, op.Spared = op.Attempts+1, 0, 0
 	e.transition(op, journal.Reverting, "", cause)
 	return e.backward(ctx, op, cause)
 }
 
 // backward drives a reverting operation to its Before.
 func (e *Engine) backward(ctx context.Context, op *journal.Operation, cause error) Result {
+	defer e.dies(op)
 	for {
 		err := e.drive(ctx, op, op.Before())
 		switch {
@@ -181,20 +184,21 @@ func (e *Engine) backward(ctx context.Context, op *journal.Operation, cause erro
 			return e.conclude(ctx, op, journal.Reverted, "the host was observed at the state before", cause)
 		case keeps(err), isGone(err), errors.Is(err, errForeign):
 			return e.settle(ctx, op, err)
-		case op.Tries() >= e.MaxAttempts:
+		}
+		e.failed(op, err)
+		if op.Failed >= e.MaxAttempts {
 			return e.quarantine(ctx, op, fmt.Errorf("revert: %w", err))
 		}
-		if r, ok := e.again(ctx, op, err); !ok {
+		if r, ok := e.again(ctx, op); !ok {
 			return r
 		}
 	}
 }
 
 // again makes a further attempt durable, after a pause.
-func (e *Engine) again(ctx context.Context, op *journal.Operation, cause error) (Result, bool) {
-	e.note(op, cause)
+func (e *Engine) again(ctx context.Context, op *journal.Operation) (Result, bool) {
 	if err := e.Sleep(ctx, e.Backoff(op.Attempts)); err != nil {
-		return e.settle(ctx, op, fmt.Errorf("%w: %w", errInterrupted, err)), false
+		return e.stays(op, fmt.Errorf("%w: %w", errInterrupted, err)), false
 	}
 	next, err := e.Journal.Attempt(context.WithoutCancel(ctx), op.ID)
 	if err != nil {
@@ -208,9 +212,12 @@ func (e *Engine) again(ctx context.Context, op *journal.Operation, cause error) 
 func (e *Engine) settle(ctx context.Context, op *journal.Operation, err error) Result {
 	switch {
 	case keeps(err):
-		e.note(op, err)
-		level.Warn(e.Logger).Log("op", op.ID, "state", op.State, "target", names(op.Targets()), "err", err, "msg", "operation stays open")
-		return Result{Operation: op.ID, Outcome: Kept, Err: err}
+		if errors.Is(err, drivers.ErrFenced) {
+			e.note(op, err) // how the write ends, nobody knows yet
+		} else {
+			e.spared(op, err)
+		}
+		return e.stays(op, err)
 	case isGone(err):
 		return e.finish(op, journal.Superseded, "its device is gone", err)
 	}
@@ -226,23 +233,6 @@ func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause er
 	e.transition(op, journal.Quarantined, "", cause)
 	return Result{Operation: op.ID, Outcome: Quarantined, Err: cause}
 }
-
-// note keeps the last error with the operation. It is for people: the journal
-// not taking it changes nothing.
-func (e *Engine) note(op *journal.Operation, last error) {
-	text := last.Error()
-	if op.State == journal.Reverting {
-		// Why it is reverted is what a person needs first.
-		cause, _, _ := strings.Cut(op.LastError, andThen)
-		text = cause + andThen + text
-	}
-	if err := e.Journal.Note(op.ID, text); err != nil {
-		level.Warn(e.Logger).Log("op", op.ID, "err", err, "msg", "last error not kept")
-	}
-}
-
-// andThen joins the cause of a revert and what went wrong with the revert.
-const andThen = "; and the revert: "
 
 // end closes an operation. Its durability may lag, but not where a failure is
 // counted: a goal that takes the agent down each time must still be counted out.
@@ -402,7 +392,7 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 			return e.giveUp(ctx, op, errors.New(j.Why), j.Wanted == recovery.Withdrawn)
 		}
 	}
-	next, err := e.Journal.Attempt(context.WithoutCancel(ctx), op.ID)
+	next, err := e.Journal.AttemptFrom(context.WithoutCancel(ctx), op.ID, j.Found)
 	if err != nil {
 		return e.unjournaled(op, err)
 	}
@@ -427,10 +417,11 @@ func (e *Engine) keep(op *journal.Operation, j recovery.Judgement) Result {
 
 // supersede closes an operation of an earlier kernel. That the boot ended
 // while it was tried, and its goal was not seen, counts against its goal: a
-// bind that panics the kernel must not be tried at every boot.
+// bind that panics the kernel must not be tried at every boot. A boot that ended
+// after the try had, as when a node is shut down, says nothing.
 func (e *Engine) supersede(op *journal.Operation, j recovery.Judgement) Result {
 	end := journal.Closing{ID: op.ID, State: journal.Superseded, Outcome: j.Why, Owes: e.owes(op)}
-	if j.Epoch == recovery.NewBoot && j.BootChanged && j.Class != recovery.After {
+	if j.Epoch == recovery.NewBoot && j.BootChanged && j.Class != recovery.After && op.Crashes() > 0 {
 		end.Count, end.Until = journal.CountPanic, e.poisonedUntil(op)
 	}
 	if err := e.end(end); err != nil {

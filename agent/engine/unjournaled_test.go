@@ -10,6 +10,7 @@ import (
 
 	"eniagent/agent/engine"
 	"eniagent/agent/plan"
+	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
 	"eniagent/journal"
@@ -140,8 +141,11 @@ func (w *world) override() {
 // begin is the intent of a draft, and nothing more.
 func (w *world) begin(j *journal.Journal, d plan.Draft) journal.Operation {
 	w.t.Helper()
-	op := journal.Operation{Reason: journal.Reason{Source: "test"}}
+	op := journal.Operation{Reason: journal.Reason{Source: "test"}, Identity: map[drivers.Target]drivers.Identity{}}
 	for key, after := range d.After {
+		if id, err := host.Identify(context.Background(), w.kernel, key.Target); err == nil {
+			op.Identity[key.Target] = id
+		}
 		spec, _ := specs().Find(key.Kind)
 		op.Changes = append(op.Changes, journal.Change{Key: key, Class: spec.Class, Before: d.Before[key], After: after})
 	}
@@ -159,7 +163,7 @@ func TestACompletionCostsNoCommit(t *testing.T) {
 		want  string
 	}{
 		{sim.Fault{}, "begin"},
-		{sim.Fault{Label: "bind", Errno: syscall.EINVAL}, "begin reverting finish"},
+		{sim.Fault{Label: "bind", Errno: syscall.EINVAL}, "begin ended+reverting finish"},
 	} {
 		w := newWorld(t)
 		draft := w.bindDraft()
