@@ -119,6 +119,9 @@ func unrecorded(r engine.Result) error {
 	default:
 		return nil
 	}
+	if drivers.Starved(r.Err) {
+		return nil
+	}
 	for _, passing := range []error{drivers.ErrFenced, drivers.ErrHeld, drivers.ErrNotReady, engine.ErrBusy, syscall.EBUSY, context.Canceled, errSignal} {
 		if errors.Is(r.Err, passing) {
 			return nil

@@ -16,6 +16,7 @@ const (
 	retryFenced  = 500 * time.Millisecond
 	retryHeld    = 500 * time.Millisecond
 	retryBlocked = 200 * time.Millisecond
+	retryStarved = 5 * time.Second // each look takes some of what there is too little of
 	// What stays open for another reason, such as a rule, is looked at ever more
 	// seldom; doubled, with jitter.
 	retryKept    = 2 * time.Second
@@ -31,6 +32,8 @@ func (a *Agent) after(r engine.Result, fenced bool, targets ...drivers.Target) {
 		targets = append(targets, op.Targets()...)
 	}
 	switch {
+	case drivers.Starved(r.Err):
+		a.wakeAt(now.Add(retryStarved), targets...)
 	case errors.Is(r.Err, drivers.ErrHeld):
 		a.wakeAt(now.Add(retryHeld), targets...)
 	case r.Outcome == engine.Kept && (fenced || errors.Is(r.Err, drivers.ErrFenced)):
@@ -73,6 +76,8 @@ func (a *Agent) noteKept(r engine.Result) {
 // keptAs is the condition of a function whose operation stays open for a reason.
 func keptAs(err error) Condition {
 	switch {
+	case drivers.Starved(err):
+		return Pending
 	case errors.Is(err, drivers.ErrFenced):
 		return Fenced
 	case errors.Is(err, drivers.ErrHeld):

@@ -343,6 +343,8 @@ func (v View) claimed(t drivers.Target) (bool, uint64) {
 // conditionOf is the condition that an error leaves an interface in.
 func conditionOf(err error) Condition {
 	switch {
+	case drivers.Starved(err):
+		return Pending
 	case errors.Is(err, drivers.ErrFenced):
 		return Fenced
 	case errors.Is(err, drivers.ErrGone):

@@ -3,6 +3,7 @@ package drivers
 import (
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Errors that mean the same whichever driver returns them.
@@ -33,10 +34,21 @@ var (
 	ErrChanged = errors.New("changed by another hand meanwhile")
 	// ErrIllegal is returned when a key or value is off the allow-list.
 	ErrIllegal = errors.New("not on the allow-list")
+	// ErrStarved is returned when the agent lacks what it needs for itself to read
+	// or write: descriptors, processes, memory, room for its own files. It says
+	// nothing about the target, and passes.
+	ErrStarved = errors.New("the node has nothing left of what the agent needs for that")
 	// ErrUnknown is returned when something cannot be observed from here, such
 	// as a host whose journal is read on another machine.
 	ErrUnknown = errors.New("cannot be observed from here")
 )
+
+// Starved says whether an error is one of the agent's own means. No device
+// answers with EMFILE or ENFILE; other errnos, such as ENOSPC and ENOMEM, are
+// answers of devices too, and count only where ErrStarved says so.
+func Starved(err error) bool {
+	return errors.Is(err, ErrStarved) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // Error says what was being done to which key, in the shape of fs.PathError,
 // so that labels of logs and metrics come from fields and not from text.

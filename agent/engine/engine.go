@@ -176,7 +176,7 @@ func permanent(err error) bool {
 // open as it is.
 func keeps(err error) bool {
 	return errors.Is(err, drivers.ErrFenced) || errors.Is(err, errInterrupted) || errors.Is(err, errUnobservable) ||
-		errors.Is(err, errGuarded) || errors.Is(err, errUnsynced)
+		errors.Is(err, errGuarded) || errors.Is(err, errUnsynced) || drivers.Starved(err)
 }
 
 // hold makes the caller the only one that works on the targets, or says who

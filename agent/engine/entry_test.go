@@ -142,7 +142,7 @@ func poolScenarios() []scenario {
 	}
 	full := func(w *world) {
 		w.writePools()
-		w.inject(sim.Fault{Label: "replace", Errno: syscall.ENOSPC, Times: -1})
+		w.inject(sim.Fault{Label: "replace", Errno: syscall.EFBIG, Times: -1})
 	}
 	return []scenario{
 		{name: "a pool", foreign: foreign, setup: func(w *world) { w.writePools() }, draft: publish},
@@ -165,7 +165,7 @@ func poolScenarios() []scenario {
 				return d
 			},
 		},
-		{name: "a pool for which there is no room", foreign: foreign, setup: full, draft: publish, fails: true},
+		{name: "a pool that the file system does not take", foreign: foreign, setup: full, draft: publish, fails: true},
 	}
 }
 

@@ -38,13 +38,10 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 			return Result{Outcome: Blocked, Err: fmt.Errorf("%s is %s, not %s as planned: %w", key, o, before, orChanged(o.Err))}
 		}
 	}
-	if err := e.Observer().Precheck(ctx, observed, d.After); err != nil {
+	if err := e.mayBegin(ctx, observed, d.After); drivers.Starved(err) {
+		return Result{Outcome: Blocked, Err: err}
+	} else if err != nil {
 		return Result{Outcome: Refused, Err: err}
-	}
-	if e.Guard != nil {
-		if err := e.Guard.MayDrive(ctx, observed, d.After); err != nil {
-			return Result{Outcome: Refused, Err: err}
-		}
 	}
 	op, err := e.draw(ctx, d, reason)
 	if err != nil {
@@ -60,6 +57,14 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 	e.meets(&begun)
 	e.transition(&begun, journal.Intent, reason.Entry, nil)
 	return e.forward(stop, &begun)
+}
+
+// mayBegin asks the drivers and the rules about a goal.
+func (e *Engine) mayBegin(ctx context.Context, observed plan.Observed, goal plan.Goal) error {
+	if err := e.Observer().Precheck(ctx, observed, goal); err != nil || e.Guard == nil {
+		return err
+	}
+	return e.Guard.MayDrive(ctx, observed, goal)
 }
 
 // bothOf are the two states of each key.

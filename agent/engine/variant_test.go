@@ -54,7 +54,7 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 				o.Logger = &owesLater{o.Journal}
 			}
 		}},
-		{"what was not written is owed", "a pool for which there is no room", fate{}, "I18", func(w *world) {
+		{"what was not written is owed", "a pool that the file system does not take", fate{}, "I18", func(w *world) {
 			w.wrong = func(o *engine.Options) {
 				owesNothing(o)
 				o.Logger = &owesLater{o.Journal}

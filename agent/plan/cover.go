@@ -49,6 +49,9 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			return Draft{}, fmt.Errorf("%s is %s: %w", key, o, orUnknown(o.Err))
 		}
 		spec, _ := specs.Find(key.Kind)
+		if hider, err := f.unread(specs, key.Target); spec.Netdev && err != nil && !o.Is(want) {
+			return Draft{}, fmt.Errorf("%s could not be read: %w", hider, err)
+		}
 		switch at := fates[key.Target]; {
 		case at.gone && want != drivers.Hidden:
 			return Draft{}, fmt.Errorf("%s=%s: there will be no such VF: %w", key, want, drivers.ErrHidden)
@@ -70,6 +73,17 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 		}
 	}
 	return d, nil
+}
+
+// unread is the key on which it depends whether a function has a netdev, where
+// that could not be read, and why.
+func (f Function) unread(specs drivers.Specs, t drivers.Target) (drivers.Key, error) {
+	for key, o := range f.Observed {
+		if spec, _ := specs.Find(key.Kind); key.Target == t && spec.Hides != nil && o.Presence == drivers.Unobservable {
+			return key, orUnknown(o.Err)
+		}
+	}
+	return drivers.Key{}, nil
 }
 
 // takenAlong is the state after of a key that an operation takes along because
@@ -123,7 +137,7 @@ func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
 	}
 	for key, o := range f.Observed {
 		spec, _ := specs.Find(key.Kind)
-		if spec.Hides == nil || key.Target != t {
+		if spec.Hides == nil || key.Target != t || o.Presence == drivers.Unobservable {
 			continue
 		}
 		end := o.State

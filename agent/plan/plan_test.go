@@ -505,3 +505,20 @@ func TestCoverRefusesWhatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// TestAnUnreadDriverIsNotNone: while it cannot be read what driver a function
+// has, what its netdev lacks is not said of it.
+func TestAnUnreadDriverIsNotNone(t *testing.T) {
+	observed := plan.Observed{
+		key("driver"): {Presence: drivers.Unobservable, Err: syscall.EIO}, key("mtu"): drivers.Seen("1500"), key("admin"): drivers.Seen("up"),
+	}
+	for want, err := range map[drivers.State]error{"1500": nil, "4000": syscall.EIO} {
+		d, got := plan.Cover(all.Specs(), plan.Function{Target: nic, Want: plan.Goal{key("mtu"): want}, Observed: observed})
+		switch {
+		case !errors.Is(got, err), errors.Is(got, drivers.ErrHidden), !d.Empty():
+			t.Errorf("mtu %s: %+v, %v", want, d, got)
+		case err != nil && !strings.Contains(got.Error(), "could not be read"):
+			t.Errorf("mtu %s: %v", want, got)
+		}
+	}
+}

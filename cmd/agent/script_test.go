@@ -101,6 +101,7 @@ func TestScript(t *testing.T) {
 			"exit": cmdExit, "start": cmdStart, "ended": cmdEnded, "signal": cmdSignal, "until": cmdUntil,
 			"remember": cmdRemember, "unchanged": cmdUnchanged, "json": cmdJSON, "want": cmdWant, "asked": cmdAsked,
 			"newer": cmdNewer, "damage": cmdDamage, "tmpfs": cmdTmpfs, "readonly": cmdReadOnly, "fill": cmdFill,
+			"crowd":    cmdCrowd,
 			"freeport": cmdFreePort, "keys": cmdKeys, "crash-and-compare": cmdCompare, "get": cmdGet, "chown": cmdChown, "kubelet": cmdKubelet, "truncate": cmdTruncate,
 		},
 	})
@@ -478,6 +479,19 @@ func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Check(f.Close())
+}
+
+// cmdCrowd makes empty files in a directory until there is no inode left.
+func cmdCrowd(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.MkdirAll(ts.MkAbs(args[0]), 0o700))
+	for n := 0; ; n++ {
+		f, err := os.Create(filepath.Join(ts.MkAbs(args[0]), strconv.Itoa(n)))
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		ts.Check(err)
+		ts.Check(f.Close())
+	}
 }
 
 func cmdChown(ts *testscript.TestScript, _ bool, args []string) {

@@ -135,6 +135,9 @@ func (p *pools) Precheck(ctx context.Context, t drivers.Target, from, to drivers
 }
 
 func (p *pools) fault(t drivers.Target, do string, err error, remedy string) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fmt.Errorf("%w: %w", drivers.ErrStarved, err)
+	}
 	return &drivers.Error{Key: drivers.Key{Kind: Kind, Target: t}, Do: do, Err: err, Remedy: remedy}
 }
 

@@ -136,8 +136,11 @@ func (f Fences) Claim() (owner string, err error) {
 // Owned is an error unless owner made the last claim.
 func (f Fences) Owned(owner string) error {
 	b, err := os.ReadFile(filepath.Join(f.dir, ownerFile))
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read owner of fences: %w: %s", drivers.ErrRefused, err.Error())
+	case err != nil:
+		return fmt.Errorf("read owner of fences: %w: %s", drivers.ErrStarved, err.Error())
 	}
 	if string(b) != owner {
 		return fmt.Errorf("another agent has taken over: %w", drivers.ErrRefused)

@@ -359,6 +359,9 @@ func (p *Pool) take() (c *child, kept bool, err error) {
 		return nil, false, errors.New("pool of writer children is closed")
 	}
 	c, err = startChild(slices.Concat(p.opts.Command, []string{p.owner}, p.opts.Files))
+	if err != nil { // no pipe, no process, no memory: nothing was asked of the target yet
+		err = fmt.Errorf("%w: %w", drivers.ErrStarved, err)
+	}
 	return c, false, err
 }
 

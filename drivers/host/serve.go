@@ -54,7 +54,8 @@ func serve(r request, k Kernel, fences Fences, owner string, rules Rules) respon
 
 // write is the one place where a host is written. The order matters: fence,
 // then owner, then write; see Fences.Claim. What goes wrong with the fence
-// itself is a refusal without an errno: an errno is the answer of the write.
+// itself is drivers.ErrStarved without an errno, because an errno is the answer
+// of the write.
 func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string, rules Rules) error {
 	if err := rules.Allowed(c); err != nil {
 		return err
@@ -64,19 +65,23 @@ func write(ctx context.Context, c Call, k Kernel, fences Fences, owner string, r
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s", drivers.ErrRefused, err.Error())
+		return fmt.Errorf("%w: %s", drivers.ErrStarved, err.Error())
 	}
 	defer release()
 	if c.Op == OpReplace {
 		// Its entries have a fence each, and the file one writer.
 		unlock, err := fences.Wait(fileFence(c.Path))
 		if err != nil {
-			return fmt.Errorf("%w: %s", drivers.ErrRefused, err.Error())
+			return fmt.Errorf("%w: %s", drivers.ErrStarved, err.Error())
 		}
 		defer unlock()
 	}
 	if err := fences.Owned(owner); err != nil {
 		return err
 	}
-	return k.Do(ctx, c)
+	err = k.Do(ctx, c)
+	if drivers.Starved(err) { // nor is the lack of a descriptor for it
+		return fmt.Errorf("%w: %w", drivers.ErrStarved, err)
+	}
+	return err
 }
