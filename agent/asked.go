@@ -19,35 +19,35 @@ import (
 // that part is as asked, and all else as it is.
 type part struct {
 	kind drivers.Kind
-	with func(at drivers.State) drivers.State
+	with func(at drivers.State) (drivers.State, error)
 }
 
 // parts are those of an entry.
 func parts(i source.Interface) []part {
 	var ps []part
 	if len(i.AltNames) > 0 {
-		ps = append(ps, part{link.KindAltNames, func(at drivers.State) drivers.State { return link.WithAltNames(at, i.AltNames...) }})
+		ps = append(ps, part{link.KindAltNames, func(at drivers.State) (drivers.State, error) { return link.WithAltNames(at, i.AltNames...) }})
 	}
 	if c := i.Channels; c != nil {
-		ps = append(ps, part{link.KindChannels, func(at drivers.State) drivers.State {
+		ps = append(ps, part{link.KindChannels, func(at drivers.State) (drivers.State, error) {
 			return link.WithChannels(at, func(n *host.Channels) { put(&n.RX, c.RX, &n.TX, c.TX, &n.Combined, c.Combined) })
 		}})
 	}
 	if r := i.Rings; r != nil {
-		ps = append(ps, part{link.KindRings, func(at drivers.State) drivers.State {
+		ps = append(ps, part{link.KindRings, func(at drivers.State) (drivers.State, error) {
 			return link.WithRings(at, func(n *host.Rings) {
 				put(&n.RX, r.RX, &n.Mini, r.Mini, &n.Jumbo, r.Jumbo, &n.TX, r.TX)
 			})
 		}})
 	}
 	if len(i.Features) > 0 {
-		ps = append(ps, part{link.KindFeatures, func(at drivers.State) drivers.State { return link.WithFeatures(at, i.Features) }})
+		ps = append(ps, part{link.KindFeatures, func(at drivers.State) (drivers.State, error) { return link.WithFeatures(at, i.Features) }})
 	}
 	if i.Port == nil {
 		return ps
 	}
 	if p := i.Port; p.VLAN != nil {
-		ps = append(ps, part{sriov.KindVLAN, func(at drivers.State) drivers.State {
+		ps = append(ps, part{sriov.KindVLAN, func(at drivers.State) (drivers.State, error) {
 			return sriov.WithVLAN(at, func(v *host.VLAN) {
 				put(&v.ID, p.VLAN.ID, &v.QoS, p.VLAN.QoS)
 				v.Protocol = cmp.Or(p.VLAN.Protocol, v.Protocol)
@@ -55,7 +55,7 @@ func parts(i source.Interface) []part {
 		}})
 	}
 	if p := i.Port; p.MinTxRate != nil || p.MaxTxRate != nil {
-		ps = append(ps, part{sriov.KindRate, func(at drivers.State) drivers.State {
+		ps = append(ps, part{sriov.KindRate, func(at drivers.State) (drivers.State, error) {
 			return sriov.WithRate(at, func(r *host.Rate) { put(&r.Min, p.MinTxRate, &r.Max, p.MaxTxRate) })
 		}})
 	}
@@ -104,21 +104,32 @@ func put(pairs ...*int) {
 // seen only when it is there.
 func (v View) askPart(ctx context.Context, r *request, p part) bool {
 	key := drivers.Key{Kind: p.kind, Target: r.target}
-	if after, ok := v.underWay(key); ok && p.with(after) == after {
-		r.goal[key] = after
+	if after, ok := v.underWay(key); ok {
+		if with, err := p.with(after); err == nil && with == after {
+			r.goal[key] = after
+			return true
+		}
+	}
+	from := func(at drivers.State) bool {
+		with, err := p.with(at)
+		if err != nil {
+			r.cannot(Pending, fmt.Errorf("%s: what it is now cannot be read: %w", key, err))
+			return false
+		}
+		r.goal[key] = with
 		return true
 	}
 	spec, _ := v.Drivers.Specs.Find(p.kind)
 	switch o := v.observer().Observe(ctx, key); {
 	case o.Presence == drivers.Present:
-		r.goal[key] = p.with(o.State)
+		return from(o.State)
 	case o.Presence == drivers.Concealed && spec.OfVF:
-		r.goal[key] = p.with("") // the VF is still to be made
+		return from("") // the VF is still to be made
 	case o.Presence == drivers.Concealed:
 		b, known := v.baseline(key, r.identity)
 		switch {
 		case known && !b.Unknown:
-			r.goal[key] = p.with(b.State)
+			return from(b.State)
 		case r.asked.Driver == "":
 			r.cannot(Refused, fmt.Errorf("%s: the function has no netdev: %w: ask for a driver of the kernel too", p.kind, drivers.ErrHidden))
 			return false
@@ -138,17 +149,22 @@ func (v View) askPart(ctx context.Context, r *request, p part) bool {
 
 // renew aims the parts at what is observed now: what another hand has added since
 // the entry was resolved is none of the agent's business.
-func (v View) renew(r *request, observed plan.Observed) {
+func (v View) renew(r *request, observed plan.Observed) error {
 	goal := maps.Clone(r.goal) // others have the old one
 	for _, p := range parts(r.asked.Interface) {
 		key := drivers.Key{Kind: p.kind, Target: r.target}
 		_, asked := goal[key]
 		_, under := v.underWay(key)
 		if o := observed[key]; asked && !under && o.Presence == drivers.Present && !r.released() {
-			goal[key] = p.with(o.State)
+			with, err := p.with(o.State)
+			if err != nil {
+				return fmt.Errorf("%s: what it is now cannot be read: %w", key, err)
+			}
+			goal[key] = with
 		}
 	}
 	r.goal = goal
+	return nil
 }
 
 // underWay is the state after of the operation on a key that is not closed.

@@ -201,7 +201,9 @@ func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observe
 	for k := range v.keysOf(*r) {
 		observed[k] = v.observer().Observe(ctx, k)
 	}
-	v.renew(r, observed)
+	if err := v.renew(r, observed); err != nil {
+		return plan.Draft{}, observed, err
+	}
 	baseline := plan.Goal{}
 	for k := range observed {
 		if b, ok := v.baseline(k, r.identity); ok && !b.Unknown {

@@ -16,12 +16,15 @@ import (
 func settingScenarios() []scenario {
 	const rings = drivers.State("rx=1024 mini=0 jumbo=0 tx=256")
 	asked := func(w *world) plan.Goal {
-		features := stateOf(w, link.KindFeatures)
+		features, err := link.WithFeatures(stateOf(w, link.KindFeatures), map[string]bool{"rx-gro": false, "tx-tcp-segmentation": false})
+		if err != nil {
+			panic(err)
+		}
 		return plan.Goal{
 			keyOf(link.KindAltNames, port): "[lan0 lan1]",
 			keyOf(link.KindChannels, port): "rx=0 tx=0 combined=2",
 			keyOf(link.KindRings, port):    rings,
-			keyOf(link.KindFeatures, port): link.WithFeatures(features, map[string]bool{"rx-gro": false, "tx-tcp-segmentation": false}),
+			keyOf(link.KindFeatures, port): features,
 			keyOf(link.KindAdmin, port):    link.Up,
 		}
 	}

@@ -1,6 +1,7 @@
 package all_test
 
 import (
+	"maps"
 	"testing"
 
 	"eniagent/drivers"
@@ -69,15 +70,18 @@ func withoutHash(t testing.TB, k *sim.Kernel) {
 	drivertest.MustApply(t, all.New(k), link.KindFeatures, pf, features(map[string]bool{"rx-hashing": false}))
 }
 
-// features are those of a simulated Intel NIC, all on but for some.
-func features(but map[string]bool) drivers.State {
+// features are those of a simulated igb as they are at first, but for some.
+func features(but map[string]bool) drivers.State { return featuresOf("igb", but) }
+
+func featuresOf(driver string, but map[string]bool) drivers.State {
 	wanted := map[string]bool{}
-	for _, f := range sim.IGB().Features {
+	for _, f := range sim.Features(driver) {
 		if !f.Fixed {
 			wanted[f.Name] = f.Wanted
 		}
 	}
-	return link.WithFeatures(link.Features(wanted), but)
+	maps.Copy(wanted, but)
+	return link.Features(wanted)
 }
 
 // samples are what each kind is tried with. A kind that is not here fails.
@@ -150,7 +154,7 @@ func samples() map[drivers.Kind][]drivertest.Sample {
 		link.KindFeatures: {
 			{Name: "off", Target: pf, Before: features(nil), After: features(map[string]bool{"tx-tcp-segmentation": false})},
 			{Name: "on and off", Target: pf, Prepare: withoutHash, Before: features(map[string]bool{"rx-hashing": false}), After: features(map[string]bool{"rx-gro": false, "rx-vlan-hw-parse": false})},
-			{Name: "what others need", Target: vf, Before: features(nil), After: features(map[string]bool{"tx-checksum-ip-generic": false, "tx-scatter-gather": false})},
+			{Name: "what others need", Target: vf, Before: featuresOf("igbvf", nil), After: featuresOf("igbvf", map[string]bool{"tx-checksum-ip-generic": false, "tx-scatter-gather": false})},
 		},
 		link.KindAdmin: {
 			{Name: "PF", Target: pf, Before: link.Down, After: link.Up},

@@ -103,9 +103,6 @@ func (r Rules) allowed(c Call) error {
 	return nil
 }
 
-// featureIs is the name of a feature: ETH_GSTRING_LEN with its NUL is 32.
-var featureIs = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
-
 // maxAltName is ALTIFNAMSIZ without its NUL.
 const maxAltName = 127
 
@@ -120,7 +117,7 @@ func allowedSetting(c Call) error {
 		_, err = ParseChannels(c.Value)
 	case c.Op == OpRings:
 		_, err = ParseRings(c.Value)
-	case c.Op == OpFeature && !featureIs.MatchString(c.Value):
+	case c.Op == OpFeature && !drivers.FeatureName(c.Value):
 		err = errors.New("want a feature's name")
 	case c.Op == OpAltName && !AltName(c.Value):
 		err = errors.New("want an alternative name")

@@ -72,9 +72,12 @@ func legalAltNames(t drivers.Target, to drivers.State) error {
 }
 
 // WithAltNames is the state at with names besides: those that others gave stay.
-func WithAltNames(at drivers.State, names ...string) drivers.State {
-	has, _ := parseAltNames(at)
-	return AltNames(append(has, names...)...)
+func WithAltNames(at drivers.State, names ...string) (drivers.State, error) {
+	if at == "" || at == drivers.Hidden {
+		return AltNames(names...), nil
+	}
+	has, err := parseAltNames(at)
+	return AltNames(append(has, names...)...), err
 }
 
 // routeAltNames adds what is missing and then takes away what is too much, the

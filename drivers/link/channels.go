@@ -34,10 +34,20 @@ func legalChannels(t drivers.Target, to drivers.State) error {
 }
 
 // WithChannels is the state at with some of its channels changed.
-func WithChannels(at drivers.State, change func(*host.Channels)) drivers.State {
-	c, _ := host.ParseChannels(string(at)) // none: what is asked alone is the goal, and refused with its reason
+func WithChannels(at drivers.State, change func(*host.Channels)) (drivers.State, error) {
+	c, err := parsed(at, host.ParseChannels)
 	change(&c)
-	return drivers.State(c.String())
+	return drivers.State(c.String()), err
+}
+
+// parsed reads a state that a part is asked of. Of a driver that has none, and of
+// a netdev that is not there yet, what is asked alone is the goal: the driver refuses it
+// with its reason.
+func parsed[T any](at drivers.State, parse func(string) (T, error)) (v T, err error) {
+	if at == "" || at == none || at == drivers.Hidden {
+		return v, nil
+	}
+	return parse(string(at))
 }
 
 // NewChannels is the kind channels on this machine.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -41,19 +40,17 @@ func Features(wanted map[string]bool) drivers.State {
 	return drivers.State(strings.Join(words, " "))
 }
 
-var featureWord = regexp.MustCompile(`^([a-z0-9][a-z0-9-]{0,30})=(on|off)$`)
-
 func parseFeatures(s drivers.State) (map[string]bool, error) {
 	wanted := map[string]bool{}
 	if s == none {
 		return wanted, nil
 	}
 	for word := range strings.SplitSeq(string(s), " ") {
-		m := featureWord.FindStringSubmatch(word)
-		if m == nil {
+		name, is, _ := strings.Cut(word, "=")
+		if !drivers.FeatureName(name) || is != "on" && is != "off" {
 			return nil, fmt.Errorf("%q is no feature: want its name, and =on or =off", word)
 		}
-		wanted[m[1]] = m[2] == "on"
+		wanted[name] = is == "on"
 	}
 	if Features(wanted) != s {
 		return nil, fmt.Errorf("%q is no list of features: want them sorted, each once", s)
@@ -71,14 +68,18 @@ func legalFeatures(t drivers.Target, to drivers.State) error {
 	return isPCI(t, KindFeatures)
 }
 
-// WithFeatures is the state at with some of its features changed.
-func WithFeatures(at drivers.State, asked map[string]bool) drivers.State {
-	wanted, err := parseFeatures(at)
-	if err != nil {
-		wanted = map[string]bool{}
+// WithFeatures is the state at with some of its features changed; where there is
+// no netdev yet (at is ""), these alone.
+func WithFeatures(at drivers.State, asked map[string]bool) (drivers.State, error) {
+	wanted := map[string]bool{}
+	if at != "" && at != drivers.Hidden {
+		var err error
+		if wanted, err = parseFeatures(at); err != nil {
+			return "", err
+		}
 	}
 	maps.Copy(wanted, asked)
-	return Features(wanted)
+	return Features(wanted), nil
 }
 
 // before orders features so that one comes after those that it needs.

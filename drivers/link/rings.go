@@ -49,10 +49,10 @@ func rounded(from, to, x drivers.State) bool {
 }
 
 // WithRings is the state at with some of its rings changed.
-func WithRings(at drivers.State, change func(*host.Rings)) drivers.State {
-	r, _ := host.ParseRings(string(at)) // none: what is asked alone is the goal, and refused with its reason
+func WithRings(at drivers.State, change func(*host.Rings)) (drivers.State, error) {
+	r, err := parsed(at, host.ParseRings)
 	change(&r)
-	return drivers.State(r.String())
+	return drivers.State(r.String()), err
 }
 
 // NewRings is the kind rings on this machine.

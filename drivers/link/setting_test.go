@@ -80,7 +80,16 @@ func is(to drivers.State) func(drivers.State) drivers.State {
 }
 
 func with(feature string) func(drivers.State) drivers.State {
-	return func(at drivers.State) drivers.State { return WithFeatures(at, map[string]bool{feature: false}) }
+	return func(at drivers.State) drivers.State { return wanting(at, map[string]bool{feature: false}) }
+}
+
+// wanting is WithFeatures of a state that is one.
+func wanting(at drivers.State, asked map[string]bool) drivers.State {
+	s, err := WithFeatures(at, asked)
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // TestUdevNamesFirst: what udev is about to name is held until it has.
@@ -145,11 +154,11 @@ func TestAWishIsNotBelieved(t *testing.T) {
 	k := node(t, nil)
 	d := NewFeatures(k)
 	all := observe(t, d, other)
-	off := WithFeatures(all, map[string]bool{"tx-checksum-ip-generic": false, "tx-tcp-segmentation": false})
+	off := wanting(all, map[string]bool{"tx-checksum-ip-generic": false, "tx-tcp-segmentation": false})
 	if err := d.Apply(t.Context(), other, off); err != nil {
 		t.Fatal(err)
 	}
-	err := d.Apply(t.Context(), other, WithFeatures(off, map[string]bool{"tx-tcp-segmentation": true}))
+	err := d.Apply(t.Context(), other, wanting(off, map[string]bool{"tx-tcp-segmentation": true}))
 	if !errors.Is(err, drivers.ErrUnverified) || !errors.Is(err, drivers.ErrUnsupported) || !strings.Contains(err.Error(), "tx-tcp-segmentation is wanted true") {
 		t.Errorf("segmentation without checksums: %v", err)
 	}

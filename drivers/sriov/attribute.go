@@ -69,17 +69,26 @@ func legalAttribute(kind drivers.Kind, t drivers.Target, to drivers.State) error
 }
 
 // WithVLAN is the state at with some of its VLAN changed.
-func WithVLAN(at drivers.State, change func(*host.VLAN)) drivers.State {
-	v, _ := host.ParseVLAN(string(at)) // none: what is asked alone is the goal, as of a VF that is still to be made
+func WithVLAN(at drivers.State, change func(*host.VLAN)) (drivers.State, error) {
+	v, err := parsed(at, host.ParseVLAN)
 	change(&v)
-	return drivers.State(v.String())
+	return drivers.State(v.String()), err
 }
 
 // WithRate is the state at with some of its rate changed.
-func WithRate(at drivers.State, change func(*host.Rate)) drivers.State {
-	r, _ := host.ParseRate(string(at))
+func WithRate(at drivers.State, change func(*host.Rate)) (drivers.State, error) {
+	r, err := parsed(at, host.ParseRate)
 	change(&r)
-	return drivers.State(r.String())
+	return drivers.State(r.String()), err
+}
+
+// parsed reads a state that a part is asked of. Of a VF that is still to be made
+// (at is ""), and where the driver tells nothing, what is asked alone is the goal.
+func parsed[T any](at drivers.State, parse func(string) (T, error)) (v T, err error) {
+	if at == "" || at == untold || at == drivers.Hidden {
+		return v, nil
+	}
+	return parse(string(at))
 }
 
 // NewAttribute makes the driver of one of these kinds.

@@ -244,15 +244,15 @@ func TestPartsOfPorts(t *testing.T) {
 		{"", "id=100 qos=0 protocol=802.1Q"},
 		{drivers.Hidden, "id=100 qos=0 protocol=802.1Q"},
 	} {
-		if got := sriov.WithVLAN(tc.at, func(v *host.VLAN) { v.ID = 100 }); got != tc.want {
+		if got, err := sriov.WithVLAN(tc.at, func(v *host.VLAN) { v.ID = 100 }); got != tc.want || err != nil {
 			t.Errorf("%q with VLAN 100 is %q, want %q", tc.at, got, tc.want)
 		}
 	}
-	if got := sriov.WithVLAN("id=7 qos=0 protocol=802.1ad", func(v *host.VLAN) { v.ID = 0 }); got != "id=0 qos=0 protocol=802.1Q" {
+	if got, err := sriov.WithVLAN("id=7 qos=0 protocol=802.1ad", func(v *host.VLAN) { v.ID = 0 }); got != "id=0 qos=0 protocol=802.1Q" || err != nil {
 		t.Errorf("no VLAN is %q", got)
 	}
 	for at, want := range map[drivers.State]drivers.State{"min=5 max=10": "min=5 max=100", "": "min=0 max=100"} {
-		if got := sriov.WithRate(at, func(r *host.Rate) { r.Max = 100 }); got != want {
+		if got, err := sriov.WithRate(at, func(r *host.Rate) { r.Max = 100 }); got != want || err != nil {
 			t.Errorf("%q with at most 100 is %q, want %q", at, got, want)
 		}
 	}

@@ -97,7 +97,7 @@ func ask(t *rapid.T, i *source.Interface) {
 		i.Rings = &source.Rings{RX: number("rx"), TX: number("tx")}
 	}
 	if rapid.Bool().Draw(t, "features") {
-		i.Features = rapid.MapOfN(rapid.StringMatching(`q[a-z0-9-]{0,30}`), rapid.Bool(), 1, 4).Draw(t, "by name")
+		i.Features = rapid.MapOfN(rapid.StringMatching(`q[a-z0-9_-]{0,30}`), rapid.Bool(), 1, 4).Draw(t, "by name")
 	}
 }
 

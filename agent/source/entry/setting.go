@@ -2,13 +2,13 @@ package entry
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
 	"eniagent/agent/source"
+	"eniagent/drivers"
 )
 
 const (
@@ -125,9 +125,6 @@ func (p *parser) numbers(f field, path, such string, counts []count) {
 	}
 }
 
-// featureName is what a feature's name looks like (ETH_GSTRING_LEN).
-var featureName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
-
 // readFeatures reads a mapping of names to whether they shall be on. Which there
 // are, the kernel says when they are looked at.
 func readFeatures(p *parser, e *source.Interface, f field, path string) {
@@ -150,7 +147,7 @@ func (p *parser) feature(e *source.Interface, key, value *yaml.Node, path string
 	v, ok := scalar(value)
 	_, twice := e.Features[key.Value]
 	switch {
-	case key.Kind != yaml.ScalarNode || !featureName.MatchString(key.Value):
+	case key.Kind != yaml.ScalarNode || !drivers.FeatureName(key.Value):
 		p.problems.add(key.Line, path, key, "as a feature's name; want one that ethtool -k lists, such as tx-tcp-segmentation")
 	case ethtoolWord(key.Value) != "":
 		p.problems.add(key.Line, join(path, key.Value), nil, "that is ethtool's word for it; the kernel's is "+ethtoolWord(key.Value))

@@ -87,7 +87,7 @@ func (m *machine) netdevLine(n *netdev) string {
 	if n.Bus != "" {
 		line += " bus=" + n.Bus
 	}
-	line += n.settingsText()
+	line += m.settingsText(n)
 	if n.Master != 0 {
 		line += fmt.Sprintf(" master=%d", n.Master)
 	}

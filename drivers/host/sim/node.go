@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"slices"
-	"strings"
 	"syscall"
 
 	"eniagent/drivers/host"
@@ -26,6 +24,7 @@ func DefaultNode() Config {
 				Net: &Netdev{
 					Name: "ens5", AltNames: []string{"enp0s5"}, MAC: "0a:1b:2c:3d:4e:5f", MTU: 1500, MinMTU: 128, MaxMTU: 9216, Up: true,
 					Defaults: []host.Default{{Family: "IPv4", Table: 254}}, Addresses: []string{"10.0.0.5"},
+					Set: &Settings{Settings: host.Settings{Features: Features("ena")}},
 				},
 			},
 		},
@@ -73,31 +72,24 @@ func igb(address, group, name, mac string) Device {
 // its rings from 64 to 4096 in steps of 8, combined channels only, of which two
 // are left while it has VFs (igb_get_max_rss_queues).
 func IGB() *Settings {
-	s := intelRings()
+	s := intelRings("igb")
 	s.Channels, s.MaxChannels, s.MaxWithVFs = host.Channels{Combined: 4}, host.Channels{Combined: 8}, 2
 	return s
 }
 
 // IGBVF is the same of igbvf, which has one queue and no ethtool operation for
 // channels.
-func IGBVF() *Settings { return intelRings() }
+func IGBVF() *Settings { return intelRings("igbvf") }
 
 // IGBVFs is what igb lets be set of its VFs (igb_netdev_ops).
 func IGBVFs() *VFLimits {
 	return &VFLimits{NoLinkState: true, Only8021Q: true, NoMinRate: true, Speed: 1000}
 }
 
-func intelRings() *Settings {
+func intelRings(driver string) *Settings {
 	s := &Settings{MinRing: 64, RingStep: 8}
 	s.Rings, s.MaxRings = host.Rings{RX: 256, TX: 256}, host.Rings{RX: 4096, TX: 4096}
-	for _, name := range []string{
-		"rx-checksum", featureGRO, "rx-hashing", "rx-vlan-hw-parse", featureCsum, featureGSO, featureSG, featureTSO, "tx-vlan-hw-insert",
-	} {
-		s.Features = append(s.Features, host.Feature{Name: name, Wanted: true, Active: true})
-	}
-	s.Features = append(s.Features,
-		host.Feature{Name: "highdma", Wanted: true, Active: true, Fixed: true}, host.Feature{Name: "loopback", Fixed: true})
-	slices.SortFunc(s.Features, func(a, b host.Feature) int { return strings.Compare(a.Name, b.Name) })
+	s.Features = Features(driver)
 	return s
 }
 

@@ -11,22 +11,29 @@ import (
 	"eniagent/drivers/host"
 )
 
-// The features that others need (netdev_fix_features).
+// Features that others need, or that need others (netdev_fix_features).
 const (
-	featureCsum = "tx-checksum-ip-generic"
-	featureSG   = "tx-scatter-gather"
-	featureTSO  = "tx-tcp-segmentation"
-	featureGSO  = "tx-generic-segmentation"
-	featureGRO  = "rx-gro"
+	featureCsum    = "tx-checksum-ip-generic"
+	featureSG      = "tx-scatter-gather"
+	featureTSO     = "tx-tcp-segmentation"
+	featurePartial = "tx-gso-partial"
 )
 
-// needs are the features without which one is not active.
+// needs are the features without which one is not active; of some words, any of
+// those between the bars will do.
 func needs(feature string) []string {
 	switch feature {
-	case featureSG:
-		return []string{featureCsum}
-	case featureTSO, featureGSO:
-		return []string{featureCsum, featureSG}
+	case featureTSO:
+		return []string{featureSG, featureCsum + "|tx-checksum-ipv4"}
+	case "tx-tcp6-segmentation":
+		return []string{featureSG, featureCsum + "|tx-checksum-ipv6"}
+	case "tx-generic-segmentation":
+		return []string{featureSG}
+	case "tx-tcp-mangleid-segmentation":
+		return []string{featureTSO}
+	}
+	if feature != featurePartial && slices.Contains(strings.Fields(tunnels), feature) {
+		return []string{featurePartial}
 	}
 	return nil
 }
@@ -85,7 +92,7 @@ func (m *machine) setSetting(c host.Call) syscall.Errno {
 	if n == nil {
 		return syscall.ENODEV
 	}
-	before := n.settingsText()
+	before := m.settingsText(n)
 	var errno syscall.Errno
 	switch c.Op {
 	case host.OpAltName:
@@ -97,7 +104,7 @@ func (m *machine) setSetting(c host.Call) syscall.Errno {
 	default:
 		errno = n.setFeature(c.Value, c.Number == 1)
 	}
-	if n.settingsText() != before {
+	if m.settingsText(n) != before {
 		m.event(drivers.Target(n.Bus), "link")
 	}
 	return errno
@@ -174,13 +181,16 @@ func (n *netdev) setFeature(name string, on bool) syscall.Errno {
 	}
 	for i := range n.Set.Features {
 		f := &n.Set.Features[i]
-		f.Active = f.Wanted && !slices.ContainsFunc(needs(f.Name), func(other string) bool { return !wanted[other] })
+		f.Active = f.Wanted && !slices.ContainsFunc(needs(f.Name), func(others string) bool {
+			return !slices.ContainsFunc(strings.Split(others, "|"), func(other string) bool { return wanted[other] })
+		})
 	}
 	return 0
 }
 
-// settingsText is the settings for the machine's text.
-func (n *netdev) settingsText() string {
+// settingsText is the settings for the machine's text: of the features those
+// that are not as the driver gave them.
+func (m *machine) settingsText(n *netdev) string {
 	var words strings.Builder
 	for _, name := range slices.Sorted(slices.Values(n.AltNames)) {
 		fmt.Fprintf(&words, " alt=%q", name)
@@ -191,14 +201,23 @@ func (n *netdev) settingsText() string {
 	if n.Set.MaxRings != (host.Rings{}) {
 		fmt.Fprintf(&words, " rings=%q", n.Set.Rings)
 	}
-	var off []string
-	for _, f := range n.Set.Features {
-		if !f.Fixed && !f.Wanted {
-			off = append(off, f.Name)
-		}
+	var fresh []host.Feature
+	if d := m.devices[n.Bus]; d != nil && d.Net != nil && d.Net.Set != nil {
+		fresh = d.Net.Set.Features
 	}
-	if len(off) > 0 {
-		fmt.Fprintf(&words, " off=%s", strings.Join(off, ","))
+	for _, to := range []struct {
+		word string
+		on   bool
+	}{{"on", true}, {"off", false}} {
+		var names []string
+		for i, f := range n.Set.Features {
+			if i < len(fresh) && f.Wanted == to.on && fresh[i].Wanted != to.on {
+				names = append(names, f.Name)
+			}
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(&words, " %s=%s", to.word, strings.Join(names, ","))
+		}
 	}
 	return words.String()
 }
