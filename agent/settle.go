@@ -254,6 +254,10 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 		condition = Released
 	case condition == Right && r.later != "":
 		condition, reason = Pending, r.later
+	case condition == Right && err == nil && !rest.Empty():
+		// The operation ended at its goal, and something has moved since.
+		condition, reason = Pending, "not all of it is as asked now"
+		a.wakeFor(r.target)
 	}
 	if result.Err != nil {
 		reason = result.Err.Error()

@@ -30,6 +30,21 @@ type Prechecker interface {
 	Precheck(ctx context.Context, t Target, from, to State) error
 }
 
+// Beside is another change of the same operation, of a kind that moves the one
+// in question.
+type Beside struct {
+	Key      Key
+	From, To State
+	Made     int // how many functions the state To makes
+}
+
+// BesidePrechecker is a Driver whose limits are moved by other kinds. It is asked
+// instead of Precheck, with the changes that will have been made by then: what
+// counts is the limit at the goal, and not today's.
+type BesidePrechecker interface {
+	PrecheckBeside(ctx context.Context, t Target, from, to State, beside []Beside) error
+}
+
 // Syncer is a Driver of what is in files. Sync makes what is there durable,
 // whoever wrote it and whenever; until then a power cut may bring back what was
 // there before. The engine syncs the keys of an operation before it closes it
@@ -65,6 +80,12 @@ type Spec struct {
 	// the functions of a pool. While an operation has it in a state before or
 	// after, none is carried out on them.
 	Names func(State) []Target
+	// Moves are the kinds of the same function whose states a write of this kind
+	// may change besides: making VFs takes channels from their physical function.
+	// An operation that writes this kind also has what is asked of those, so that
+	// it ends only once they were observed after its last write; a value of theirs
+	// that such a write left is the operation's own.
+	Moves []Kind
 	// Owes is what others must do after a change of a state of this kind before
 	// it is in force; "" is nothing. The journal keeps it as a debt.
 	Owes string

@@ -14,7 +14,7 @@ const (
 	Before       Class = "before"
 	After        Class = "after"
 	Between      Class = "between"      // a state that a write on the way leaves
-	Fresh        Class = "fresh"        // the kernel's own, after an earlier step made the netdev anew
+	Fresh        Class = "fresh"        // the kernel's own, after an earlier step made the netdev anew, or moved it
 	Hidden       Class = "hidden"       // another key of the operation hides it
 	Foreign      Class = "foreign"      // somebody else's hand
 	Gone         Class = "gone"         // its device is not there
@@ -60,6 +60,8 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 		return Between
 	case spec.Between(c.Before, c.After, o.State):
 		return Between
+	case specs.Moved(c.Key, op.States()):
+		return Fresh // a write of this operation moved it, and it is still to be brought to its goal
 	}
 	return Foreign
 }

@@ -429,4 +429,4 @@ func dump(w *world) string {
 	return madeAnew.ReplaceAllString(w.kernel.String(), "") + fmt.Sprint(w.files)
 }
 
-var madeAnew = regexp.MustCompile(`(?m) (inode|index|mac)=\S+|^fault .*\n`)
+var madeAnew = regexp.MustCompile(`(?m) (inode|index|mac)=\S+| vf[0-9]+\.mac="fe:[0-9a-f:]+"|^fault .*\n`)

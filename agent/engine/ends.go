@@ -68,8 +68,17 @@ func lastError(op *journal.Operation, last error) string {
 		return last.Error()
 	}
 	// Why it is reverted is what a person needs first.
-	cause, _, _ := strings.Cut(op.LastError, andThen)
-	return cause + andThen + last.Error()
+	return rootOf(op) + andThen + last.Error()
+}
+
+// rootOf is why an operation is reverted, which is what a person needs first; ""
+// where it is not.
+func rootOf(op *journal.Operation) string {
+	if op.State != journal.Reverting {
+		return ""
+	}
+	root, _, _ := strings.Cut(op.LastError, andThen)
+	return root
 }
 
 // andThen joins the cause of a revert and what went wrong with the revert.

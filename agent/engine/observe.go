@@ -89,7 +89,8 @@ func (o Observer) All(ctx context.Context, goal plan.Goal) plan.Observed {
 	return seen
 }
 
-// Precheck asks the drivers whether they would refuse the goal.
+// Precheck asks the drivers whether they would refuse the goal: of what is not
+// at it, and of what may be moved from it on the way.
 func (o Observer) Precheck(ctx context.Context, observed plan.Observed, goal plan.Goal) error {
 	for _, key := range slices.SortedFunc(maps.Keys(goal), drivers.Key.Compare) {
 		to, from := goal[key], observed[key].State
@@ -97,16 +98,41 @@ func (o Observer) Precheck(ctx context.Context, observed plan.Observed, goal pla
 		if err != nil {
 			return err
 		}
-		p, ok := d.(drivers.Prechecker)
 		spec, _ := o.Drivers.Specs.Find(key.Kind)
-		if !ok || to == drivers.Hidden || to == from || from == drivers.Hidden && !spec.Netdev {
+		beside := o.beside(key, observed, goal)
+		if to == drivers.Hidden || to == from && len(beside) == 0 || from == drivers.Hidden && !spec.Netdev {
 			continue // of a VF that is still to be made nothing can be asked
 		}
-		if err := p.Precheck(ctx, key.Target, from, to); err != nil {
+		switch p := d.(type) {
+		case drivers.BesidePrechecker:
+			err = p.PrecheckBeside(ctx, key.Target, from, to, beside)
+		case drivers.Prechecker:
+			if to != from {
+				err = p.Precheck(ctx, key.Target, from, to)
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// beside are the changes on the way to a goal that may move a key.
+func (o Observer) beside(k drivers.Key, observed plan.Observed, goal plan.Goal) []drivers.Beside {
+	var all []drivers.Beside
+	for by, to := range goal {
+		from := observed[by].State
+		if !o.Drivers.Specs.Moved(k, map[drivers.Key][]drivers.State{by: {from, to}}) {
+			continue
+		}
+		b := drivers.Beside{Key: by, From: from, To: to}
+		if spec, _ := o.Drivers.Specs.Find(by.Kind); spec.Makes != nil {
+			b.Made = len(spec.Makes(to))
+		}
+		all = append(all, b)
+	}
+	return all
 }
 
 // Observer is the engine's own.

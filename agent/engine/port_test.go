@@ -3,10 +3,12 @@ package engine_test
 import (
 	"context"
 	"maps"
+	"syscall"
 
 	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/drivers/all"
+	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
 	"eniagent/drivers/sriov"
@@ -45,6 +47,29 @@ func portScenarios() []scenario {
 	}
 	before := func(w *world) { w.setPort(sriov.KindVLAN, 0, vlan7); w.setPort(sriov.KindMAC, 1, "52:54:00:00:01:01") }
 	return []scenario{
+		{
+			// Its driver makes a MAC up each time that it is given none, and tells it.
+			name: "a VF with a MAC that its driver refuses, its PF up", foreign: func(w *world) { w.takeAway(vf, "uio_pci_generic") },
+			setup: func(w *world) {
+				w.setLink(maker, 1500, true)
+				w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EINVAL, Times: -1})
+			},
+			draft: func(w *world) plan.Draft {
+				return w.coverPorts(plan.Goal{keyOf(sriov.KindMAC, vf): vfMAC, keyOf("driver", vf): dpdk.Bound("vfio-pci")})
+			},
+			fails: true,
+		},
+		{
+			name: "a VF that gets its own MAC back with its driver, its PF up", foreign: func(w *world) { w.takeAway(vf, "uio_pci_generic") },
+			setup: func(w *world) {
+				w.setLink(maker, 1500, true)
+				w.setPort(sriov.KindMAC, 0, vfMAC)
+				w.takeAway(vf, "vfio-pci")
+			},
+			draft: func(w *world) plan.Draft {
+				return w.coverPorts(plan.Goal{keyOf(sriov.KindMAC, vf): host.NoMAC, keyOf("driver", vf): dpdk.Bound("igbvf")})
+			},
+		},
 		{
 			name: "what a PF keeps for one VF", foreign: byHand,
 			setup: before, draft: func(w *world) plan.Draft { return w.coverPorts(one()) },
@@ -127,6 +152,9 @@ func (w *world) setPort(kind drivers.Kind, n int, to drivers.State) {
 func (w *world) coverPorts(want plan.Goal) plan.Draft {
 	w.t.Helper()
 	keys := maps.Clone(want)
+	if _, binds := want[keyOf("driver", vf)]; binds {
+		keys[keyOf("mtu", vf)], keys[keyOf("admin", vf)] = "", ""
+	}
 	if _, counts := want[keyOf(sriov.KindNumVFs, maker)]; counts {
 		for _, t := range []drivers.Target{vf, sibling} {
 			for _, k := range []drivers.Kind{"driver", "mtu", "admin", sriov.KindMAC, sriov.KindVLAN} {

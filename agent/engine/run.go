@@ -230,6 +230,9 @@ func (e *Engine) settle(ctx context.Context, op *journal.Operation, err error) R
 }
 
 func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause error) Result {
+	if root := rootOf(op); root != "" {
+		cause = fmt.Errorf("%s%s%w", root, andThen, cause)
+	}
 	owes := e.owes(op)
 	if err := e.Journal.Quarantine(context.WithoutCancel(ctx), op.ID, cause.Error(), owes); err != nil {
 		return e.unjournaled(op, err)

@@ -60,6 +60,10 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 				o.Logger = &owesLater{o.Journal}
 			}
 		}},
+		{"what a write moves besides is another hand's", "VFs, and the channels that they move", fate{}, "I16", func(w *world) {
+			w.wrong = func(o *engine.Options) { movesNothing(o.Drivers.Specs) }
+			w.lie = func(e *recovery.Env) { movesNothing(e.Specs) }
+		}},
 		{"what another tool made is taken for half-way", "bind", fate{foreign: true}, "I4", explainsAll},
 	} {
 		t.Run(v.name, func(t *testing.T) {
@@ -77,6 +81,13 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 			}
 			t.Errorf("not noticed by %s in %d crashes; found was %q", v.sees, c.points[0], c.violations)
 		})
+	}
+}
+
+// movesNothing knows of no write that changes more than its own key.
+func movesNothing(specs drivers.Specs) {
+	for i := range specs {
+		specs[i].Moves = nil
 	}
 }
 

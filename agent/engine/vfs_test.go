@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
+	"eniagent/drivers/link"
 	"eniagent/drivers/sriov"
 )
 
@@ -64,12 +66,39 @@ func vfScenarios() []scenario {
 			draft: func(w *world) plan.Draft { return w.coverVFs(mixed(w)) },
 		},
 		{
+			name: "VFs, and the channels that they move", foreign: foreign,
+			setup: func(w *world) { w.setChannels("rx=0 tx=0 combined=1") },
+			draft: func(w *world) plan.Draft {
+				return w.coverVFs(withChannels(w.vfGoal(3), "rx=0 tx=0 combined=1"))
+			},
+		},
+		{
+			name: "channels that are to be had only without the VFs that go", foreign: foreign,
+			draft: func(w *world) plan.Draft {
+				return w.coverVFs(withChannels(w.vfGoal(0), "rx=0 tx=0 combined=4"))
+			},
+		},
+		{
 			name: "a VF that its driver refuses", foreign: foreign,
 			setup: func(w *world) { w.inject(sim.Fault{Label: "bind", Path: "vfio-pci", Errno: syscall.EINVAL, Times: -1}) },
 			draft: func(w *world) plan.Draft { return w.coverVFs(mixed(w)) },
 			fails: true,
 		},
 	}
+}
+
+func withChannels(goal plan.Goal, to drivers.State) plan.Goal {
+	goal[keyOf(link.KindChannels, maker)] = to
+	return goal
+}
+
+func (w *world) setChannels(to drivers.State) {
+	w.t.Helper()
+	dev, err := host.NetdevOf(context.Background(), w.kernel, string(maker))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.foreign(host.Call{Op: host.OpChannels, Target: maker, Index: dev.Index, Value: string(to)})
 }
 
 func (w *world) setVFs(n int) {
@@ -92,7 +121,7 @@ func (w *world) vfGoal(n int) plan.Goal {
 // coverVFs drafts the operation on the function and all its VFs.
 func (w *world) coverVFs(want plan.Goal) plan.Draft {
 	w.t.Helper()
-	keys := plan.Goal{keyOf(sriov.KindNumVFs, maker): ""}
+	keys := maps.Clone(want)
 	for _, t := range slices.Concat([]drivers.Target{maker}, w.vfs(7)) {
 		for _, k := range []drivers.Kind{"driver", "mtu", "admin"} {
 			keys[keyOf(k, t)] = ""

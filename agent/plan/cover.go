@@ -31,6 +31,8 @@ func (d Draft) Empty() bool { return len(d.After) == 0 }
 // operation: a revert must name them again, and so must a return to the
 // kernel's driver. For those nobody asks about that is what they are now, else
 // the baseline. So it is with all there is of a VF when the VFs are made anew.
+// What is asked and may be moved by one of the writes (Spec.Moves) is in the
+// operation too, though it is as asked now.
 //
 // What is asked of a netdev that the function does not have, and will not have
 // then, is an error, and so is what is asked of a VF that will not be there. One
@@ -72,6 +74,7 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			d.Before[key], d.After[key] = f.Observed[key].State, to
 		}
 	}
+	f.takeMoved(specs, d)
 	return d, nil
 }
 
@@ -84,6 +87,21 @@ func (f Function) unread(specs drivers.Specs, t drivers.Target) (drivers.Key, er
 		}
 	}
 	return drivers.Key{}, nil
+}
+
+// takeMoved puts into the draft what is asked and is so now, and may be moved by
+// what the draft changes (Spec.Moves): it is right only when it was observed
+// after that.
+func (f Function) takeMoved(specs drivers.Specs, d Draft) {
+	states := make(map[drivers.Key][]drivers.State, len(d.After))
+	for key, after := range d.After {
+		states[key] = []drivers.State{d.Before[key], after}
+	}
+	for key, want := range f.Want {
+		if _, covered := d.After[key]; !covered && f.Observed[key].Presence == drivers.Present && specs.Moved(key, states) {
+			d.Before[key], d.After[key] = f.Observed[key].State, want
+		}
+	}
 }
 
 // takenAlong is the state after of a key that an operation takes along because

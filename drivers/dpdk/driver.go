@@ -20,6 +20,9 @@ func DriverSpec() drivers.Spec {
 		Kind: KindDriver, Class: drivers.Volatile, Fresh: Binding{}.State(),
 		// A VF's driver reads what its physical function keeps for it.
 		After: []drivers.Kind{"numvfs", "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state"},
+		// A VF's driver that was given no MAC makes one up, and tells it to the
+		// physical function (igbvf_probe, iavf_process_config).
+		Moves: []drivers.Kind{"vf.mac"},
 		Hides: hides, Taken: taken, Cuts: cuts, Legal: legal, Route: route,
 	}
 }

@@ -1,10 +1,7 @@
 package link
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"syscall"
 
 	"eniagent/drivers"
 	"eniagent/drivers/host"
@@ -20,6 +17,7 @@ func ChannelsSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindChannels, Class: drivers.Volatile, Netdev: true, Fresh: drivers.Default, WhenAsked: true,
 		Cuts: changes, After: []drivers.Kind{"driver"}, Legal: legalChannels,
+		Moves: []drivers.Kind{KindRings, KindFeatures}, // a driver may set up its queues anew
 	}
 }
 
@@ -52,7 +50,7 @@ func parsed[T any](at drivers.State, parse func(string) (T, error)) (v T, err er
 
 // NewChannels is the kind channels on this machine.
 func NewChannels(h host.Host) drivers.Driver {
-	return channels{netdev{
+	return channels{found: &found{most: map[drivers.Target]ceiling{}}, netdev: netdev{
 		host: h, kind: KindChannels, legal: legalChannels,
 		read: setting(host.SettingChannels, func(s host.Settings) drivers.State { return drivers.State(s.Channels.String()) }),
 		call: func(c host.Call, _, to drivers.State) (host.Call, error) {
@@ -62,32 +60,11 @@ func NewChannels(h host.Host) drivers.Driver {
 	}}
 }
 
-type channels struct{ netdev }
-
-// Precheck refuses channels that the device does not have.
-func (c channels) Precheck(ctx context.Context, t drivers.Target, _, to drivers.State) error {
-	want, err := host.ParseChannels(string(to))
-	if err != nil {
-		return c.refuse(t, to, drivers.ErrRefused, "ask for at least one combined channel, or one of rx and of tx", "%s", err.Error())
-	}
-	dev, s, err := c.current(ctx, t, host.SettingChannels)
-	switch {
-	case errors.Is(err, syscall.EOPNOTSUPP):
-		return c.unsupported(t, to, dev)
-	case err != nil:
-		return err
-	}
-	return c.within(t, to, dev, []limit{
-		{"rx channels", want.RX, s.MaxChannels.RX},
-		{"tx channels", want.TX, s.MaxChannels.TX},
-		{"combined channels", want.Combined, s.MaxChannels.Combined},
-	})
-}
-
 // limit is a number that is asked for, and the highest that there is.
 type limit struct {
 	what          string
 	want, highest int
+	or            string // another way out
 }
 
 // within refuses what is above a maximum. A function without a netdev says its
@@ -98,7 +75,7 @@ func (n netdev) within(t drivers.Target, to drivers.State, dev host.Netdev, limi
 	}
 	for _, l := range limits {
 		if l.want > l.highest {
-			return n.refuse(t, to, drivers.ErrRefused, fmt.Sprintf("ask for at most %d", l.highest),
+			return n.refuse(t, to, drivers.ErrRefused, fmt.Sprintf("ask for at most %d%s", l.highest, l.or),
 				"%s has at most %d %s, not %d", dev.Name, l.highest, l.what, l.want)
 		}
 	}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -27,20 +28,23 @@ func TestFeaturesOfRealDrivers(t *testing.T) {
 				t.Fatalf("%s is no state of %d features: %v", fresh, len(wanted), err)
 			}
 			for _, name := range slices.Sorted(maps.Keys(wanted)) {
-				off := wanting(fresh, map[string]bool{name: false})
-				if err := FeaturesSpec().Legal(other, off); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
-				if err := d.(drivers.Prechecker).Precheck(t.Context(), other, fresh, off); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
-				for _, to := range []drivers.State{off, fresh} {
-					if err := d.Apply(t.Context(), other, to); err != nil {
-						t.Errorf("%s: %v", name, err)
-					}
-				}
+				offAndOn(t, k, fresh, name)
 			}
 		})
+	}
+}
+
+// offAndOn switches a feature off, and back to what it was.
+func offAndOn(t *testing.T, k *sim.Kernel, fresh drivers.State, name string) {
+	t.Helper()
+	d, off := NewFeatures(k), wanting(fresh, map[string]bool{name: false})
+	if err := errors.Join(FeaturesSpec().Legal(other, off), d.(drivers.Prechecker).Precheck(t.Context(), other, fresh, off)); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	for _, to := range []drivers.State{off, fresh} {
+		if err := d.Apply(t.Context(), other, to); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -98,9 +98,9 @@ func (r rings) Precheck(ctx context.Context, t drivers.Target, _, to drivers.Sta
 		return err
 	}
 	return r.within(t, to, dev, []limit{
-		{"descriptors in the rx ring", want.RX, s.MaxRings.RX},
-		{"descriptors in the rx mini ring", want.Mini, s.MaxRings.Mini},
-		{"descriptors in the rx jumbo ring", want.Jumbo, s.MaxRings.Jumbo},
-		{"descriptors in the tx ring", want.TX, s.MaxRings.TX},
+		{"descriptors in the rx ring", want.RX, s.MaxRings.RX, ""},
+		{"descriptors in the rx mini ring", want.Mini, s.MaxRings.Mini, ""},
+		{"descriptors in the rx jumbo ring", want.Jumbo, s.MaxRings.Jumbo, ""},
+		{"descriptors in the tx ring", want.TX, s.MaxRings.TX, ""},
 	})
 }

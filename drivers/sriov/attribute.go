@@ -30,7 +30,9 @@ const (
 const untold drivers.State = "-"
 
 // AttributeSpecs are these kinds on any machine. What a VF has when it is made
-// depends on the driver: most give it no MAC, and check what it sends.
+// depends on the driver: most give it no MAC, and check what it sends. That a
+// VF has no administrative MAC is host.NoMAC, also where its driver has told the
+// physical function the one that it made up.
 //
 // The driver of the VF comes after them, since it reads its MAC when it is
 // probed. A rate comes after the link is up: igb takes none without a link
@@ -192,7 +194,45 @@ func (a attribute) read(ctx context.Context, t drivers.Target) (drivers.State, p
 	if at < 0 {
 		return "", p, fmt.Errorf("the driver of %s says nothing of VF %d now: %w", p.pf.Name, p.index, drivers.ErrUnknown)
 	}
-	return a.of(s.VFs[at]), p, nil
+	state := a.of(s.VFs[at])
+	if a.kind == KindMAC && state != host.NoMAC && state != untold {
+		chosen, err := a.chosen(ctx, t, string(state))
+		if err != nil {
+			return "", p, err
+		}
+		if chosen {
+			state = host.NoMAC
+		}
+	}
+	return state, p, nil
+}
+
+// chosen says whether the MAC that a physical function tells of a VF is the VF's
+// own choice: its driver makes one up where it is given none, and tells it
+// (igbvf_probe, iavf_process_config). That is no administrative MAC, and another
+// one after each probe. An administrative one is to the VF as a permanent one
+// (NET_ADDR_PERM of linux/netdevice.h), and one that was made up, or set by
+// somebody, is not.
+func (a attribute) chosen(ctx context.Context, t drivers.Target, mac string) (bool, error) {
+	dev, err := host.NetdevOf(ctx, a.host, string(t))
+	if err != nil || dev.Name == "" {
+		return false, err
+	}
+	own, err := dev.Attr(ctx, a.host, "address")
+	if err == nil && own == mac {
+		var assigned string
+		assigned, err = dev.Attr(ctx, a.host, "addr_assign_type")
+		return err == nil && assigned != "0", gone(err)
+	}
+	return false, gone(err)
+}
+
+// gone takes a netdev that went between two reads for none.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // of is the attribute of a VF.

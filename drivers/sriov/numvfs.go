@@ -20,6 +20,9 @@ const KindNumVFs drivers.Kind = "numvfs"
 func NumVFsSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindNumVFs, Class: drivers.Volatile, WhenAsked: true, Makes: made, Cuts: cuts, Legal: legal, Route: route,
+		// Drivers give queues of the physical function to the virtual ones, and set up
+		// what is left anew (igb_sriov_reinit of igb_main.c, ixgbe_sriov_reinit).
+		Moves: []drivers.Kind{"channels", "rings", "features", "mtu", "admin"},
 	}
 }
 

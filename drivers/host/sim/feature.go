@@ -31,12 +31,11 @@ type featureSet struct {
 	fixed   string // on, and cannot
 }
 
-// byKernel are those that the core lets be changed of each netdev that has the
-// checksums and scatter-gather they need (NETIF_F_SOFT_FEATURES,
-// NETIF_F_SOFT_FEATURES_OFF, and tx-nocache-copy of register_netdevice).
-var byKernel = featureSet{
-	on:  "tx-generic-segmentation rx-gro",
-	off: "rx-gro-list rx-udp-gro-forwarding tx-nocache-copy",
+// byKernel are those that the core lets be changed of each netdev that has
+// checksums and scatter-gather (NETIF_F_SOFT_FEATURES, NETIF_F_SOFT_FEATURES_OFF,
+// and tx-nocache-copy of register_netdevice).
+func byKernel() featureSet {
+	return featureSet{on: "tx-generic-segmentation rx-gro", off: "rx-gro-list rx-udp-gro-forwarding tx-nocache-copy"}
 }
 
 // tunnels are what igb, ice and igbvf leave to GSO partial of one outer header.
@@ -77,7 +76,7 @@ func featureSets() map[string]featureSet {
 		},
 		"virtio_net": {
 			on:    "tx-scatter-gather tx-checksum-ip-generic tx-tcp-segmentation tx-tcp-ecn-segmentation tx-tcp6-segmentation",
-			off:   "tx-tcp-mangleid-segmentation tx-udp-segmentation",
+			off:   "tx-udp-segmentation",
 			fixed: "highdma tx-gso-robust rx-checksum rx-vlan-filter",
 		},
 	}
@@ -87,7 +86,10 @@ func featureSets() map[string]featureSet {
 // mlx5_core, ena or virtio_net. Of another driver they are what the kernel adds.
 func Features(driver string) []host.Feature {
 	has := featureSets()[driver]
-	on, off, fixed := strings.Fields(has.on+" "+byKernel.on), strings.Fields(has.off+" "+byKernel.off), strings.Fields(has.fixed)
+	on, off, fixed := strings.Fields(has.on+" "+byKernel().on), strings.Fields(has.off+" "+byKernel().off), strings.Fields(has.fixed)
+	if slices.Contains(on, featureTSO) {
+		off = append(off, featureMangle) // register_netdevice lets who has the one have the other
+	}
 	var all []host.Feature
 	for _, name := range featureNames() {
 		f := host.Feature{Name: name, Fixed: !slices.Contains(on, name) && !slices.Contains(off, name)}

@@ -16,6 +16,7 @@ const (
 	featureCsum    = "tx-checksum-ip-generic"
 	featureSG      = "tx-scatter-gather"
 	featureTSO     = "tx-tcp-segmentation"
+	featureMangle  = "tx-tcp-mangleid-segmentation"
 	featurePartial = "tx-gso-partial"
 )
 
@@ -29,7 +30,7 @@ func needs(feature string) []string {
 		return []string{featureSG, featureCsum + "|tx-checksum-ipv6"}
 	case "tx-generic-segmentation":
 		return []string{featureSG}
-	case "tx-tcp-mangleid-segmentation":
+	case featureMangle:
 		return []string{featureTSO}
 	}
 	if feature != featurePartial && slices.Contains(strings.Fields(tunnels), feature) {

@@ -1,0 +1,72 @@
+package sriov_test
+
+import (
+	"testing"
+
+	"eniagent/drivers"
+	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+	"eniagent/drivers/sriov"
+)
+
+// TestAVFsOwnMACIsNoneOfItsPF: the MAC that a VF's driver makes up is told by the
+// physical function and is no administrative one; one that was set is, whatever
+// the VF is bound to.
+func TestAVFsOwnMACIsNoneOfItsPF(t *testing.T) {
+	const mac = drivers.State("52:54:00:00:01:00")
+	k := sim.New(sim.DefaultNode())
+	dev, err := host.NetdevOf(t.Context(), k, string(pf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, k, host.Call{Op: host.OpAdmin, Target: pf, Index: dev.Index, Number: 1})
+	d := sriov.NewAttribute(sriov.KindMAC)(k)
+	told := func() string {
+		s, err := k.Settings(t.Context(), dev.Index, host.SettingVFs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.VFs[0].MAC
+	}
+	wants := func(when string, want drivers.State) {
+		t.Helper()
+		if o := d.Observe(t.Context(), vf0); !o.Is(want) {
+			t.Errorf("%s: observed %s (%v), want %s; its PF tells %s", when, o, o.Err, want, told())
+		}
+	}
+	bind := func(driver string) {
+		t.Helper()
+		if driver == "vfio-pci" {
+			must(t, k, host.Call{Op: host.OpSysfs, Target: vf0, Path: host.Attr(string(vf0), "driver_override"), Value: driver + "\n"})
+		}
+		if err := dpdk.NewDriver(k).Apply(t.Context(), vf0, dpdk.Binding{Driver: driver, Override: map[bool]string{true: driver}[driver == "vfio-pci"]}.State()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rebind := func() {
+		t.Helper()
+		if err := dpdk.NewDriver(k).Apply(t.Context(), vf0, "driver=- override=-"); err != nil {
+			t.Fatal(err)
+		}
+		bind("igbvf")
+	}
+	rebind()
+	if told() == host.NoMAC {
+		t.Fatal("the VF told its PF nothing")
+	}
+	wants("made up", host.NoMAC)
+	if err := d.Apply(t.Context(), vf0, mac); err != nil {
+		t.Fatal(err)
+	}
+	rebind()
+	wants("set", mac)
+	if err := d.Apply(t.Context(), vf0, host.NoMAC); err != nil {
+		t.Fatal(err)
+	}
+	rebind()
+	wants("taken away", host.NoMAC)
+	if told() == host.NoMAC || told() == string(mac) {
+		t.Errorf("its PF tells %s of a VF that has made one up", told())
+	}
+}
