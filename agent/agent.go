@@ -122,7 +122,8 @@ func New(c Config) *Agent {
 	if c.Logger == nil {
 		c.Logger = log.NewNopLogger()
 	}
-	set := all.New(c.Host)
+	seen := Attentive(c.Host)
+	set := all.New(seen)
 	e := engine.New(engine.Options{
 		Journal: c.Journal, Drivers: set, Host: c.Host, Logger: c.Logger,
 		Metrics: engine.NewMetrics(c.Registry), MaxAttempts: c.MaxAttempts, StepTimeout: c.StepTimeout,
@@ -132,8 +133,9 @@ func New(c Config) *Agent {
 		c: c, engine: e, started: now, heartbeat: now,
 		logger: log.With(c.Logger, "component", "agent"),
 		view: View{
-			Records: c.Journal.Records, Drivers: set, Host: c.Host, BootID: c.BootID, MachineID: c.MachineID,
+			Records: c.Journal.Records, Drivers: set, Host: seen, BootID: c.BootID, MachineID: c.MachineID,
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile,
+			Allocated: c.Allocated,
 		},
 		panicked: make(chan error, 1),
 		agenda:   newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),

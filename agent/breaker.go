@@ -122,7 +122,7 @@ func unrecorded(r engine.Result) error {
 	if drivers.Starved(r.Err) {
 		return nil
 	}
-	for _, passing := range []error{drivers.ErrFenced, drivers.ErrHeld, drivers.ErrNotReady, engine.ErrBusy, syscall.EBUSY, context.Canceled, errSignal} {
+	for _, passing := range []error{drivers.ErrFenced, drivers.ErrUnanswered, drivers.ErrHeld, drivers.ErrNotReady, engine.ErrBusy, syscall.EBUSY, context.Canceled, errSignal} {
 		if errors.Is(r.Err, passing) {
 			return nil
 		}

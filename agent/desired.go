@@ -266,10 +266,10 @@ func withMACs(all, old []journal.Selection, requests []request) []journal.Select
 		}
 	}
 	for _, r := range requests {
-		if r.target == "" || r.identity == (drivers.Identity{}) || r.identity.PF != "" || r.pool != "" {
+		if r.target == "" || r.pool != "" || r.identity == (drivers.Identity{}) && !r.unread || r.identity.PF != "" {
 			continue
 		}
-		id := r.identity
+		id := r.identity // nothing of one that could not be read
 		if id.Netdev = 0; id.MAC != "" {
 			add(journal.Selection{Selector: source.Selector{MAC: id.MAC}.String(), Target: r.target, Identity: id})
 			continue
@@ -304,7 +304,9 @@ func goalsOf(requests []request, before []journal.Goal) []journal.Goal {
 		}
 	}
 	for _, g := range before {
-		unresolved := slices.ContainsFunc(requests, func(r request) bool { return r.entry == g.Entry && r.err != nil })
+		unresolved := slices.ContainsFunc(requests, func(r request) bool {
+			return r.err != nil && r.entry == g.Entry || r.unread && strings.HasPrefix(g.Entry, r.entry+" vf ")
+		})
 		if unresolved {
 			add(g)
 		}

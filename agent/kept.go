@@ -17,6 +17,8 @@ const (
 	retryHeld    = 500 * time.Millisecond
 	retryBlocked = 200 * time.Millisecond
 	retryStarved = 5 * time.Second // each look takes some of what there is too little of
+	// The kubelet tells of no pod that has ended.
+	retryPod = 5 * time.Second
 	// What stays open for another reason, such as a rule, is looked at ever more
 	// seldom; doubled, with jitter.
 	retryKept    = 2 * time.Second

@@ -268,23 +268,42 @@ func (f *finder) concerned(e entry, was request, s scope) bool {
 		slices.ContainsFunc(f.remembered, func(m journal.Selection) bool { return m.Selector == e.String() && s.has(m.Target) })
 }
 
-// find finds the function that an entry stands for.
+// find finds the function that an entry stands for; while that cannot be read, it
+// is the one that it stood for last.
 func (f *finder) find(ctx context.Context, e entry) request {
 	r := request{asked: e, entry: e.String()}
+	ctx, n := noting(ctx)
 	var links []host.Link
+	var unread, err error
 	if e.Selector.PCI == "" {
-		var err error
-		if links, err = f.list(ctx); err != nil {
-			r.unread = true
-			r.cannot(Waiting, fmt.Errorf("list network devices: %w", err))
-			return r
-		}
+		links, unread = f.list(ctx)
 	}
-	t, err := f.view.find(ctx, e.Selector, links, f.remembered)
-	if r.target = t; err != nil {
+	if unread == nil {
+		r.target, err = f.view.find(ctx, e.Selector, links, f.remembered)
+		unread = n.failed()
+	} else {
+		unread = fmt.Errorf("list network devices: %w", unread)
+	}
+	switch {
+	case unread != nil:
+		r.target = f.last(e)
+		r.unreadable(unread)
+	case err != nil:
 		r.cannot(Waiting, err)
 	}
 	return r
+}
+
+// last is the function that an entry stood for last; "" when it never stood for
+// one.
+func (f *finder) last(e entry) drivers.Target {
+	if e.Selector.PCI != "" {
+		return e.Selector.PCI
+	}
+	if i := slices.IndexFunc(f.remembered, func(m journal.Selection) bool { return m.Selector == e.String() }); i >= 0 {
+		return f.remembered[i].Target
+	}
+	return ""
 }
 
 // again plans another look at what could not be read.

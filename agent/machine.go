@@ -55,7 +55,7 @@ func (o Options) openPool(k host.Kernel, logger log.Logger) (*host.Pool, error) 
 	return host.NewPool(k, host.PoolOptions{
 		Command: o.WriterCommand(), Files: []string{o.PluginFile}, Fences: fences, WriteTimeout: o.WriteTimeout,
 		OnAbandon: func(t drivers.Target, what string) {
-			level.Warn(logger).Log("target", t, "kind", what, "msg", "write or read hangs in the kernel, its child is left to it and the target fenced")
+			level.Warn(logger).Log("target", t, "kind", what, "msg", "write or read hangs in the kernel, its child is left to it")
 		},
 		OnReturn: func(t drivers.Target, what string, err error) {
 			level.Warn(logger).Log("target", t, "kind", what, "err", err, "msg", "what hung has come back")

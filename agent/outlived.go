@@ -13,8 +13,9 @@ import (
 	"eniagent/journal"
 )
 
-// unverified are the pools of ours that name a function that is not as asked, or
-// cannot be looked at, and what their entries would be brought to.
+// unverified are the pools of ours that name a function that is not as asked, and
+// what their entries would be brought to. In a boot in which nothing was seen yet,
+// one that cannot be looked at is not as asked: its devices may be gone.
 func (v View) unverified(ctx context.Context, requests []request) (entries []PlanEntry) {
 	for _, r := range requests {
 		if r.pool == "" || r.err != nil {
@@ -24,7 +25,6 @@ func (v View) unverified(ctx context.Context, requests []request) (entries []Pla
 		if open && op.State == journal.Quarantined {
 			continue // hands off
 		}
-		r.strict = true
 		draft, observed, err := v.examine(ctx, &r)
 		if _, paused := v.paused(r.target); paused || err != nil || len(left(draft, r.target)) == 0 {
 			continue

@@ -308,7 +308,7 @@ func isGone(err error) bool { return errors.Is(err, errNobody) || errors.Is(err,
 // report notes how an entry stands. A change of condition is one line in the
 // log.
 func (a *Agent) report(r request, c Condition, reason string, seen sight, op uint64) {
-	if c != Right && c != Degraded {
+	if c != Right && c != Degraded && !r.unread {
 		a.health.Forget(r.target) // what it was like says nothing once it is as asked again
 	}
 	next := InterfaceReport{

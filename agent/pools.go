@@ -95,11 +95,19 @@ func (v View) ownPools() (own []drivers.Target) {
 }
 
 // verified says why a function may not be in its pool now; nil when it may.
+// errUnseen is that a read failed, which says nothing of it.
 func (v View) verified(ctx context.Context, r request) error {
+	ctx, n := noting(ctx)
+	err := v.asAsked(ctx, r)
+	if unread := n.failed(); err != nil && unread != nil && !errors.Is(err, errUnseen) {
+		return fmt.Errorf("%w: %w", errUnseen, unread)
+	}
+	return err
+}
+
+func (v View) asAsked(ctx context.Context, r request) error {
 	op, open := v.open(r.target)
 	switch {
-	case r.unread:
-		return fmt.Errorf("%w: %w", errUnseen, r.err)
 	case r.err != nil:
 		return r.err
 	case r.released():
@@ -131,13 +139,38 @@ func (v View) verified(ctx context.Context, r request) error {
 }
 
 // mayBeIn says why a function may not be in a pool that has these now; nil when
-// it may. One that another entry stands for, too, is neither put in nor taken out.
+// it may, and errStays when it stays in all the same. One that another entry stands
+// for, too, is neither put in nor taken out.
 func (v View) mayBeIn(ctx context.Context, in []drivers.Target, r request) error {
-	if r.alone != nil && slices.Contains(in, r.target) {
-		return v.verified(ctx, *r.alone)
+	there := slices.Contains(in, r.target)
+	if r.alone != nil && there {
+		r = *r.alone
 	}
-	return v.verified(ctx, r)
+	err := v.verified(ctx, r)
+	if err == nil || !there || v.freshBoot() {
+		return err
+	}
+	if errors.Is(err, errUnseen) {
+		return fmt.Errorf("%w: %w", errStays, err)
+	}
+	if pod := v.podOf(ctx, r.target); pod != "" {
+		return fmt.Errorf("%w: %w: %s", errStays, errOfAPod, pod)
+	}
+	return err
 }
+
+// freshBoot says that nothing was seen in this boot yet: what was published may
+// have outlived its devices, so that what cannot be seen may not stay.
+func (v View) freshBoot() bool { return v.Records.Meta().RecoveredBoot != v.BootID }
+
+var (
+	// errStays is that a function which is in a pool stays there although it is not
+	// seen to be as asked.
+	errStays = errors.New("it stays in the pool")
+	// errOfAPod is that it was allocated to a pod, whose it is until it has ended:
+	// a pod may take the netdev away, and a network plugin set what it likes.
+	errOfAPod = errors.New("it is the pod's that it is allocated to")
+)
 
 // errUnseen is that a function could not be looked at, which says nothing of it.
 var errUnseen = errors.New("it could not be looked at")
@@ -152,7 +185,7 @@ func orUnknown(err error) error {
 // publishable is what the entry of a pool shall be now: its functions that are
 // as asked. later says which are not, and why; "" when all are.
 func (v View) publishable(ctx context.Context, r request, may func(context.Context, request) error) (to drivers.State, later string, err error) {
-	pool, missing := deviceplugin.Pool{}, []string{}
+	pool, missing, unseen := deviceplugin.Pool{}, []string{}, []string{}
 	for i, m := range r.members {
 		if i == 0 {
 			pool.Driver = m.asked.Driver
@@ -162,24 +195,37 @@ func (v View) publishable(ctx context.Context, r request, may func(context.Conte
 		if m.released() {
 			continue // nobody waits for it
 		}
-		if err := may(ctx, m); err != nil {
-			missing = append(missing, fmt.Sprintf("%s (%v)", m.entry, err))
+		err, why := may(ctx, m), ""
+		if err != nil {
+			why = fmt.Sprintf("%s (%v)", m.entry, err)
+		}
+		switch {
+		case errors.Is(err, errUnseen) && errors.Is(err, errStays):
+			unseen = append(unseen, why)
+		case err != nil && !errors.Is(err, errStays):
+			missing = append(missing, why)
 			continue
 		}
 		pool.Addresses = append(pool.Addresses, string(m.target))
 	}
-	if n := len(missing); n > 0 {
-		more := ""
-		if n > maxNamed {
-			more = fmt.Sprintf(" and %d more", n-maxNamed)
-		}
-		later = "not in it yet: " + strings.Join(missing[:min(n, maxNamed)], ", ") + more
-	}
+	later = strings.Join(slices.Concat(some("not in it yet: ", missing), some("left as it was: ", unseen)), "; ")
 	if len(pool.Addresses) == 0 {
 		return deviceplugin.Absent, later, nil
 	}
 	to, err = pool.State()
 	return to, later, err
+}
+
+// some names the first of some functions; none is nothing.
+func some(what string, functions []string) []string {
+	n := len(functions)
+	switch {
+	case n == 0:
+		return nil
+	case n > maxNamed:
+		functions = append(functions[:maxNamed:maxNamed], fmt.Sprintf("and %d more", n-maxNamed))
+	}
+	return []string{what + strings.Join(functions, ", ")}
 }
 
 // maxNamed is how many functions are named that a pool lacks.
@@ -202,9 +248,11 @@ func (v View) examinePool(ctx context.Context, r *request) (plan.Draft, plan.Obs
 	var unseen error
 	to, later, err := v.publishable(ctx, *r, func(ctx context.Context, m request) error {
 		err := v.mayBeIn(ctx, in, m)
-		// A read that failed takes nothing out: the functions may be in use.
-		if !r.strict && errors.Is(err, errUnseen) && (slices.Contains(in, m.target) || m.target == "" && len(in) > 0) {
-			unseen = fmt.Errorf("%s: %w", m.entry, err)
+		switch {
+		case errors.Is(err, errUnseen) && m.target == "" && len(in) > 0 && !v.freshBoot():
+			unseen = fmt.Errorf("%s: %w", m.entry, err) // any of those in it may be its function
+		case errors.Is(err, errOfAPod):
+			r.withPods = true
 		}
 		return err
 	})
@@ -284,20 +332,32 @@ func (v View) poolWanted(ctx context.Context, op *journal.Operation) (w recovery
 		if !ok {
 			requests, ok = v.recorded(ctx), true
 		}
-		to := deviceplugin.Absent
+		to, unseen := deviceplugin.Absent, false
 		if at := slices.IndexFunc(requests, func(r request) bool { return r.target == c.Key.Target }); at >= 0 && requests[at].err == nil {
-			var err error
-			in := deviceplugin.Functions(c.Before)
-			may := func(ctx context.Context, m request) error { return v.mayBeIn(ctx, in, m) }
-			if to, _, err = v.publishable(ctx, requests[at], may); err != nil {
-				w = recovery.Withdrawn
-			}
+			to, unseen = v.poolFrom(ctx, requests[at], deviceplugin.Functions(c.Before))
 		}
-		if to != c.After {
+		switch {
+		case unseen:
+			return recovery.Unsure, true
+		case to != c.After:
 			w = recovery.Withdrawn
 		}
 	}
 	return w, ok
+}
+
+// poolFrom is what the entry of a pool that has these functions shall be now; ""
+// is that it cannot be. unseen says that it hangs on what could not be looked at.
+func (v View) poolFrom(ctx context.Context, r request, in []drivers.Target) (to drivers.State, unseen bool) {
+	to, _, err := v.publishable(ctx, r, func(ctx context.Context, m request) error {
+		err := v.mayBeIn(ctx, in, m)
+		unseen = unseen || errors.Is(err, errUnseen) && !errors.Is(err, errStays)
+		return err
+	})
+	if err != nil {
+		to = ""
+	}
+	return to, unseen
 }
 
 // poolRule asks the guard, and then about the pools.
@@ -340,7 +400,8 @@ func (p poolRule) MayDrive(ctx context.Context, observed plan.Observed, goal pla
 			if r.target == t {
 				err = v.mayBeIn(ctx, in, r)
 			}
-			if err == nil {
+			if err == nil || errors.Is(err, errStays) {
+				err = nil
 				break
 			}
 		}
@@ -384,8 +445,12 @@ func (v View) planPool(ctx context.Context, r request, e PlanEntry) PlanEntry {
 		from = to
 	}
 	to, later, err := v.publishable(ctx, r, func(ctx context.Context, m request) error {
-		if errors.Is(m.err, errMadeFirst) || m.alone != nil && v.mayBeIn(ctx, deviceplugin.Functions(from), m) == nil {
+		if errors.Is(m.err, errMadeFirst) {
 			return nil
+		}
+		in := v.mayBeIn(ctx, deviceplugin.Functions(from), m)
+		if m.alone != nil && in == nil || errors.Is(in, errStays) {
+			return in
 		}
 		if p := v.planEntry(ctx, m); p.Condition != Right && len(p.Steps) == 0 {
 			return errors.New(cmp.Or(p.Reason, string(p.Condition)))

@@ -101,6 +101,9 @@ func (a *Agent) poolRight(ctx context.Context, r request, observed plan.Observed
 	default:
 		a.report(r, Right, "", seen, 0)
 	}
+	if r.withPods {
+		a.wakeAt(time.Now().Add(retryPod), r.target)
+	}
 	if r.goal[poolKey(r.target)] == deviceplugin.Absent {
 		a.disown(ctx, r)
 	}

@@ -52,7 +52,7 @@ type request struct {
 	// generation is that of the desired state it was resolved with.
 	generation string
 	unread     bool // the host could not be read: it is looked at again
-	strict     bool // of a pool: a function that could not be looked at is not as asked
+	withPods   bool // of a pool: some of it stays only because a pod has it
 }
 
 func (r *request) cannot(c Condition, err error) {
@@ -103,10 +103,17 @@ func (v View) keepUnsure(ctx context.Context, requests []request, s scope) {
 		if r.err != nil || r.order != nil || !r.asked.Kept || !r.released() || r.asked.Object == "" || !s.of(*r) {
 			continue
 		}
+		ctx, n := noting(ctx)
 		at := slices.IndexFunc(requests, func(o request) bool {
-			return !o.asked.Kept && o.asked.Object == r.asked.Object && o.asked.Selector.PCI == "" && errors.Is(o.err, errNobody)
+			return !o.asked.Kept && o.asked.Object == r.asked.Object && o.asked.Selector.PCI == "" && (errors.Is(o.err, errNobody) || o.unread)
 		})
-		if at >= 0 && v.userspace(ctx, r.target) {
+		hidden := at >= 0 && v.userspace(ctx, r.target)
+		switch err := n.failed(); {
+		case at >= 0 && requests[at].unread:
+			r.unreadable(requests[at].err)
+		case at >= 0 && err != nil:
+			r.unreadable(err)
+		case hidden:
 			r.cannot(Waiting, fmt.Errorf("its object asks for %s now, which may be this function: it has no netdev to tell; if it is not, agent release %s", requests[at].entry, r.target))
 		}
 	}
@@ -230,11 +237,19 @@ func (v View) userspace(ctx context.Context, t drivers.Target) bool {
 	return err == nil && drivers.Userspace(driver)
 }
 
-// ask fills in what is to be true of the function.
+// ask fills in what is to be true of the function, unless that takes a read that
+// failed.
 func (v View) ask(ctx context.Context, r *request) {
+	ctx, n := noting(ctx)
+	v.fill(ctx, r)
+	if err := n.failed(); err != nil {
+		r.unreadable(err)
+	}
+}
+
+func (v View) fill(ctx context.Context, r *request) {
 	id, err := host.Identify(ctx, v.Host, r.target)
 	if err != nil && !v.absentVF(ctx, r) {
-		r.unread = !errors.Is(err, drivers.ErrGone)
 		r.cannot(Waiting, err)
 		return
 	}
@@ -279,7 +294,6 @@ func (v View) network(ctx context.Context, r *request) bool {
 	switch {
 	case err != nil && v.absentVF(ctx, r):
 	case err != nil:
-		r.unread = true
 		r.cannot(Waiting, err)
 	case !strings.HasPrefix(class, classNetwork):
 		r.cannot(Refused, fmt.Errorf("%w: %s is no network interface but of class %s: give the address of one, see agent inventory", drivers.ErrRefused, r.target, class))

@@ -31,8 +31,9 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		err = a.view.precheck(ctx, observed, draft, len(r.first) > 0)
 	}
 	seen := a.view.sight(ctx, r.target, observed)
+	r.unread = err != nil && unseenIn(observed)
 	if err != nil {
-		a.reportError(ctx, r, err, seen)
+		a.reportError(ctx, r, observed, err, seen)
 		return
 	}
 	if draft.Empty() && len(a.view.firstMissing(ctx, r)) == 0 {
@@ -80,7 +81,14 @@ func (a *Agent) reportThere(ctx context.Context, r request, observed plan.Observ
 }
 
 // reportError reports a function that nothing can be done to now.
-func (a *Agent) reportError(ctx context.Context, r request, err error, seen sight) {
+func (a *Agent) reportError(ctx context.Context, r request, observed plan.Observed, err error, seen sight) {
+	if errors.Is(err, drivers.ErrHidden) || errors.Is(err, drivers.ErrNotReady) {
+		if pod := a.view.withPod(ctx, r.target, observed); pod != "" {
+			a.report(r, Held, fmt.Sprintf("its netdev is in another network namespace (%s): it is looked at again when the pod has ended", pod), seen, 0)
+			a.wakeAt(time.Now().Add(retryPod), r.target)
+			return
+		}
+	}
 	a.report(r, conditionOf(err), err.Error(), seen, 0)
 	a.noteRefused(ctx, err)
 	switch c := conditionOf(err); {
@@ -105,7 +113,15 @@ const vfsNotBack = "its VFs are not all back yet"
 // vfsAreBack says that none of the virtual functions of a physical one that is
 // released is still to be given back: once that one is left alone, nobody would.
 func (a *Agent) vfsAreBack(ctx context.Context, r request) bool {
-	return r.pf != "" || len(a.view.givenBack(ctx, r, nil)) == 0 || len(a.view.givenBack(ctx, r, a.current(ctx))) == 0
+	if r.pf != "" {
+		return true
+	}
+	touched, err := a.view.givenBack(ctx, r, nil)
+	if err != nil || len(touched) == 0 {
+		return err == nil
+	}
+	left, err := a.view.givenBack(ctx, r, a.current(ctx))
+	return err == nil && len(left) == 0
 }
 
 // letGo forgets the baseline of a function that was observed to be back at it:

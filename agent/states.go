@@ -82,7 +82,7 @@ func (v View) stateOf(r request, t drivers.Target, c Condition, seen sight) stat
 		return state.Error
 	case c == Degraded:
 		return state.Degraded
-	case r.unread:
+	case r.unread && seen.state == "":
 		return state.Unknown
 	}
 	return seen.state

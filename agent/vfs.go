@@ -40,24 +40,40 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			all = append(append(all, r), virtual(last, r.target)...)
 			continue
 		}
-		if asked == nil && !released || r.err != nil {
+		if asked == nil && !released || r.err != nil && !r.knownBefore() {
 			all = append(all, r)
 			continue
 		}
 		if released {
-			all = append(append(all, r), v.givenBack(ctx, r, requests)...)
+			vfs, err := v.givenBack(ctx, r, requests)
+			if err != nil {
+				r.unreadable(err)
+			}
+			all = append(append(all, r), vfs...)
 			continue
 		}
 		made := addresses[r.target]
-		if made.err != nil {
-			r.cannot(conditionOf(made.err), made.err)
-		} else {
-			r.makes = append(r.makes, made.all...)
-		}
+		r.make(made)
 		all = append(all, r)
 		all = append(all, v.virtualOf(r, made, s)...)
 	}
 	return all
+}
+
+// knownBefore says that an entry cannot be read now, and which function it stood
+// for last.
+func (r *request) knownBefore() bool { return r.unread && r.target != "" }
+
+// make asks for the virtual functions, unless they cannot be had now.
+func (r *request) make(m made) {
+	switch {
+	case m.unread:
+		r.unreadable(m.err)
+	case m.err != nil:
+		r.cannot(conditionOf(m.err), m.err)
+	default:
+		r.makes = append(r.makes, m.all...)
+	}
 }
 
 // virtualOf are the requests for what a physical one is asked to have, which
@@ -66,20 +82,24 @@ func (v View) virtualOf(pf request, m made, s scope) (all []request) {
 	for i, t := range m.all {
 		s.add(t)
 		_, own := m.own[t]
-		if vf, ok := m.request(pf, i); ok && (own || m.err == nil || v.everTouched(t)) {
+		kept := m.err == nil || slices.Contains(m.last, t) || v.everTouched(t)
+		if vf, ok := m.request(pf, i); ok && (own || kept) {
 			all = append(all, vf)
 		}
 	}
 	return all
 }
 
-// made are the virtual functions that a physical one is asked to have; where it
-// cannot have them, or nobody can tell, those of them that it has: of these, what
-// was touched is kept as it is asked.
+// made are the virtual functions that a physical one is asked to have. Where it
+// cannot have them, they are those of them that it has, and where that cannot be
+// read, those that it was last asked to have: of these, what was asked before or
+// touched is kept as it is asked.
 type made struct {
-	all []drivers.Target
-	own map[drivers.Target]request // those that have an entry of their own
-	err error
+	all    []drivers.Target
+	own    map[drivers.Target]request // those that have an entry of their own
+	last   []drivers.Target           // that were asked for before
+	err    error
+	unread bool // err is that they could not be read
 }
 
 // request is the one for the VF with an index; false where it has another
@@ -103,15 +123,10 @@ func (m made) request(pf request, index int) (request, bool) {
 func (v View) addresses(ctx context.Context, requests []request, s scope) (by map[drivers.Target]made, taken map[string]bool) {
 	by, taken = map[drivers.Target]made{}, map[string]bool{}
 	for _, pf := range requests {
-		if pf.asked.VFs == nil || pf.err != nil || !s.of(pf) || pf.asked.State == source.Released || v.ordered(ctx, pf.target, requests) {
+		if pf.asked.VFs == nil || pf.err != nil && !pf.knownBefore() || !s.of(pf) || pf.asked.State == source.Released || v.ordered(ctx, pf.target, requests) {
 			continue
 		}
-		m := made{own: map[drivers.Target]request{}}
-		m.all, m.err = sriov.Addresses(ctx, v.Host, pf.target, pf.asked.VFs.Count)
-		if m.err != nil {
-			m.all, _ = host.VFsOf(ctx, v.Host, string(pf.target)) // the first error says it
-			m.all = m.all[:min(len(m.all), pf.asked.VFs.Count)]
-		}
+		m := v.makesOf(ctx, pf)
 		for i, t := range m.all {
 			if pf.asked.VFs.Of(i) != (source.VF{}) {
 				continue
@@ -134,6 +149,24 @@ func (v View) addresses(ctx context.Context, requests []request, s scope) (by ma
 	return by, taken
 }
 
+// makesOf are the virtual functions that a physical one is asked to have.
+func (v View) makesOf(ctx context.Context, pf request) made {
+	ctx, n := noting(ctx)
+	m := made{own: map[drivers.Target]request{}, last: v.lastVFs(pf.target)}
+	if m.err = pf.err; m.err == nil {
+		m.all, m.err = sriov.Addresses(ctx, v.Host, pf.target, pf.asked.VFs.Count)
+	}
+	if m.err == nil {
+		return m
+	}
+	m.all, _ = host.VFsOf(ctx, v.Host, string(pf.target)) // the first error says it
+	if m.unread = pf.unread || n.failed() != nil; m.unread && len(m.last) > 0 {
+		m.all = m.last
+	}
+	m.all = m.all[:min(len(m.all), pf.asked.VFs.Count)]
+	return m
+}
+
 // ownOf is the entry of its own that a VF has, which may still be to be made.
 func ownOf(requests []request, t drivers.Target) (request, bool) {
 	i := slices.IndexFunc(requests, func(r request) bool {
@@ -152,11 +185,17 @@ func virtual(requests []request, pf drivers.Target) []request {
 
 // givenBack are requests to give back the virtual functions of a released one
 // that were touched. While it has other ones than it had before, they are given
-// back with it.
-func (v View) givenBack(ctx context.Context, r request, requests []request) (all []request) {
-	addresses, err := host.VFsOf(ctx, v.Host, string(r.target))
-	if err != nil {
-		return nil // it is looked at itself, which says why
+// back with it. An error is that nobody can tell now.
+func (v View) givenBack(ctx context.Context, r request, requests []request) (all []request, err error) {
+	ctx, n := noting(ctx)
+	defer func() {
+		if unread := n.failed(); unread != nil {
+			all, err = nil, unread
+		}
+	}()
+	addresses, vfsErr := host.VFsOf(ctx, v.Host, string(r.target))
+	if vfsErr != nil {
+		return nil, nil // it is looked at itself, which says why
 	}
 	for i, t := range addresses {
 		named := slices.ContainsFunc(requests, func(o request) bool { return o.target == t && o.pf == "" })
@@ -168,12 +207,12 @@ func (v View) givenBack(ctx context.Context, r request, requests []request) (all
 			entry: fmt.Sprintf("%s vf %d", r.entry, i), target: t, pf: r.target,
 		})
 	}
-	id, err := host.Identify(ctx, v.Host, r.target)
+	id, idErr := host.Identify(ctx, v.Host, r.target)
 	key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
-	if b, ok := v.baseline(key, id); len(all) == 0 || err != nil || ok && !v.observer().Observe(ctx, key).Is(b.State) {
-		return nil
+	if b, ok := v.baseline(key, id); len(all) == 0 || idErr != nil || ok && !v.observer().Observe(ctx, key).Is(b.State) {
+		return nil, nil
 	}
-	return all
+	return all, nil
 }
 
 // portOf is what is asked of the physical function for a VF; nil is nothing.
@@ -193,30 +232,50 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 		if !s.of(*r) || r.err != nil || r.asked.VFs == nil && !r.released() {
 			continue
 		}
-		key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
-		if !r.released() {
-			r.goal[key] = v.wantedVFs(ctx, key, r).State()
+		ctx, n := noting(ctx)
+		v.gatherOne(ctx, r, requests)
+		if err := n.failed(); err != nil {
+			r.leaveUnread(requests, err)
 		}
-		want, ok := r.goal[key]
-		now := v.observer().Observe(ctx, key)
-		r.makes = nil
-		if !ok || now.Is(want) {
-			continue
-		}
-		spec, _ := v.Drivers.Specs.Find(key.Kind)
-		if vf, asked := stillAsked(requests, r, spec.Makes(now.State), spec.Makes(want)); asked && r.order == nil {
-			r.cannot(Held, fmt.Errorf("%w: %s would go, and %s asks for it: give that back first, or ask for as many VFs", drivers.ErrHeld, vf.target, vf.named()))
-			continue
-		}
-		if r.released() {
-			v.restore(r, spec.Makes(want))
-		} else {
-			v.absorb(ctx, r, requests)
-		}
-		r.makes = slices.Concat(spec.Makes(now.State), spec.Makes(want))
-		slices.Sort(r.makes)
-		r.makes = slices.Compact(r.makes)
 	}
+}
+
+// leaveUnread leaves a physical function alone that could not be read, and with it
+// the virtual ones that were to wait for it.
+func (r *request) leaveUnread(requests []request, err error) {
+	r.makes = nil
+	r.unreadable(err)
+	for i := range requests {
+		if vf := &requests[i]; vf.pf == r.target && errors.Is(vf.err, errMadeFirst) {
+			vf.unreadable(err)
+		}
+	}
+}
+
+func (v View) gatherOne(ctx context.Context, r *request, requests []request) {
+	key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
+	if !r.released() {
+		r.goal[key] = v.wantedVFs(ctx, key, r).State()
+	}
+	want, ok := r.goal[key]
+	now := v.observer().Observe(ctx, key)
+	r.makes = nil
+	if !ok || now.Is(want) {
+		return
+	}
+	spec, _ := v.Drivers.Specs.Find(key.Kind)
+	if vf, asked := stillAsked(requests, r, spec.Makes(now.State), spec.Makes(want)); asked && r.order == nil {
+		r.cannot(Held, fmt.Errorf("%w: %s would go, and %s asks for it: give that back first, or ask for as many VFs", drivers.ErrHeld, vf.target, vf.named()))
+		return
+	}
+	if r.released() {
+		v.restore(r, spec.Makes(want))
+	} else {
+		v.absorb(ctx, r, requests)
+	}
+	r.makes = slices.Concat(spec.Makes(now.State), spec.Makes(want))
+	slices.Sort(r.makes)
+	r.makes = slices.Compact(r.makes)
 }
 
 // stillAsked is a virtual function that goes with a change of their number, and

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"eniagent/agent/engine"
 	"eniagent/agent/plan"
@@ -22,13 +23,15 @@ import (
 type View struct {
 	Records     *journal.Records
 	Drivers     drivers.Set
-	Host        host.Host // nil on another machine: all is unknown
+	Host        host.Host // Attentive, that of the drivers too; nil on another machine: all is unknown
 	BootID      string
 	MachineID   string
 	NoIOMMU     bool
 	Guard       engine.Guard // nil asks nobody
 	MaxAttempts int
 	PluginFile  string // the device plugin's configuration
+	// Allocated is what guard.Options wants: nil where there is no kubelet.
+	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
 }
 
 // observer is the reading half of the host, or of no host at all.

@@ -16,6 +16,10 @@ var (
 	// ErrFenced is returned when a write that was abandoned still runs in the
 	// kernel and holds the target, or when one has just been abandoned.
 	ErrFenced = errors.New("a write still runs in the kernel and holds the target")
+	// ErrUnanswered is returned when the kernel has not answered a read within its
+	// deadline. That says nothing of the target: neither that anything is absent
+	// nor that a write runs.
+	ErrUnanswered = errors.New("the kernel has not answered a read of it yet")
 	// ErrRefused is returned when a rule forbids the write; nothing was written.
 	ErrRefused = errors.New("refused")
 	// ErrNotReady is returned with ErrRefused when something else has to come

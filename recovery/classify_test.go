@@ -269,7 +269,7 @@ func TestJudge(t *testing.T) {
 		{"new boot, fenced", fakeHost{state: halfway, id: same, fenced: true}, Env{BootID: "next"}, 1, Supersede, "", "booted anew"},
 		{"another device at the address", fakeHost{state: halfway, id: drivers.Identity{Incarnation: 2}}, Env{}, 1, Supersede, "", "its incarnation differs"},
 		{"identity unknown is not different", fakeHost{state: halfway, id: drivers.Identity{}}, Env{}, 1, Replay, vfio, ""},
-		{"identity not readable is not different", fakeHost{state: halfway, idErr: errors.New("EIO")}, Env{}, 1, Replay, vfio, ""},
+		{"identity not readable is not the same either", fakeHost{state: halfway, idErr: errors.New("EIO")}, Env{}, 1, Keep, "", "cannot be observed"},
 		{"nobody can say whether it is fenced", fakeHost{state: halfway, id: same, fenceErr: errors.New("EIO")}, Env{}, 1, Keep, "", ""},
 		{"another machine", fakeHost{state: halfway, id: same}, Env{MachineID: "m2"}, 1, Supersede, "", ""},
 	}

@@ -72,14 +72,14 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 	if env.Wanted != nil {
 		j.Wanted = env.Wanted(&op)
 	}
-	epoch, why := epochOf(ctx, env, h, &op)
+	epoch, why, unread := epochOf(ctx, env, h, &op)
 	j.Epoch, j.BootChanged = epoch, op.BootID != env.BootID
 	judged := judgedChanges(env.Specs, &op, epoch)
 	volatile := len(judged) == 0
 	if volatile {
 		judged = op.Changes // superseded whatever is found; shown to people
 	}
-	j.find(ctx, env, h, judged)
+	j.find(ctx, env, h, judged, unread)
 	j.Decision, j.Why = Decide(Case{
 		State: op.State, Class: j.Class, Epoch: epoch, Wanted: j.Wanted,
 		Persistent: !volatile && classOf(env.Specs, judged[0]) == drivers.Persistent,
@@ -125,31 +125,36 @@ func (j *Judgement) aim(ctx context.Context, env Env, goal map[drivers.Key]drive
 }
 
 // epochOf compares the boot, the machine and the devices of an operation with
-// what is there now.
-func epochOf(ctx context.Context, env Env, h Host, op *journal.Operation) (Epoch, string) {
+// what is there now. What cannot be read of a device tells it from no other:
+// then nothing that is observed may be taken for the operation's.
+func epochOf(ctx context.Context, env Env, h Host, op *journal.Operation) (e Epoch, why string, unread error) {
 	if op.MachineID != "" && env.MachineID != "" && op.MachineID != env.MachineID {
-		return OtherMachine, ""
+		return OtherMachine, "", nil
 	}
 	if op.BootID != env.BootID {
-		return NewBoot, "the machine was booted anew since"
+		return NewBoot, "the machine was booted anew since", nil
 	}
 	for _, t := range slices.Sorted(maps.Keys(op.Identity)) {
 		recorded := op.Identity[t]
 		now, err := h.Identify(ctx, t)
-		if err != nil {
-			continue // gone or unreadable: the observation says which
+		switch {
+		case errors.Is(err, drivers.ErrGone):
+			continue // the observation says so too
+		case err != nil:
+			unread = err
+			continue
 		}
 		if field := recorded.Difference(now); field != "" {
-			return NewBoot, fmt.Sprintf("%s is another device than it was: its %s differs", t, field)
+			return NewBoot, fmt.Sprintf("%s is another device than it was: its %s differs", t, field), nil
 		}
 	}
-	return SameBoot, ""
+	return SameBoot, "", unread
 }
 
 // Over says whether what a quarantined operation was about is no more: all of
 // it was volatile, and the boot or the device is another now.
 func Over(ctx context.Context, env Env, h Host, op *journal.Operation) (why string, over bool) {
-	epoch, why := epochOf(ctx, env, h, op)
+	epoch, why, _ := epochOf(ctx, env, h, op)
 	if epoch == SameBoot || len(judgedChanges(env.Specs, op, epoch)) > 0 {
 		return "", false
 	}
@@ -184,16 +189,18 @@ func classOf(specs drivers.Specs, c journal.Change) drivers.Class {
 }
 
 // find observes and classifies, unless a fence says that what could be read
-// would lie.
-func (j *Judgement) find(ctx context.Context, env Env, h Host, judged []journal.Change) {
+// would lie, or it is unread whose it is.
+func (j *Judgement) find(ctx context.Context, env Env, h Host, judged []journal.Change, unread error) {
 	view := j.Operation
 	view.Changes = judged
-	fence := fenced(h, view.Targets())
-	j.Fenced = errors.Is(fence, drivers.ErrFenced)
+	blind := fenced(h, view.Targets())
+	if j.Fenced = errors.Is(blind, drivers.ErrFenced); blind == nil {
+		blind = unread
+	}
 	var classes []Class
 	for _, c := range judged {
-		f := Finding{Change: c, Observed: drivers.Observation{Presence: drivers.Unobservable, Err: fence}}
-		if fence == nil {
+		f := Finding{Change: c, Observed: drivers.Observation{Presence: drivers.Unobservable, Err: blind}}
+		if blind == nil {
 			f.Observed = h.Observe(ctx, c.Key)
 		}
 		f.Class = Classify(env.Specs, &view, c, f.Observed)

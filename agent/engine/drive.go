@@ -137,8 +137,11 @@ func (e *Engine) sameDevice(ctx context.Context, op *journal.Operation, at drive
 			continue
 		}
 		now, err := e.Observer().Identify(ctx, t)
-		if err != nil {
+		switch {
+		case isGone(err):
 			return err
+		case err != nil:
+			return fmt.Errorf("%s: %w: %w", t, errUnobservable, err)
 		}
 		if field := recorded.Difference(now); field != "" {
 			return fmt.Errorf("%s is another device than it was (%s differs): %w", t, field, drivers.ErrGone)

@@ -175,8 +175,8 @@ func permanent(err error) bool {
 // keeps says that nothing can be concluded now, so that the operation stays
 // open as it is.
 func keeps(err error) bool {
-	return errors.Is(err, drivers.ErrFenced) || errors.Is(err, errInterrupted) || errors.Is(err, errUnobservable) ||
-		errors.Is(err, errGuarded) || errors.Is(err, errUnsynced) || drivers.Starved(err)
+	return errors.Is(err, drivers.ErrFenced) || errors.Is(err, drivers.ErrUnanswered) || errors.Is(err, errInterrupted) ||
+		errors.Is(err, errUnobservable) || errors.Is(err, errGuarded) || errors.Is(err, errUnsynced) || drivers.Starved(err)
 }
 
 // hold makes the caller the only one that works on the targets, or says who

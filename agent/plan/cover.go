@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"eniagent/drivers"
@@ -45,7 +46,8 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			fates[key.Target] = f.fate(specs, key.Target)
 		}
 	}
-	for key, want := range f.Want {
+	for _, key := range slices.SortedFunc(maps.Keys(f.Want), drivers.Key.Compare) { // what is wrong is said alike each time
+		want := f.Want[key]
 		o, ok := f.Observed[key]
 		if !ok || o.Presence > drivers.Concealed {
 			return Draft{}, fmt.Errorf("%s is %s: %w", key, o, orUnknown(o.Err))

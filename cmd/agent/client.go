@@ -141,13 +141,15 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	if err != nil {
 		return agent.View{}, err
 	}
+	h, allocated := agent.Attentive(h), c.options.Allocated()
 	v := agent.View{
 		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts, PluginFile: c.options.PluginFile,
+		Allocated: allocated,
 	}
 	v.Guard = v.NewGuard(guard.Options{
 		Own: c.options.NodeAddresses, Reach: c.options.KeepReachable,
-		WithoutDefault: c.options.WithoutDefault, Allocated: c.options.Allocated(),
+		WithoutDefault: c.options.WithoutDefault, Allocated: allocated,
 	})
 	return v, nil
 }

@@ -54,6 +54,7 @@ type Kernel interface {
 type Host interface {
 	Kernel
 	// Fenced says whether a write still runs on the target, whoever began it.
+	// A read that hangs is none: it is drivers.ErrUnanswered to who made it.
 	Fenced(t drivers.Target) (bool, error)
 }
 

@@ -26,7 +26,8 @@ type PoolOptions struct {
 	// WriteTimeout is how long a write may take before its child is abandoned;
 	// 10 s when zero.
 	WriteTimeout time.Duration
-	// ReadTimeout is the same for reads that may block; 2 s when zero.
+	// ReadTimeout is the same for reads that may block; 5 s when zero: on a busy
+	// node a child may wait for seconds until it runs.
 	ReadTimeout time.Duration
 	// Quiet is how long a child that is kept must not have been needed before it
 	// ends, if it is not the last; 10 s when zero.
@@ -58,7 +59,8 @@ type Pool struct {
 	mu     sync.Mutex
 	idle   []*child
 	trim   *time.Timer            // ends those that are not needed
-	stuck  map[drivers.Target]int // abandoned requests that still run
+	stuck  map[drivers.Target]int // abandoned writes that still run
+	unread map[drivers.Target]int // abandoned reads that were not answered yet
 	closed bool
 }
 
@@ -68,7 +70,7 @@ func NewPool(k Kernel, opts PoolOptions) (*Pool, error) {
 		opts.WriteTimeout = 10 * time.Second
 	}
 	if opts.ReadTimeout == 0 {
-		opts.ReadTimeout = 2 * time.Second
+		opts.ReadTimeout = 5 * time.Second
 	}
 	if opts.Quiet == 0 {
 		opts.Quiet = 10 * time.Second
@@ -84,7 +86,7 @@ func NewPool(k Kernel, opts PoolOptions) (*Pool, error) {
 		Kernel: k, opts: opts, owner: owner,
 		slots:  make(chan struct{}, opts.MaxChildren),
 		events: make(chan Event, opts.MaxChildren),
-		stuck:  map[drivers.Target]int{},
+		stuck:  map[drivers.Target]int{}, unread: map[drivers.Target]int{},
 	}, nil
 }
 
@@ -167,18 +169,27 @@ func (p *Pool) Network(ctx context.Context, to []string) (Network, error) {
 	return r.Net, err
 }
 
-// Fenced says whether a write still runs on the target.
+// Fenced says whether a write still runs on the target. A read that was not
+// answered yet is none.
 func (p *Pool) Fenced(t drivers.Target) (bool, error) {
-	if p.isStuck(t) {
+	if errors.Is(p.abandoned(t), drivers.ErrFenced) {
 		return true, nil
 	}
 	return p.opts.Fences.Held(t)
 }
 
-func (p *Pool) isStuck(t drivers.Target) bool {
+// abandoned is what still runs on the target: drivers.ErrFenced is a write,
+// drivers.ErrUnanswered a read, nil nothing.
+func (p *Pool) abandoned(t drivers.Target) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stuck[t] > 0
+	switch {
+	case p.stuck[t] > 0:
+		return drivers.ErrFenced
+	case p.unread[t] > 0:
+		return drivers.ErrUnanswered // a write would wait for the same lock
+	}
+	return nil
 }
 
 // Watch adds to the kernel's events the end of an abandoned request.
@@ -218,10 +229,11 @@ func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request
 	if ctx.Err() != nil {
 		return response{}, fmt.Errorf("%s %s: %w", what, t, context.Cause(ctx))
 	}
-	if p.isStuck(t) {
-		return response{}, fmt.Errorf("%s %s: %w", what, t, drivers.ErrFenced)
+	write := r.Call != nil
+	if err := p.abandoned(t); err != nil {
+		return response{}, fmt.Errorf("%s %s: %w", what, t, err)
 	}
-	if err := p.slot(ctx, timeout); err != nil {
+	if err := p.slot(ctx, timeout, write); err != nil {
 		return response{}, fmt.Errorf("%s %s: %w", what, t, err)
 	}
 	c, err := p.send(r)
@@ -239,14 +251,14 @@ func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request
 		p.put(c, a.err)
 		return a.result(what, t)
 	case <-late.C:
-		p.abandon(c, t, what, answer)
-		return response{}, fmt.Errorf("%s %s: %w: not within %s: %w", what, t, drivers.ErrFenced, timeout, context.DeadlineExceeded)
+		left := p.abandon(c, t, what, answer, write)
+		return response{}, fmt.Errorf("%s %s: %w: not within %s: %w", what, t, left, timeout, context.DeadlineExceeded)
 	case <-ctx.Done():
 	}
-	if r.Call != nil {
+	if write {
 		// Whoever gave up on a write must not find its target free.
-		p.abandon(c, t, what, answer)
-		return response{}, fmt.Errorf("%s %s: %w: %w", what, t, drivers.ErrFenced, context.Cause(ctx))
+		left := p.abandon(c, t, what, answer, write)
+		return response{}, fmt.Errorf("%s %s: %w: %w", what, t, left, context.Cause(ctx))
 	}
 	go p.outlive(c, t, what, answer, timeout)
 	return response{}, fmt.Errorf("%s %s: %w", what, t, context.Cause(ctx))
@@ -262,14 +274,19 @@ func (p *Pool) outlive(c *child, t drivers.Target, what string, answer chan repl
 		<-p.slots
 		p.put(c, a.err)
 	case <-late.C:
-		p.abandon(c, t, what, answer)
+		_ = p.abandon(c, t, what, answer, false)
 	}
 }
 
-// abandon leaves a child to the kernel and notes its target until it returns.
-func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan reply) {
+// abandon leaves a child to the kernel and notes its target until it returns;
+// the error is what runs on it until then.
+func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan reply, write bool) error {
+	left, by := drivers.ErrUnanswered, p.unread
+	if write {
+		left, by = drivers.ErrFenced, p.stuck
+	}
 	p.mu.Lock()
-	p.stuck[t]++
+	by[t]++
 	p.mu.Unlock()
 	if p.opts.OnAbandon != nil {
 		p.opts.OnAbandon(t, what)
@@ -279,8 +296,8 @@ func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan re
 		_, err := a.result(what, t)
 		err = errors.Join(err, c.close())
 		p.mu.Lock()
-		if p.stuck[t]--; p.stuck[t] == 0 {
-			delete(p.stuck, t)
+		if by[t]--; by[t] == 0 {
+			delete(by, t)
 		}
 		p.mu.Unlock()
 		<-p.slots
@@ -292,18 +309,27 @@ func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan re
 		default: // a reader that slow makes a full pass anyway
 		}
 	}()
+	return left
 }
 
 // slot waits for its turn while all children are at work. It does not wait for
-// children that hang.
-func (p *Pool) slot(ctx context.Context, timeout time.Duration) error {
+// children that hang. Half of them are out of the reach of reads that hang, so
+// that these never keep a write from a target that they do not concern.
+func (p *Pool) slot(ctx context.Context, timeout time.Duration, write bool) error {
+	left := drivers.ErrFenced
+	if !write {
+		left = drivers.ErrUnanswered
+		if n := p.unanswered(); n > 0 && n >= cap(p.slots)/2 {
+			return fmt.Errorf("%d reads hang in the kernel already: %w", n, left)
+		}
+	}
 	select {
 	case p.slots <- struct{}{}:
 		return nil
 	default:
 	}
 	if n := p.hung(); n >= cap(p.slots) {
-		return fmt.Errorf("%d writer children hang in the kernel already: %w", n, drivers.ErrFenced)
+		return fmt.Errorf("%d writer children hang in the kernel already: %w", n, left)
 	}
 	late := time.NewTimer(timeout)
 	defer late.Stop()
@@ -313,7 +339,7 @@ func (p *Pool) slot(ctx context.Context, timeout time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-late.C:
-		return fmt.Errorf("no writer child came free within %s, %d hang in the kernel: %w", timeout, p.hung(), drivers.ErrFenced)
+		return fmt.Errorf("no writer child came free within %s, %d hang in the kernel: %w", timeout, p.hung(), left)
 	}
 }
 
@@ -322,6 +348,19 @@ func (p *Pool) hung() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, children := range p.stuck {
+		n += children
+	}
+	for _, children := range p.unread {
+		n += children
+	}
+	return n
+}
+
+// unanswered is how many of those were abandoned over a read.
+func (p *Pool) unanswered() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, children := range p.unread {
 		n += children
 	}
 	return n

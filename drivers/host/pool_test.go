@@ -196,11 +196,14 @@ func TestPoolDeadline(t *testing.T) {
 	g.release()
 	<-r.returned
 	g = newGate(t, r.dir, vf1)
-	if _, err := r.Read(context.Background(), host.Attr(string(vf1), "driver_override")); !errors.Is(err, drivers.ErrFenced) {
-		t.Errorf("a read past its deadline: %v, want ErrFenced", err)
+	if _, err := r.Read(context.Background(), host.Attr(string(vf1), "driver_override")); !errors.Is(err, drivers.ErrUnanswered) || errors.Is(err, drivers.ErrFenced) {
+		t.Errorf("a read past its deadline: %v, want ErrUnanswered", err)
 	}
-	if fenced, err := r.Fenced(vf1); !fenced || err != nil {
-		t.Errorf("the target of a read that hangs is free (%v)", err)
+	if fenced, err := r.Fenced(vf1); fenced || err != nil {
+		t.Errorf("a read that hangs is taken for a write (%v)", err)
+	}
+	if err := r.Do(context.Background(), override(vf1, "igb")); !errors.Is(err, drivers.ErrUnanswered) {
+		t.Errorf("a write behind a read that hangs: %v, want ErrUnanswered", err)
 	}
 	g.entered()
 	g.release()
@@ -281,6 +284,29 @@ func TestPoolMaxChildren(t *testing.T) {
 	r.must(t, override(vf2, "igb"))
 	g1.release()
 	<-r.returned
+}
+
+// TestPoolReadsThatHangLeaveRoomForWrites: they are bounded, and keep no write from
+// another target.
+func TestPoolReadsThatHangLeaveRoomForWrites(t *testing.T) {
+	r := newPool(t, t.TempDir(), func(o *host.PoolOptions) { o.MaxChildren, o.ReadTimeout = 2, 50*time.Millisecond })
+	g := newGate(t, r.dir, vf0)
+	read := func(target drivers.Target) error {
+		_, err := r.Read(context.Background(), host.Attr(string(target), "driver_override"))
+		return err
+	}
+	for _, target := range []drivers.Target{vf0, vf0, vf1} { // the last has no child to hang
+		if err := read(target); !errors.Is(err, drivers.ErrUnanswered) || errors.Is(err, drivers.ErrFenced) {
+			t.Errorf("a read of %s: %v, want ErrUnanswered", target, err)
+		}
+	}
+	r.must(t, override(vf2, "igb"))
+	g.entered()
+	g.release()
+	<-r.returned
+	if err := read(vf1); err != nil {
+		t.Errorf("a read once the other has come back: %v", err)
+	}
 }
 
 // TestPoolManyAtOnce: children at work are waited for, not taken for hung.

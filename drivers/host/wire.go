@@ -42,7 +42,7 @@ func causes() map[string]error {
 	return map[string]error{
 		"fenced": drivers.ErrFenced, "refused": drivers.ErrRefused, "illegal": drivers.ErrIllegal,
 		"gone": drivers.ErrGone, "unsupported": drivers.ErrUnsupported, "not_exist": fs.ErrNotExist,
-		"changed": drivers.ErrChanged, "starved": drivers.ErrStarved,
+		"changed": drivers.ErrChanged, "starved": drivers.ErrStarved, "unanswered": drivers.ErrUnanswered,
 	}
 }
 

@@ -138,7 +138,7 @@ func TestAbandonedWriteCompletes(t *testing.T) {
 		}
 		rctx, rcancel := context.WithTimeout(t.Context(), time.Second)
 		defer rcancel()
-		if _, err := k.Read(rctx, host.Attr(vf0, "driver_override")); !errors.Is(err, drivers.ErrFenced) {
+		if _, err := k.Read(rctx, host.Attr(vf0, "driver_override")); !errors.Is(err, drivers.ErrUnanswered) {
 			t.Errorf("read past its deadline: %v", err)
 		}
 		crashed := k.Clone() // as after kill -9 of the agent

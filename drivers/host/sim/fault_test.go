@@ -184,7 +184,7 @@ func TestHangAndSlow(t *testing.T) {
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := k.Read(ctx, host.Attr(pf, "vendor")); !errors.Is(err, drivers.ErrFenced) {
+		if _, err := k.Read(ctx, host.Attr(pf, "vendor")); !errors.Is(err, drivers.ErrUnanswered) {
 			t.Errorf("hung read: %v", err)
 		}
 		// A slow write that nobody waits for any more is done all the same.

@@ -164,7 +164,7 @@ func (f *front) look(ctx context.Context, op, path string, read func(*machine) (
 func (f *front) lookAgain(ctx context.Context, read func(*machine) (syscall.Errno, bool)) (errno syscall.Errno, err error) {
 	for over := false; !over; {
 		if err := ctx.Err(); err != nil {
-			return 0, fmt.Errorf("%w: %w", drivers.ErrFenced, err)
+			return 0, fmt.Errorf("%w: %w", drivers.ErrUnanswered, err)
 		}
 		changed := f.store.changed()
 		if err := f.store.view(func(m *machine) { errno, over = read(m) }); err != nil {

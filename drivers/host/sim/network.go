@@ -117,10 +117,11 @@ func (f *front) AddLink(n Netdev) error {
 		}); err != nil {
 			return err
 		}
-		if m.named(n.Name) == nil {
+		there := func(d netdev) bool { return d.Name == n.Name } // in whatever namespace
+		if !slices.ContainsFunc(m.Netdevs, there) {
 			m.addNetdev(&n, "", n.Name)
 		}
-		dev := m.named(n.Name)
+		dev := &m.Netdevs[slices.IndexFunc(m.Netdevs, there)]
 		m.configure(dev, &n)
 		m.pair()
 		m.event(drivers.Target(dev.Bus), host.EventLink)
