@@ -7,8 +7,9 @@
 // an address that must stay reachable. Where the stack ends in what the kernel
 // does not tell, no function that may carry it. No default route: while there is
 // none at all, as early at boot, no kernel netdev is taken away. In use: no
-// function that a program holds, whose netdev is in another namespace, or that
-// the kubelet has allocated to a pod; and none at all while a kubelet is there
+// function that a program holds, whose netdev is in another namespace or has one
+// on top that is, or that the kubelet has allocated to a pod; no physical one while
+// that is so of its VFs; and none at all while a kubelet is there
 // and does not answer. The group: no member of an IOMMU group alone goes to vfio-pci.
 //
 // # Caveats

@@ -123,7 +123,7 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 		if spec.Cuts == nil || !spec.Cuts(from, to) {
 			continue
 		}
-		if err := g.mayCut(ctx, spec, key, from, time.Now().Add(-lately)); err != nil {
+		if err := g.mayCut(ctx, spec, key, from, to, time.Now().Add(-lately)); err != nil {
 			return err
 		}
 	}
@@ -132,15 +132,23 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 
 // mayCut asks the rules about a write that cuts the function, and with it those
 // that it makes.
-func (g *Guard) mayCut(ctx context.Context, spec drivers.Spec, key drivers.Key, from drivers.State, since time.Time) error {
+func (g *Guard) mayCut(ctx context.Context, spec drivers.Spec, key drivers.Key, from, to drivers.State, since time.Time) error {
 	if err := g.path(ctx, spec, key, from); err != nil {
 		return err
 	}
-	if spec.Makes == nil {
-		return g.inUse(ctx, spec, key.Target, from, since)
+	if spec.Makes != nil {
+		return g.mayUnmake(ctx, spec.Makes(from), since)
 	}
+	if err := g.inUse(ctx, spec, key.Target, from, since); err != nil {
+		return err
+	}
+	return g.above(ctx, spec, key, from, to, since)
+}
+
+// mayUnmake asks the rules about functions that go with what makes them.
+func (g *Guard) mayUnmake(ctx context.Context, made []drivers.Target, since time.Time) error {
 	driver, _ := g.o.Specs.Find(dpdk.KindDriver)
-	for _, t := range spec.Makes(from) {
+	for _, t := range made {
 		name, err := host.DriverOf(ctx, g.o.Host, string(t))
 		if err != nil {
 			return err
@@ -175,7 +183,7 @@ func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
 	if spec.Cuts == nil || !spec.Cuts(s.From, s.To) {
 		return nil
 	}
-	return g.mayCut(ctx, spec, s.Key, s.From, time.Now())
+	return g.mayCut(ctx, spec, s.Key, s.From, s.To, time.Now())
 }
 
 // path is the rules of the management path, for a function that has a netdev.

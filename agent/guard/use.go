@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -34,8 +33,11 @@ func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, 
 		return g.held(ctx, t, binding.Driver)
 	}
 	dev, err := host.NetdevOf(ctx, g.o.Host, string(t))
-	if err != nil || dev.Name != "" {
+	if err != nil {
 		return err
+	}
+	if dev.Name != "" {
+		return g.parent(ctx, t, dev)
 	}
 	class, err := g.o.Host.Read(ctx, host.Attr(string(t), "class"))
 	if err != nil || !strings.HasPrefix(class, "0x02") {
@@ -98,20 +100,9 @@ func (g *Guard) allocated(ctx context.Context, t drivers.Target, since time.Time
 // goWith are the functions that no program can use any more once this one has
 // lost its driver: its VFs, and what shares its IOMMU group under vfio-pci.
 func (g *Guard) goWith(ctx context.Context, t drivers.Target) ([]drivers.Target, error) {
-	names, err := g.o.Host.List(ctx, host.PCIDevices+string(t))
+	too, err := g.vfsOf(ctx, t)
 	if err != nil {
-		return nil, fmt.Errorf("list VFs of %s: %w", t, err)
-	}
-	var too []drivers.Target
-	for _, name := range names {
-		if !strings.HasPrefix(name, "virtfn") {
-			continue
-		}
-		vf, err := g.o.Host.Readlink(ctx, host.Attr(string(t), name))
-		if err != nil {
-			return nil, fmt.Errorf("read VF of %s: %w", t, err)
-		}
-		too = append(too, drivers.Target(path.Base(vf)))
+		return nil, err
 	}
 	driver, err := host.DriverOf(ctx, g.o.Host, string(t))
 	if err != nil || driver != "vfio-pci" {

@@ -147,13 +147,15 @@ func TestWhatGoesWithAFunctionHoldsIt(t *testing.T) {
 }
 
 // bind is another tool's.
-func (r *rig) bind(address string) {
+func (r *rig) bind(address string) { r.bindFrom(address, "igb") }
+
+func (r *rig) bindFrom(address, driver string) {
 	r.t.Helper()
 	for _, name := range []string{"vfio", "vfio_iommu_type1", "irqbypass", "vfio_pci_core", "vfio_pci"} {
 		r.do(host.Call{Op: host.OpLoad, Target: drivers.Target("module/" + name), Path: r.module(name)})
 	}
 	for _, w := range [][2]string{
-		{host.Attr(address, "driver_override"), "vfio-pci\n"}, {host.PCIDrivers + "igb/unbind", address}, {host.PCIDrivers + "vfio-pci/bind", address},
+		{host.Attr(address, "driver_override"), "vfio-pci\n"}, {host.PCIDrivers + driver + "/unbind", address}, {host.PCIDrivers + "vfio-pci/bind", address},
 	} {
 		r.do(host.Call{Op: host.OpSysfs, Target: drivers.Target(address), Path: w[0], Value: w[1]})
 	}

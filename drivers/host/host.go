@@ -28,6 +28,9 @@ type Reader interface {
 	Inode(ctx context.Context, path string) (uint64, error)
 	// Links are the network devices of the host's namespace.
 	Links(ctx context.Context) ([]Link, error)
+	// Children are the netdevs in other network namespaces that sit on one of the
+	// host's.
+	Children(ctx context.Context) ([]Child, error)
 	// Settings is one group of the settings of netdev index. EOPNOTSUPP is that
 	// its driver has none of them, ENODEV that there is no such netdev.
 	Settings(ctx context.Context, index int, which Setting) (Settings, error)

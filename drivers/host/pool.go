@@ -169,6 +169,12 @@ func (p *Pool) Network(ctx context.Context, to []string) (Network, error) {
 	return r.Net, err
 }
 
+// Children asks in a child: it is a dump of links for each namespace.
+func (p *Pool) Children(ctx context.Context) ([]Child, error) {
+	r, err := p.ask(ctx, netns, "children", request{Children: true}, p.opts.ReadTimeout)
+	return r.Children, err
+}
+
 // Fenced says whether a write still runs on the target. A read that was not
 // answered yet is none.
 func (p *Pool) Fenced(t drivers.Target) (bool, error) {

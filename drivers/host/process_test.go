@@ -176,6 +176,8 @@ func (g *gate) release() {
 // fakeKernel is a kernel whose writes go to a log, and do what their value says.
 type fakeKernel struct{ dir string }
 
+func (fakeKernel) Children(context.Context) ([]host.Child, error) { return nil, nil }
+
 func (k fakeKernel) note(words ...string) error {
 	f, err := os.OpenFile(filepath.Join(k.dir, "log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {

@@ -43,6 +43,8 @@ func serve(r request, k Kernel, fences Fences, owner string, rules Rules) respon
 		answer.Net, err = k.Network(ctx, r.To)
 	case r.Settings != "":
 		answer.Set, err = k.Settings(ctx, r.Index, r.Settings)
+	case r.Children:
+		answer.Children, err = k.Children(ctx)
 	case r.Links:
 		answer.Links, err = k.Links(ctx)
 	default:

@@ -13,6 +13,8 @@ type request struct {
 	Call  *Call  `json:"call,omitempty"`
 	Read  string `json:"read,omitempty"`
 	Links bool   `json:"links,omitempty"`
+	// Children asks for those of the links.
+	Children bool `json:"children,omitempty"`
 	// Settings asks for that group of the settings of netdev Index.
 	Settings Setting `json:"settings,omitempty"`
 	Index    int     `json:"index,omitempty"`
@@ -23,11 +25,12 @@ type request struct {
 
 // response is the child's answer.
 type response struct {
-	Text  string     `json:"text,omitempty"`
-	Links []Link     `json:"links,omitempty"`
-	Set   Settings   `json:"set,omitzero"`
-	Net   Network    `json:"net,omitzero"`
-	Error *wireError `json:"error,omitempty"`
+	Text     string     `json:"text,omitempty"`
+	Links    []Link     `json:"links,omitempty"`
+	Children []Child    `json:"children,omitempty"`
+	Set      Settings   `json:"set,omitzero"`
+	Net      Network    `json:"net,omitzero"`
+	Error    *wireError `json:"error,omitempty"`
 }
 
 // wireError carries an error with what errors.Is can ask of it.

@@ -22,6 +22,8 @@ type fakeReader struct {
 	fail  map[string]error
 }
 
+func (fakeReader) Children(context.Context) ([]host.Child, error) { return nil, nil }
+
 func (f fakeReader) Read(_ context.Context, path string) (string, error) {
 	if err := f.fail[path]; err != nil {
 		return "", err

@@ -43,6 +43,20 @@ func (f *front) Network(ctx context.Context, to []string) (n host.Network, err e
 	return n, cmp.Or(err, wrong)
 }
 
+// Children is host.Reader.
+func (f *front) Children(ctx context.Context) (all []host.Child, err error) {
+	err = f.look(ctx, "getroute", "", func(m *machine) (syscall.Errno, bool) {
+		all = nil
+		for i := range m.Netdevs {
+			if n := &m.Netdevs[i]; n.Netns != "" && m.netdev(n.Lower) != nil {
+				all = append(all, host.Child{Lower: n.Lower, Name: n.Name, Kind: n.Kind, Where: n.Netns})
+			}
+		}
+		return 0, true
+	})
+	return all, err
+}
+
 // tables are what the machine routes by now.
 func (m *machine) tables() host.Tables {
 	t := host.Tables{Rules: append(host.KernelRules(), m.cfg.Rules...)}
