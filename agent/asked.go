@@ -169,7 +169,7 @@ func (v View) renew(r *request, observed plan.Observed) error {
 
 // underWay is the state after of the operation on a key that is not closed.
 func (v View) underWay(k drivers.Key) (drivers.State, bool) {
-	_, id := v.claimed(k.Target)
+	id := v.claimed(k.Target)
 	op, ok := v.Records.Get(id)
 	after, covered := op.After()[k]
 	return after, ok && op.State == journal.Intent && covered && after != drivers.Hidden

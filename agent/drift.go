@@ -309,10 +309,13 @@ func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed
 	return reason, false
 }
 
+// driftText begins what is said of drift that is not repaired.
+const driftText = "drift: "
+
 // why is for people: what happened, who it probably was, and how it goes on.
 // It names nothing that changes with each look.
 func (f drift) why(t drivers.Target, owners []owner.Owner) string {
-	what := "drift: " + kinds(f.keys) + " changed by another hand"
+	what := driftText + kinds(f.keys) + " changed by another hand"
 	who := "no other writer was found: look for a program or a person that sets it"
 	if len(owners) > 0 {
 		who = fmt.Sprintf("the likely other writer is %s: %s", owners[0], owners[0].Remedy)

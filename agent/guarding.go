@@ -32,7 +32,7 @@ func (o Options) Allocated() func(context.Context, time.Time) (map[drivers.Targe
 
 // newGuard is the guard with what this agent knows.
 func (a *Agent) newGuard() *guard.Guard {
-	return a.view.NewGuard(guard.Options{
+	a.view.Rules = guard.Options{
 		Own: a.c.Own, Reach: a.c.Reach, WithoutDefault: a.c.WithoutDefault, Registry: a.c.Registry,
 		Allocated: a.c.Allocated, Restores: a.restores,
 		Allowed: func(t drivers.Target) string {
@@ -45,7 +45,23 @@ func (a *Agent) newGuard() *guard.Guard {
 			defer a.mu.Unlock()
 			return a.given[t]
 		},
-	})
+	}
+	return a.view.NewGuard(a.view.Rules)
+}
+
+// asking is the view whose guard goes by what some requests allow and give away,
+// in place of what was last in force.
+func (v View) asking(requests []request) View {
+	if v.Guard == nil {
+		return v
+	}
+	allowed, given := permitted(requests)
+	o := v.Rules
+	o.Registry = nil // nothing is refused by it, it is only asked
+	o.Allowed = func(t drivers.Target) string { return allowed[t] }
+	o.Wanted = func(t drivers.Target) bool { return given[t] }
+	v.Guard = v.NewGuard(o)
+	return v
 }
 
 // NewGuard is a guard of the view's host that remembers what the journal does.
@@ -126,16 +142,23 @@ func (a *Agent) restores(t drivers.Target) bool {
 // notePermissions notes what the entries allow and give away, which the guard
 // asks for.
 func (a *Agent) notePermissions(requests []request) {
-	allowed, given := map[drivers.Target]string{}, map[drivers.Target]bool{}
+	allowed, given := permitted(requests)
+	a.mu.Lock()
+	a.allowed, a.given = allowed, given
+	a.mu.Unlock()
+}
+
+// permitted are what requests allow on the management path, and which functions
+// they give to programs.
+func permitted(requests []request) (allowed map[drivers.Target]string, given map[drivers.Target]bool) {
+	allowed, given = map[drivers.Target]string{}, map[drivers.Target]bool{}
 	for _, r := range requests {
 		if r.asked.AllowManagementPath != "" {
 			allowed[r.target] = r.asked.AllowManagementPath
 		}
 		given[r.target] = drivers.Userspace(r.asked.Driver) && r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] != ""
 	}
-	a.mu.Lock()
-	a.allowed, a.given = allowed, given
-	a.mu.Unlock()
+	return allowed, given
 }
 
 // notePath remembers, by identity and durably, what is on the management path

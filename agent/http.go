@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"eniagent/agent/source/file"
 )
 
 // server is one listener and what it serves.
@@ -131,6 +134,13 @@ func (a *Agent) socketHandler() http.Handler {
 	}
 	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return a.Status(r.Context()), nil }))
 	mux.HandleFunc("GET /plan", answer(func(r *http.Request) (any, error) { return a.Plan(r.Context()), nil }))
+	mux.HandleFunc("POST /plan", answer(func(r *http.Request) (any, error) {
+		data, err := io.ReadAll(io.LimitReader(r.Body, file.MaxSize+1)) // one more than is legal, which Parse refuses
+		if err != nil {
+			return nil, fmt.Errorf("read desired state: %w", err)
+		}
+		return a.PlanOf(r.Context(), r.URL.Query().Get("object"), data)
+	}))
 	mux.HandleFunc("GET /recover", answer(func(r *http.Request) (any, error) { return a.Recover(r.Context(), true), nil }))
 	mux.HandleFunc("POST /recover", answer(func(r *http.Request) (any, error) {
 		return a.Recover(context.WithoutCancel(r.Context()), false), nil

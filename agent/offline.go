@@ -39,7 +39,8 @@ func (v View) PlanFor(ctx context.Context, desired source.Desired) PlanReport {
 	if err != nil {
 		src.Error = err.Error()
 	}
-	return v.Plan(ctx, v.resolve(ctx, merge(doc.Entries, desired), v.selections(remembered)), src)
+	requests := v.resolve(ctx, merge(doc.Entries, desired), v.selections(remembered))
+	return v.asking(requests).Plan(ctx, requests, src)
 }
 
 // PlanKept is what would be done for what was last in force.
@@ -50,7 +51,8 @@ func (v View) PlanKept(ctx context.Context) PlanReport {
 	if err != nil {
 		src.Error = err.Error()
 	}
-	return v.Plan(ctx, v.resolve(ctx, doc.Entries, v.selections(d)), src)
+	requests := v.resolve(ctx, doc.Entries, v.selections(d))
+	return v.asking(requests).Plan(ctx, requests, src)
 }
 
 // selections are what selectors stood for, without the inodes of an earlier
@@ -110,7 +112,7 @@ func (v View) standing(ctx context.Context, r request) InterfaceReport {
 		report.Observed = seen.observed
 	}
 	report.State = cmp.Or(v.stateOf(r, r.target, p.Condition, seen), state.Unknown)
-	_, report.Operation = v.claimed(r.target)
+	report.Operation = v.claimed(r.target)
 	return report
 }
 

@@ -139,7 +139,7 @@ func (a *Agent) vanished(ctx context.Context, r request) bool {
 // dispatch puts a worker on a function, unless one is on it or an operation
 // that is not closed holds it.
 func (a *Agent) dispatch(ctx context.Context, r request) {
-	if c, ok := a.view.paused(r.target); ok {
+	if c, ok := a.view.paused(r.targets()...); ok {
 		a.report(r, Paused, pausedText(c), sight{}, 0)
 		a.glance(ctx, r)
 		return

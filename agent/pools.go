@@ -452,7 +452,7 @@ func (v View) planPool(ctx context.Context, r request, e PlanEntry) PlanEntry {
 		if m.alone != nil && in == nil || errors.Is(in, errStays) {
 			return in
 		}
-		if p := v.planEntry(ctx, m); p.Condition != Right && len(p.Steps) == 0 {
+		if p := v.planEntry(ctx, m); p.Condition != Right && len(p.Steps) == 0 && in != nil {
 			return errors.New(cmp.Or(p.Reason, string(p.Condition)))
 		}
 		return nil

@@ -212,7 +212,7 @@ func (v View) releaseEntry(ctx context.Context, r request, o Order) OrderEntry {
 	if r.order == nil {
 		r = v.underOrder(ctx, r, o)
 	}
-	p := v.planEntry(ctx, r)
+	p, _ := v.planUncounted(ctx, r) // what failed before is tried again: a person asks
 	e.Condition, e.Reason, e.Steps = p.Condition, p.Reason, p.Steps
 	if r.err != nil && e.Ordered {
 		e.Condition = r.condition

@@ -22,7 +22,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		a.settlePool(ctx, r)
 		return
 	}
-	if _, ok := a.view.paused(r.target); ok {
+	if _, ok := a.view.paused(r.targets()...); ok {
 		a.wakeFor(r.target) // since it was dispatched; the next look says so
 		return
 	}
@@ -156,7 +156,7 @@ func (a *Agent) letGo(ctx context.Context, r request) {
 func (a *Agent) tooSoon(r request, f journal.Failure, seen sight) bool {
 	switch {
 	case f.Reverts >= engine.MaxReverts:
-		a.report(r, Failed, fmt.Sprintf("reverted %d times, last for: %s; change what is asked, or clear it with agent retry", f.Reverts, f.LastError), seen, 0)
+		a.report(r, Failed, givenUp(f), seen, 0)
 		return true
 	case time.Now().Before(f.Until):
 		a.report(r, Pending, putOff(r.target, f), seen, 0)

@@ -90,7 +90,7 @@ func (v View) stateOf(r request, t drivers.Target, c Condition, seen sight) stat
 
 // open is the operation that is not closed and claims the target.
 func (v View) open(t drivers.Target) (journal.Operation, bool) {
-	_, id := v.claimed(t)
+	id := v.claimed(t)
 	return v.Records.Get(id)
 }
 

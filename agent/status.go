@@ -115,14 +115,6 @@ func (a *Agent) Ready() error {
 	return nil
 }
 
-// Plan is what would be done now.
-func (a *Agent) Plan(ctx context.Context) PlanReport {
-	a.mu.Lock()
-	entries, remembered, src := slices.Clone(a.entries), slices.Clone(a.remembered), a.source
-	a.mu.Unlock()
-	return a.view.Plan(ctx, a.view.resolve(ctx, entries, remembered), src)
-}
-
 // Recover judges the open operations and, unless it is a dry run, carries the
 // decisions out now, where no worker is on them already.
 func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {

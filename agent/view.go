@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"eniagent/agent/engine"
+	"eniagent/agent/guard"
 	"eniagent/agent/plan"
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
@@ -27,7 +28,8 @@ type View struct {
 	BootID      string
 	MachineID   string
 	NoIOMMU     bool
-	Guard       engine.Guard // nil asks nobody
+	Guard       engine.Guard  // nil asks nobody
+	Rules       guard.Options // that Guard was made with
 	MaxAttempts int
 	PluginFile  string // the device plugin's configuration
 	// Allocated is what guard.Options wants: nil where there is no kubelet.
@@ -248,75 +250,6 @@ func (v View) firstMissing(ctx context.Context, r request) []journal.Goal {
 	})
 }
 
-// Plan is what would be done for each entry of the desired state. What several
-// of them need first, such as a module, is shown with the first.
-func (v View) Plan(ctx context.Context, requests []request, src SourceReport) PlanReport {
-	p := PlanReport{Source: src, Entries: []PlanEntry{}}
-	planned := map[drivers.Key]bool{}
-	for _, r := range requests {
-		e := v.planEntry(ctx, r)
-		e.Steps = slices.DeleteFunc(e.Steps, func(s StepReport) bool {
-			return slices.ContainsFunc(r.first, func(g journal.Goal) bool { return g.Key == s.key() && planned[g.Key] })
-		})
-		for _, g := range r.first {
-			planned[g.Key] = true
-		}
-		p.Entries = append(p.Entries, e)
-	}
-	return p
-}
-
-func (v View) planEntry(ctx context.Context, r request) PlanEntry {
-	e := PlanEntry{Entry: r.entry, Target: r.target, Condition: Right, Steps: []StepReport{}}
-	if c, ok := v.paused(r.target); ok {
-		e.Condition, e.Reason = Paused, pausedText(c)
-		return e
-	}
-	if r.err != nil {
-		e.Condition, e.Reason = r.condition, r.err.Error()
-		return e
-	}
-	if held, by := v.claimed(r.target); held {
-		e.Condition, e.Reason = Changing, fmt.Sprintf("operation %d is open on it: see agent recover --dry-run", by)
-		if op, ok := v.Records.Get(by); ok && op.State == journal.Quarantined {
-			e.Condition, e.Reason = Quarantined, fmt.Sprintf("operation %d: %s: see agent resolve --help", by, op.Outcome)
-		}
-		return e
-	}
-	if r.pool != "" {
-		return v.planPool(ctx, r, e)
-	}
-	draft, observed, err := v.examine(ctx, &r)
-	if err != nil {
-		e.Condition, e.Reason = conditionOf(err), err.Error()
-		return e
-	}
-	first := v.firstMissing(ctx, r)
-	if err := v.precheck(ctx, observed, draft, len(first) > 0); err != nil {
-		e.Condition, e.Reason = conditionOf(err), err.Error()
-		return e
-	}
-	for _, g := range first {
-		from := v.observer().Observe(ctx, g.Key)
-		e.Steps = append(e.Steps, StepReport{Kind: g.Key.Kind, Target: g.Key.Target, From: drivers.State(from.String()), To: g.State})
-	}
-	steps, err := plan.Order(v.Drivers.Specs, observed, draft.After)
-	if err != nil {
-		e.Condition, e.Reason = conditionOf(err), err.Error()
-		return e
-	}
-	e.Steps = append(e.Steps, reportSteps(steps)...)
-	switch {
-	case len(e.Steps) > 0:
-		e.Condition = Pending
-	case r.released():
-		e.Condition, e.Reason = Released, r.why()
-	case r.later != "":
-		e.Condition, e.Reason = Pending, r.later
-	}
-	return e
-}
-
 // precheck is whether a draft would be refused. What only waits for something
 // that is to come first does not count.
 func (v View) precheck(ctx context.Context, observed plan.Observed, d plan.Draft, first bool) error {
@@ -335,14 +268,14 @@ func (v View) precheck(ctx context.Context, observed plan.Observed, d plan.Draft
 	return err
 }
 
-// claimed says whether an operation that is not closed holds the target.
-func (v View) claimed(t drivers.Target) (bool, uint64) {
+// claimed is the operation that is not closed and holds the target; 0 is none.
+func (v View) claimed(t drivers.Target) uint64 {
 	for _, op := range slices.Concat(v.Records.Operations(), v.Records.Quarantined()) {
 		if slices.Contains(op.Targets(), t) {
-			return true, op.ID
+			return op.ID
 		}
 	}
-	return false, 0
+	return 0
 }
 
 // conditionOf is the condition that an error leaves an interface in.

@@ -121,11 +121,16 @@ func (e *Engine) draw(ctx context.Context, d plan.Draft, reason journal.Reason) 
 
 // Failure is what is counted against the goal of a draft.
 func (e *Engine) Failure(d plan.Draft) (journal.Failure, bool) {
+	return e.Journal.Failure(Fingerprint(d))
+}
+
+// Fingerprint names the goal of a draft, as journal.Operation.Fingerprint does.
+func Fingerprint(d plan.Draft) string {
 	var op journal.Operation
 	for _, key := range slices.SortedFunc(maps.Keys(d.After), drivers.Key.Compare) {
 		op.Changes = append(op.Changes, journal.Change{Key: key, After: d.After[key]})
 	}
-	return e.Journal.Failure(op.Fingerprint())
+	return op.Fingerprint()
 }
 
 // baselines are what release will restore, unless the journal has them

@@ -77,7 +77,7 @@ type record struct {
 	findings []Finding
 	dark     time.Time // since when it has no carrier; zero is never
 	pf       physical
-	speed    bool      // it was known once
+	speed    bool // it was known once
 	errors   counter
 	bus      counter
 }

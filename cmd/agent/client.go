@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,10 @@ import (
 // errNobody is returned by ask when no agent answers on the socket.
 var errNobody = errors.New("no agent answers")
 
+// errNotKnown is returned by ask when the running agent is of a version that
+// does not know the question.
+var errNotKnown = errors.New("the running agent is older than this command and does not know it: restart it with this version")
+
 // How long the agent may take to answer a question, and how often a person who
 // waits for it to act is told so.
 const (
@@ -36,7 +41,14 @@ const (
 func (c *cli) ask(ctx context.Context, method, path string, answer any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("no answer within %s: see its log", answerWithin))
 	defer cancel()
-	return c.request(ctx, method, path, answer)
+	return c.request(ctx, method, path, nil, answer)
+}
+
+// submit is ask about a document.
+func (c *cli) submit(ctx context.Context, path string, document []byte, answer any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("no answer within %s: see its log", answerWithin))
+	defer cancel()
+	return c.request(ctx, "POST", path, document, answer)
 }
 
 // act has the running agent do something, which takes as long as it takes:
@@ -56,17 +68,17 @@ func (c *cli) act(ctx context.Context, path string, answer any) error {
 			}
 		}
 	})
-	err := c.request(ctx, "POST", path, answer)
+	err := c.request(ctx, "POST", path, nil, answer)
 	close(done)
 	told.Wait()
 	return err
 }
 
-func (c *cli) request(ctx context.Context, method, path string, answer any) error {
+func (c *cli) request(ctx context.Context, method, path string, body []byte, answer any) error {
 	listener := &peer{}
 	ctx, answered := c.watched(ctx, listener)
 	defer answered()
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -86,7 +98,11 @@ func (c *cli) request(ctx context.Context, method, path string, answer any) erro
 		return fmt.Errorf("ask the agent: %w", inner(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusMethodNotAllowed: // by the server itself: no page of ours answers so
+		return errNotKnown
+	default:
 		b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		if err != nil {
 			return fmt.Errorf("ask the agent: %w", err)
@@ -147,10 +163,11 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts, PluginFile: c.options.PluginFile,
 		Allocated: allocated,
 	}
-	v.Guard = v.NewGuard(guard.Options{
+	v.Rules = guard.Options{
 		Own: c.options.NodeAddresses, Reach: c.options.KeepReachable,
 		WithoutDefault: c.options.WithoutDefault, Allocated: allocated,
-	})
+	}
+	v.Guard = v.NewGuard(v.Rules)
 	return v, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -22,16 +23,13 @@ import (
 func (c *cli) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "plan", Short: "Show what would be done, and do nothing", Args: noArgs,
-		Long: "Show the writes that the desired state asks for, in order. With an agent running it\nanswers; else the file, the journal and the host are read here. Exits with 3 when\nsomething would change, or an entry cannot be had.",
+		Long: `Show the writes that the desired state asks for, in order. With an agent running it
+answers, also about the file given by --config; else the file, the journal and the
+host are read here. An entry that a rule, a pause, an operation in quarantine or an
+earlier failure keeps as it is has no writes, and says why. Exits with 3 when something
+would change, or an entry cannot be had.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var p agent.PlanReport
-			err := errNobody
-			if !cmd.Flags().Changed("config") {
-				err = c.ask(cmd.Context(), "GET", "/plan", &p)
-			}
-			if errors.Is(err, errNobody) {
-				p, err = c.offlinePlan(cmd.Context(), cmd.Flags().Changed("config"))
-			}
+			p, err := c.plan(cmd.Context(), cmd.Flags().Changed("config"))
 			if err != nil {
 				return err
 			}
@@ -45,6 +43,24 @@ func (c *cli) planCommand() *cobra.Command {
 	c.pathFlags(cmd, alone)
 	cmd.Flags().BoolVar(&c.options.NoIOMMU, "allow-noiommu", false, "plan as if run with it")
 	return cmd
+}
+
+// plan asks the agent, or plans here when none runs. Given says that it is about
+// a file that was given, which may not be the agent's.
+func (c *cli) plan(ctx context.Context, given bool) (p agent.PlanReport, err error) {
+	if given {
+		data, rerr := os.ReadFile(c.options.ConfigFile)
+		if rerr != nil {
+			return p, fmt.Errorf("read desired state: %w", rerr)
+		}
+		err = c.submit(ctx, "/plan?"+url.Values{"object": {c.options.ConfigFile}}.Encode(), data, &p)
+	} else {
+		err = c.ask(ctx, "GET", "/plan", &p)
+	}
+	if errors.Is(err, errNobody) {
+		return c.offlinePlan(ctx, given)
+	}
+	return p, err
 }
 
 // planError says whether all is as desired. What is refused or not found is not,
@@ -95,8 +111,6 @@ func (c *cli) offlinePlan(ctx context.Context, named bool) (agent.PlanReport, er
 	}
 	o, err := c.openOffline(ctx)
 	switch {
-	case errors.Is(err, journal.ErrLocked): // asked about a file that is not the agent's
-		return c.planWithout(ctx, *desired)
 	case errors.Is(err, journal.ErrNotExist):
 		return c.planWithout(ctx, *desired)
 	case err != nil:

@@ -7,10 +7,14 @@ import (
 	"time"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/entry"
 )
 
 // Name is the source's.
 const Name = "file"
+
+// MaxSize is how many bytes a file may have.
+const MaxSize = entry.MaxSize
 
 // Options are what can be left out.
 type Options struct {
