@@ -38,6 +38,9 @@ func (o Options) NewLogger(w io.Writer) log.Logger {
 // actors until a signal or the first of them ends, and closes everything
 // behind them. A signal is a nil error.
 func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(*journal.Options)) (err error) {
+	// A Go program that writes to a standard error without a reader dies of SIGPIPE
+	// (os/signal), which systemd takes for a clean end. A log that is lost ends nothing.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	kernel, closeKernel, err := o.OpenKernel()
 	if err != nil {
 		return err
@@ -179,15 +182,17 @@ var errSignal = errors.New("asked to stop")
 // made for that.
 func (o Options) awaitSignal(stop <-chan struct{}, logger log.Logger) error {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	select {
-	case s := <-signals:
-		level.Info(logger).Log("component", "agent", "signal", s, "msg", "stopping: steps in flight are finished")
-		o.notify(Notice{Stopping: true, Text: "stopping: steps in flight are finished"})
-	case <-stop:
-		signal.Stop(signals)
-		return nil
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	for asked := false; !asked; {
+		select {
+		case s := <-signals:
+			asked = o.stops(s, logger)
+		case <-stop:
+			signal.Stop(signals)
+			return nil
+		}
 	}
+	o.notify(Notice{Stopping: true, Text: "stopping: steps in flight are finished"})
 	go func() {
 		code, why := 1, "the shutdown timeout ended"
 		select {
@@ -199,4 +204,16 @@ func (o Options) awaitSignal(stop <-chan struct{}, logger log.Logger) error {
 		os.Exit(code)
 	}()
 	return errSignal
+}
+
+// stops says that a signal asks for a stop. SIGHUP does when a terminal was closed; below
+// a service manager it asks to read the configuration again, which is done without it, and
+// systemd would take the end that the kernel has for it for a clean one.
+func (o Options) stops(s os.Signal, logger log.Logger) bool {
+	if s == syscall.SIGHUP && o.Notify != nil {
+		level.Info(logger).Log("component", "agent", "signal", s, "msg", "ignored: changes of the desired state are followed without it")
+		return false
+	}
+	level.Info(logger).Log("component", "agent", "signal", s, "msg", "stopping: steps in flight are finished")
+	return true
 }

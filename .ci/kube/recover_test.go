@@ -251,6 +251,8 @@ func TestRecoverTellsTheTruth(t *testing.T) {
 		{"all well", "", "Succeeded|0|Completed|| ", nil, 0, "", true},
 		{"open operations", "", "Failed|3|Error|| ", nil, 3, "", true},
 		{"a crash of the agent", "", "Failed|139|Error|| ", nil, 139, "ended with 139: Error", true},
+		{"a panic of the agent", "", "Failed|2|Error|| ", nil, 2, "ended with 2: Error", true},
+		{"wrong flags", "", "Failed|64|Error|| ", nil, 64, "", true},
 		{"no node", "node", "", nil, 1, "node n cannot be read", false},
 		{"no DaemonSet", "daemonset", "", nil, 1, "there is no DaemonSet", false},
 		{"a pod of which nobody knows", "create", "", nil, 1, "the pod cannot be made", true},
@@ -260,9 +262,9 @@ func TestRecoverTellsTheTruth(t *testing.T) {
 		{"evicted", "", "Failed||||Evicted the node was low", nil, 1, "did not run the pod: Evicted", true},
 		{"a pod that stays", "delete", "Succeeded|0|Completed|| ", nil, 1, "delete it yourself", true},
 		{"a pod that stays, and open operations", "delete", "Failed|3|Error|| ", nil, 3, "delete it yourself", true},
-		{"no such output", "", "", []string{"-o", "yaml"}, 2, "usage", false},
-		{"no such patience", "", "", []string{"-t", "soon"}, 2, "usage", false},
-		{"two nodes", "", "", []string{"m"}, 2, "usage", false},
+		{"no such output", "", "", []string{"-o", "yaml"}, 64, "usage", false},
+		{"no such patience", "", "", []string{"-t", "soon"}, 64, "usage", false},
+		{"two nodes", "", "", []string{"m"}, 64, "usage", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			asked := filepath.Join(t.TempDir(), "asked")
@@ -274,7 +276,7 @@ func TestRecoverTellsTheTruth(t *testing.T) {
 				t.Errorf("it printed %q", got.out)
 			}
 			questions, err := os.ReadFile(asked)
-			if err != nil && tc.status != 2 {
+			if err != nil && tc.status != 64 {
 				t.Fatal(err)
 			}
 			if deleted := strings.Contains(string(questions), "delete pod/eniagent-recover-x"); deleted != tc.deleted {

@@ -13,23 +13,27 @@ import (
 	"eniagent/journal"
 )
 
-// Exit codes. An unknown one is a failure.
+// Exit codes. An unknown one is a failure. The Go runtime ends a process with 2 by
+// itself, after a panic, SIGQUIT or SIGABRT (a watchdog), and with 3 to 5 when that fails
+// too (runtime/panic.go): a code that keeps a service manager from starting the agent
+// again (RestartPreventExitStatus= in eniagent.service) is none of these. 64 is EX_USAGE
+// of sysexits.h.
 const (
 	exitOK          = 0
 	exitError       = 1
-	exitUsage       = 2
 	exitPending     = 3
 	exitHuman       = 4
 	exitLocked      = 5
 	exitJournal     = 6
 	exitPlace       = 7
+	exitUsage       = 64
 	exitInterrupted = 130
 )
 
 const exitStatus = `Exit status:
   0    done, or nothing to do
   1    an error, told on standard error
-  2    wrong usage: flags, arguments, or a confirmation that was not given
+  2    the program crashed, or was made to: a panic, SIGQUIT, SIGABRT
   3    something is to be done: plan has changes or entries that cannot be had,
        recover has open operations, status is not as desired, not ready, finds
        no agent running, or the file is not readable
@@ -39,6 +43,7 @@ const exitStatus = `Exit status:
   6    the journal is corrupt, or from a newer agent; nothing was changed
   7    the state directory cannot be used as it is: permission, owner, mode,
        read-only or full file system
+  64   wrong usage: flags, arguments, or a confirmation that was not given
   130  interrupted`
 
 // errPending and errHuman are not failures: what was asked for was printed.

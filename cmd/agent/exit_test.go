@@ -35,11 +35,11 @@ func TestExitCode(t *testing.T) {
 		{"any other", errors.New("boom"), 1},
 		{"no journal", wrapped(journal.ErrNotExist), 1},
 		{"unknown operation", wrapped(journal.ErrUnknown), 1},
-		{"usage", usage(errors.New("no such flag")), 2},
-		{"flags", &agent.UsageError{Err: errors.New("--interval 1ms")}, 2},
-		{"flags, wrapped", wrapped(&agent.UsageError{Err: errors.New("--interval 1ms")}), 2},
-		{"flags about a place", &agent.UsageError{Err: fs.ErrPermission}, 2},
-		{"cobra's unknown command", errors.New(`unknown command "x" for "agent"`), 2},
+		{"usage", usage(errors.New("no such flag")), 64},
+		{"flags", &agent.UsageError{Err: errors.New("--interval 1ms")}, 64},
+		{"flags, wrapped", wrapped(&agent.UsageError{Err: errors.New("--interval 1ms")}), 64},
+		{"flags about a place", &agent.UsageError{Err: fs.ErrPermission}, 64},
+		{"cobra's unknown command", errors.New(`unknown command "x" for "agent"`), 64},
 		{"pending", errPending, 3},
 		{"human", errHuman, 4},
 		{"human and pending", errors.Join(errPending, errHuman), 4},
@@ -71,6 +71,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	if len(codes) != 9 {
 		t.Errorf("%d exit codes found in exit.go: %v", len(codes), codes)
 	}
+	codes["2"] = "the Go runtime's"
 	for code, name := range codes {
 		if !documented[code] {
 			t.Errorf("%s, %s, is not in the help", code, name)
@@ -200,7 +201,7 @@ func TestAllFlagsAtOnce(t *testing.T) {
 	code, out, errs := command(t, "run", "-o", "xml", "--interval", "999ms", "--shutdown-timeout", "11m", "--write-timeout", "0s",
 		"--lock-timeout", "-1s", "--config", open, "--state-dir", filepath.Join(link, "below"), "--root", "a/../b", "--listen", "127.0.0.1:99999",
 		"--log-level", "loud", "--log-format", "xml", "--simulate-state", "/a/../b", "--node-address", "10.0.0.5,node7")
-	if code != 2 || out != "" {
+	if code != 64 || out != "" {
 		t.Errorf("exit code %d, output %q", code, out)
 	}
 	for _, want := range []string{
@@ -277,7 +278,7 @@ func TestErrorsInJSON(t *testing.T) {
 		{"bogus", "-o", "json"}, {"run", "--bogus", "--output=json"}, {"-ojson", "journal", "bogus"}, {"plan", "extra", "--output", "json"},
 	} {
 		code, out, errs := command(t, args...)
-		if code != 2 || out != "" || strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, `{"error":"`) || !strings.HasSuffix(errs, "\"exit_code\":2}\n") {
+		if code != 64 || out != "" || strings.Count(errs, "\n") != 1 || !strings.HasPrefix(errs, `{"error":"`) || !strings.HasSuffix(errs, "\"exit_code\":64}\n") {
 			t.Errorf("%v: %d %q %q", args, code, out, errs)
 		}
 	}

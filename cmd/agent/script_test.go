@@ -173,7 +173,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	// its fence: it is waited for, unless it hangs.
 	p.cmd.WaitDelay = 3 * time.Second
 	p.cmd.Env = os.Environ()
-	for _, name := range []string{"AGENT_FLAGS", "AGENT_UID", "STATE", "TMPDIR", "GORACE"} {
+	for _, name := range []string{"AGENT_FLAGS", "AGENT_UID", "STATE", "TMPDIR", "GORACE", "NOTIFY_SOCKET"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	ts.Check(p.cmd.Start())
@@ -216,12 +216,15 @@ func cmdEnded(ts *testscript.TestScript, neg bool, args []string) {
 	delete(w.running, args[0])
 }
 
-// cmdSignal sends a signal: signal NAME TERM|KILL|INT|STOP|CONT.
+// cmdSignal sends a signal: signal NAME TERM|INT|KILL|STOP|CONT|HUP|QUIT|ABRT.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: signal NAME TERM|INT|KILL|STOP|CONT")
+		ts.Fatalf("usage: signal NAME TERM|INT|KILL|STOP|CONT|HUP|QUIT|ABRT")
 	}
-	s, ok := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT}[args[1]]
+	s, ok := map[string]os.Signal{
+		"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL, "HUP": syscall.SIGHUP,
+		"QUIT": syscall.SIGQUIT, "ABRT": syscall.SIGABRT, "STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT,
+	}[args[1]]
 	if !ok {
 		ts.Fatalf("no signal %s", args[1])
 	}

@@ -13,7 +13,7 @@ usage: recover.sh [-n NAMESPACE] [-t SECONDS] [-o table|json] NODE
   -t  how long to wait for the pod (120)
   -o  what is printed (table)
 END
-	exit 2
+	exit 64
 }
 
 namespace=eniagent-system
@@ -135,5 +135,5 @@ until [ -n "$status" ]; do
 	sleep 1
 done
 kubectl -n "$namespace" logs "$pod" || die "the agent ended with $status, and its report cannot be read"
-[ "$status" -le 7 ] || echo "recover.sh: the agent ended with $status: $why" >&2
+[[ $status != 2 && $status -le 7 || $status = 64 ]] || echo "recover.sh: the agent ended with $status: $why" >&2
 exit "$status"

@@ -86,6 +86,6 @@ install) lay ;;
 uninstall) take_off ;;
 *)
 	echo "usage: install.sh install|uninstall" >&2
-	exit 2
+	exit 64
 	;;
 esac

@@ -16,7 +16,7 @@ var passed atomic.Int64 //nolint:gochecknoglobals // what is counted is the whol
 // CrashPoint kills this process with SIGKILL at the n-th passing of the point
 // that ENIAGENT_CRASH names: "unbind:after:1". With ENIAGENT_CRASH_HOW=stop it
 // stands still there instead, for a test that cuts the power, and with wait
-// until the test lets it go on; with list it says which points it passes, and
+// until the test lets it go on; with panic it panics; with list it says which points it passes, and
 // dies at none. It is compiled in by the build tag crashpoint
 // only.
 func CrashPoint(point string) {
@@ -36,6 +36,8 @@ func CrashPoint(point string) {
 	case "stop":
 		_, _ = os.Stderr.WriteString("stopped at " + point + "\n")
 		select {}
+	case "panic":
+		panic("injected at " + point)
 	case "wait": // until the test makes the file
 		_, _ = os.Stderr.WriteString("stopped at " + point + "\n")
 		for {

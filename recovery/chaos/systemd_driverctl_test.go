@@ -133,7 +133,7 @@ func TestAdoptDriverctls(t *testing.T) {
 	defer mustRun(t, n.vm, Helper, "remove", file)
 	res, err := n.vm.Agent(n.ctx(), "adopt", "--state-dir", StateDir, "--config", wanted)
 	must(t, err)
-	if res.Code != 2 || !hasAll(string(res.Stderr), []string{n.a.Addr, file, "binds " + n.a.Addr + " to vfio-pci at each boot", "give --yes"}) {
+	if res.Code != 64 || !hasAll(string(res.Stderr), []string{n.a.Addr, file, "binds " + n.a.Addr + " to vfio-pci at each boot", "give --yes"}) {
 		t.Errorf("agent adopt with nobody to ask: %v", res)
 	}
 

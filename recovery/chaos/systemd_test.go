@@ -23,6 +23,7 @@ const (
 	installed   = "/usr/local/bin/agent"
 	configDir   = "/etc/eniagent"
 	dropIn      = "/run/systemd/system/" + unit + ".d/test.conf"
+	usual       = "--allow-without-default-route --write-timeout 2s" // flags
 	installTool = sourceDir + "/deploy/systemd/install.sh"
 )
 
@@ -177,7 +178,7 @@ func TestSystemdService(t *testing.T) {
 		}
 	}
 	s.run(installed, "validate", configDir+"/interfaces.yaml.example")
-	s.flags("--allow-without-default-route --write-timeout 2s")
+	s.flags(usual)
 	s.ask(driverOf(s.a, "vfio-pci"))
 	s.run("systemctl", "enable", "--now", "eniagent")
 	if said := s.run("systemctl", "is-active", "eniagent"); said != "active\n" {
@@ -189,6 +190,8 @@ func TestSystemdService(t *testing.T) {
 	s.isConfined()
 
 	t.Run("killed", s.with(service.isRestarted))
+	t.Run("other deaths", s.with(service.comesBackFromEachDeath))
+	t.Run("wrong flags", s.with(service.staysDownWithWrongFlags))
 	t.Run("a held function is seen from the sandbox", s.with(service.namesHolders))
 	t.Run("an unbind that hangs", s.with(service.survivesAHungUnbind))
 
@@ -307,6 +310,76 @@ func (s service) isRestarted() {
 	s.on(s.a, "vfio-pci")
 }
 
+// comesBackFromEachDeath: the Go runtime ends a process with status 2 after a panic and after the signals that systemd
+// sends to a service that hangs.
+func (s service) comesBackFromEachDeath() {
+	for _, signal := range []string{"QUIT", "ABRT", "SEGV"} {
+		s.dies("SIG"+signal, func() { s.run("systemctl", "kill", "-s", signal, "--kill-whom", "main", unit) })
+	}
+
+	s.dropIn("[Service]", "WatchdogSec=20s")
+	s.run("systemctl", "restart", unit)
+	s.settled()
+	s.dies("the watchdog", func() {
+		s.run("systemctl", "kill", "-s", "STOP", "--kill-whom", "main", unit)
+		s.logged("Watchdog timeout")
+		s.run("systemctl", "kill", "-s", "CONT", "--kill-whom", "main", unit) // for the SIGABRT that systemd has sent
+	})
+	if !strings.Contains(s.log(), "status=2") {
+		s.t.Errorf("no death was by the Go runtime, so this shows nothing; the log:\n%s", s.log())
+	}
+
+	s.dropIn("[Service]", "ExecStart=", "ExecStart="+crashing+" run $AGENT_FLAGS", "Environment=ENIAGENT_CRASH=unbind:before:1 ENIAGENT_CRASH_HOW=panic")
+	s.run("systemctl", "restart", unit)
+	s.settled()
+	s.run("rm", "-r", path.Dir(dropIn)) // who comes after it is to live
+	s.run("systemctl", "daemon-reload")
+	s.dies("a panic", func() { s.ask(driverOf(s.a, "igb")) })
+	s.logged("panic: injected at unbind:before")
+	s.on(s.a, "igb")
+	s.ask(driverOf(s.a, "vfio-pci"))
+	s.settled()
+}
+
+// dies has the service die, and holds that systemd starts it again and that all is as desired then.
+func (s service) dies(of string, kill func()) {
+	s.t.Helper()
+	restarts, pid := s.property("NRestarts"), s.property("MainPID")
+	kill()
+	n, err := strconv.Atoi(restarts)
+	must(s.t, err)
+	s.becomes("NRestarts", strconv.Itoa(n+1))
+	s.becomes("ActiveState", "active")
+	if now := s.property("MainPID"); now == pid || now == "0" {
+		s.t.Errorf("%s: the main process is %s, it was %s", of, now, pid)
+	}
+	s.settled()
+}
+
+// staysDownWithWrongFlags: another try would change nothing.
+func (s service) staysDownWithWrongFlags() {
+	s.flags("--no-such-flag")
+	if res := s.try("systemctl", "restart", unit); res.OK() {
+		s.t.Error("the service starts with a flag that does not exist")
+	}
+	s.becomes("ActiveState", "failed")
+	if status, n := s.property("ExecMainStatus"), s.property("NRestarts"); status != "64" || n != "0" {
+		s.t.Errorf("it ended with %s, and was started again %s times", status, n)
+	}
+	s.flags(usual)
+	s.run("systemctl", "restart", unit)
+	s.settled()
+	s.on(s.a, "vfio-pci")
+}
+
+// dropIn sets what the unit does not have.
+func (s service) dropIn(lines ...string) {
+	s.t.Helper()
+	s.run("mkdir", "-p", path.Dir(dropIn))
+	must(s.t, s.vm.WriteFile(s.ctx(), dropIn, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	s.run("systemctl", "daemon-reload")
+}
+
 // namesHolders: with the capabilities that are left, the agent sees that a program of another user, to whom the group
 // was given, holds the function, and which.
 func (s service) namesHolders() {
@@ -339,14 +412,9 @@ func (s service) letGo(p *Proc) {
 // survivesAHungUnbind is why the unit has KillMode=process: a child hangs in the kernel, and neither a restart nor a
 // stop waits for it or fails.
 func (s service) survivesAHungUnbind() {
-	s.run("mkdir", "-p", path.Dir(dropIn))
 	// The program opens the device between the guard's last look and the write: the agent with crash points stops there.
-	settings := []string{
-		"[Service]", "ExecStart=", "ExecStart=" + crashing + " run $AGENT_FLAGS",
-		"Environment=ENIAGENT_CRASH=unbind:before:1 ENIAGENT_CRASH_HOW=wait", "PrivateTmp=no",
-	}
-	must(s.t, s.vm.WriteFile(s.ctx(), dropIn, []byte(strings.Join(settings, "\n")+"\n"), 0o600))
-	s.run("systemctl", "daemon-reload")
+	s.dropIn("[Service]", "ExecStart=", "ExecStart="+crashing+" run $AGENT_FLAGS",
+		"Environment=ENIAGENT_CRASH=unbind:before:1 ENIAGENT_CRASH_HOW=wait", "PrivateTmp=no")
 	s.run("systemctl", "restart", "eniagent")
 	s.ask(driverOf(s.a, "igb"))
 	s.logged("stopped at ")
