@@ -19,6 +19,7 @@ import (
 	"eniagent/drivers/all"
 	"eniagent/drivers/host"
 	"eniagent/journal"
+	"eniagent/supervise"
 )
 
 // Config is what an Agent is made of. All of it is required but where it says
@@ -78,13 +79,13 @@ type Agent struct {
 	started  time.Time
 	agenda   *agenda
 	payer    *payer
-	// panicked has the panic of a worker, which ends the loop.
-	panicked chan error
 	modules  chan struct{}         // held by whoever loads modules
 	told     chan struct{}         // has something when the source may be told something new
 	duty     func(context.Context) // what is done before anything else
 
-	workers sync.WaitGroup
+	below   *ward            // whose first panic ends the loop
+	workers *supervise.Group // of below, ended before Reconcile returns
+	aside   *supervise.Group // of below, not waited for
 	slots   chan struct{}
 	heard   bool // the source has spoken, or had its time; the loop's own
 	// resolved is how the last pass resolved the entries; the loop's own.
@@ -137,13 +138,14 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile,
 			Allocated: c.Allocated,
 		},
-		panicked: make(chan error, 1),
-		agenda:   newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		agenda: newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target][]drivers.Target{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
 		source: SourceReport{Source: c.Name, Object: c.Object},
 	}
+	a.below = newWard("agent/reconcile")
+	a.workers, a.aside = a.below.group, a.below.group.Below("aside")
 	a.health, a.breakers = health.New(), newBreakers()
 	a.drifts, a.states = newDrifts(driftTotal(c.Registry)), newStates(c.Registry, a.logger)
 	for _, op := range c.Journal.Operations() {
@@ -164,20 +166,22 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer a.stop()
 	defer cancel(errEnded) // workers end at their next step, also when this ends by itself
+	a.below.end(cancel)
 	if err := a.newBoot(ctx); err != nil {
 		return ended(ctx, fmt.Errorf("take over from the last boot: %w", err))
 	}
 	a.restore()
 	a.duty(ctx)
 	a.payWhatIsOwed(ctx)
-	updates, err := a.c.Source.Updates(ctx)
+	feeds := a.aside.In(ctx) // what the loop reads ends by itself, after ctx
+	updates, err := a.c.Source.Updates(feeds)
 	if err != nil {
 		return ended(ctx, fmt.Errorf("open source: %w", err))
 	}
 	if r, ok := a.c.Source.(source.Reporter); ok {
-		a.workers.Go(func() { a.tell(ctx, r) })
+		a.workers.Go("tell", func() { a.tell(ctx, r) })
 	}
-	events, err := a.c.Host.Watch(ctx)
+	events, err := a.c.Host.Watch(feeds)
 	if err != nil {
 		return ended(ctx, fmt.Errorf("watch host: %w", err))
 	}
@@ -221,8 +225,6 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case err := <-a.panicked:
-			return err
 		case u, ok := <-updates:
 			if !ok {
 				updates = nil

@@ -5,9 +5,14 @@
 // (intent, step, verify, done) -> status. At its start, and whenever an
 // operation was left open, recovery judges first.
 //
-// Run builds an oklog/run group of actors: signals, HTTP, the source, host
-// events, and the reconcile loop, at whose head recovery stands. Interrupts
-// only cancel; the journal is closed after all actors have returned.
+// Run builds an oklog/run group of actors: signals, the reconcile loop, at whose
+// head recovery stands, the writer children, the journal, the service manager's
+// notices, HTTP and the control socket. Every other goroutine is below one of
+// them, started through package supervise: the source, the host's events, the
+// workers, tell and the plugin's restarts below the loop. A panic of any is its
+// actor's error, which ends the group. Interrupts only cancel; the journal is
+// closed after all actors have returned. What holds that up, say a lock that a
+// panic left held, is ended by the shutdown timeout (ending.go).
 //
 // Everything that commands and HTTP print is a struct in report.go. Its JSON
 // is add-only.

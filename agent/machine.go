@@ -14,6 +14,7 @@ import (
 	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
+	"eniagent/supervise"
 )
 
 // OpenKernel is the kernel that the options name: this machine's, or a
@@ -46,14 +47,14 @@ func (o Options) WriterCommand() []string {
 }
 
 // openPool puts writer children in front of a kernel.
-func (o Options) openPool(k host.Kernel, logger log.Logger) (*host.Pool, error) {
+func (o Options) openPool(k host.Kernel, owner *supervise.Group, logger log.Logger) (*host.Pool, error) {
 	fences, err := host.OpenFences(o.FenceDir())
 	if err != nil {
 		return nil, err
 	}
 	logger = log.With(logger, "component", "host")
 	return host.NewPool(k, host.PoolOptions{
-		Command: o.WriterCommand(), Files: []string{o.PluginFile}, Fences: fences, WriteTimeout: o.WriteTimeout,
+		Owner: owner, Command: o.WriterCommand(), Files: []string{o.PluginFile}, Fences: fences, WriteTimeout: o.WriteTimeout,
 		OnAbandon: func(t drivers.Target, what string) {
 			level.Warn(logger).Log("target", t, "kind", what, "msg", "write or read hangs in the kernel, its child is left to it")
 		},

@@ -207,12 +207,12 @@ func alone(ctx context.Context, o Options, logger log.Logger, journalOptions fun
 		return err
 	}
 	defer closing(&err, "simulated node", closeKernel)
-	j, bootID, machineID, err := o.openJournal(ctx, kernel, nil, logger, journalOptions)
+	j, bootID, machineID, err := o.openJournal(ctx, kernel, nil, nil, logger, journalOptions)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, "journal", j.Close)
-	pool, err := o.openPool(kernel, logger)
+	pool, err := o.openPool(kernel, nil, logger)
 	if err != nil {
 		return err
 	}

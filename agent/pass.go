@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -201,30 +199,16 @@ func (a *Agent) employ(ctx context.Context, targets []drivers.Target, again bool
 		a.busy[t] = true
 	}
 	defer a.mu.Unlock() // a worker is counted before a stop can wait for all
-	a.workers.Go(func() {
-		defer a.free(targets)
-		defer a.caught()
+	a.workers.Go("worker "+string(targets[0]), func() {
 		select {
 		case a.slots <- struct{}{}:
-			defer func() { <-a.slots }()
 			fn()
+			<-a.slots
 		case <-ctx.Done():
 		}
+		a.free(targets) // not behind a panic, which may hold the lock
 	})
 	return true
-}
-
-// caught turns the panic of a worker into the end of the reconcile actor, so
-// that the journal is closed as for any other end.
-func (a *Agent) caught() {
-	p := recover()
-	if p == nil {
-		return
-	}
-	select {
-	case a.panicked <- fmt.Errorf("worker panic: %v\n%s", p, debug.Stack()):
-	default: // one is enough to end
-	}
 }
 
 func (a *Agent) free(targets []drivers.Target) {

@@ -311,7 +311,7 @@ func (a *Agent) carryOut(ctx context.Context, targets []drivers.Target) {
 	defer cancel()
 	done := make(chan struct{})
 	for _, t := range targets {
-		go func() {
+		a.aside.Go("release "+string(t), func() {
 			defer func() { done <- struct{}{} }()
 			for a.attend(ctx, t) {
 				select {
@@ -320,7 +320,7 @@ func (a *Agent) carryOut(ctx context.Context, targets []drivers.Target) {
 					return
 				}
 			}
-		}()
+		})
 	}
 	for range targets {
 		<-done

@@ -87,10 +87,7 @@ func (a *Agent) payWhatIsOwed(ctx context.Context) {
 	if a.c.Plugin == nil {
 		return
 	}
-	a.workers.Go(func() {
-		defer a.caught()
-		a.payer.run(ctx)
-	})
+	a.workers.Go("plugin restarts", func() { a.payer.run(ctx) })
 }
 
 // run pays until ctx ends.

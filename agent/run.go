@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/go-kit/log"
@@ -19,6 +17,7 @@ import (
 
 	"eniagent/drivers/host"
 	"eniagent/journal"
+	"eniagent/supervise"
 )
 
 // NewLogger is the log to w in the format and from the level of the options.
@@ -38,9 +37,9 @@ func (o Options) NewLogger(w io.Writer) log.Logger {
 // actors until a signal or the first of them ends, and closes everything
 // behind them. A signal is a nil error.
 func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(*journal.Options)) (err error) {
-	// A Go program that writes to a standard error without a reader dies of SIGPIPE
-	// (os/signal), which systemd takes for a clean end. A log that is lost ends nothing.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	supervise.Own("agent")
+	g := group{Options: o, logger: logger, ending: newEnding(o, logger), writers: newWard("agent/writers"), storage: newWard("agent/journal")}
+	defer g.ending.over()
 	kernel, closeKernel, err := o.OpenKernel()
 	if err != nil {
 		return err
@@ -51,12 +50,12 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	j, bootID, machineID, err := o.openJournal(ctx, kernel, reg, logger, journalOptions)
+	j, bootID, machineID, err := o.openJournal(ctx, kernel, g.storage.group, reg, logger, journalOptions)
 	if err != nil {
 		return err
 	}
 	defer closing(&err, "journal", j.Close)
-	pool, err := o.openPool(kernel, logger)
+	pool, err := o.openPool(kernel, g.writers.group, logger)
 	if err != nil {
 		return err
 	}
@@ -76,7 +75,7 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 	if o.NoIOMMU {
 		level.Warn(logger).Log("component", "agent", "msg", "no-IOMMU mode is allowed: it lets programs reach all memory by DMA, and taints the kernel")
 	}
-	return o.runGroup(ctx, a, reg, logger)
+	return g.run(ctx, a, reg)
 }
 
 // slim gives back the memory that only the start has needed. From then on little
@@ -96,7 +95,7 @@ func closing(err *error, what string, fn func() error) {
 }
 
 // openJournal opens the journal, which also makes this the only agent here.
-func (o Options) openJournal(ctx context.Context, k host.Kernel, reg prometheus.Registerer, logger log.Logger,
+func (o Options) openJournal(ctx context.Context, k host.Kernel, owner *supervise.Group, reg prometheus.Registerer, logger log.Logger,
 	more func(*journal.Options),
 ) (j *journal.Journal, bootID, machineID string, err error) {
 	if bootID, err = host.BootID(ctx, k); err != nil {
@@ -114,7 +113,7 @@ func (o Options) openJournal(ctx context.Context, k host.Kernel, reg prometheus.
 	}
 	jo := journal.Options{
 		Dir: o.JournalDir(), Version: o.Version, BootID: bootID, MachineID: machineID, LockTimeout: o.LockTimeout,
-		Scan: journal.Reexec("/proc/self/exe", "journal-scan"),
+		Owner: owner, Scan: journal.Reexec("/proc/self/exe", "journal-scan"),
 		OnCommit: func(d time.Duration, err error) {
 			result := "ok"
 			if err != nil {
@@ -136,84 +135,49 @@ func (o Options) openJournal(ctx context.Context, k host.Kernel, reg prometheus.
 	return j, bootID, machineID, nil
 }
 
-// runGroup runs the actors. The first to return, or to panic, ends all.
-func (o Options) runGroup(ctx context.Context, a *Agent, reg *prometheus.Registry, logger log.Logger) error {
+// group is what the process runs: a few actors, each with its goroutines below it.
+type group struct {
+	Options
+	logger  log.Logger
+	ending  *ending
+	writers *ward // of the writer children
+	storage *ward // of the journal
+}
+
+// run runs the actors. The first to return, or to panic, or below which a goroutine
+// panics, ends all.
+func (g *group) run(ctx context.Context, a *Agent, reg *prometheus.Registry) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	servers, err := o.listen(ctx, a, reg, logger)
+	servers, err := g.listen(ctx, a, reg, g.logger)
 	if err != nil {
 		return err
 	}
-	var g run.Group
+	var actors run.Group
 	add := func(name string, execute func() error, interrupt func()) {
-		g.Add(func() (err error) {
-			defer func() {
-				if p := recover(); p != nil {
-					err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-				}
-				if err != nil && !errors.Is(err, errSignal) && !errors.Is(err, context.Canceled) {
-					level.Error(logger).Log("component", "agent", "actor", name, "err", err, "msg", "actor ended")
-					err = fmt.Errorf("%s: %w", name, err)
-				}
-			}()
-			return execute()
+		actors.Add(func() error {
+			err := supervise.Contain("agent/"+name, execute)
+			if err != nil && !errors.Is(err, errSignal) && !errors.Is(err, context.Canceled) {
+				level.Error(g.logger).Log("component", "agent", "actor", name, "err", err, "msg", "actor ended")
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+			return err
 		}, func(error) { interrupt() })
 	}
-	stop := make(chan struct{})
-	add("signals", func() error { return o.awaitSignal(stop, logger) }, func() { close(stop) })
-	add("reconcile", func() error { return a.Reconcile(ctx) }, func() { cancel(errSignal) })
-	if o.Notify != nil {
-		add("notify", func() error { return o.announce(ctx, a) }, func() { cancel(errSignal) })
+	stop := func() { cancel(errSignal) }
+	add("signals", g.ending.await, g.ending.begin)
+	add("reconcile", func() error { return a.Reconcile(ctx) }, stop)
+	add("writers", func() error { return g.writers.run(ctx) }, stop)
+	add("journal", func() error { return g.storage.run(ctx) }, stop)
+	if g.Notify != nil {
+		add("notify", func() error { return g.announce(ctx, a) }, stop)
 	}
 	for _, s := range servers {
 		add(s.name, s.serve, s.shutdown)
 	}
-	if err := g.Run(); !errors.Is(err, errSignal) {
+	if err := actors.Run(); !errors.Is(err, errSignal) {
 		return err
 	}
-	level.Info(logger).Log("component", "agent", "msg", "agent stopped, bound functions are left as they are")
+	level.Info(g.logger).Log("component", "agent", "msg", "agent stopped, bound functions are left as they are")
 	return nil
-}
-
-var errSignal = errors.New("asked to stop")
-
-// awaitSignal returns at the first signal. From then on the second, or the end
-// of the shutdown timeout, ends the process where it stands: the journal is
-// made for that.
-func (o Options) awaitSignal(stop <-chan struct{}, logger log.Logger) error {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	for asked := false; !asked; {
-		select {
-		case s := <-signals:
-			asked = o.stops(s, logger)
-		case <-stop:
-			signal.Stop(signals)
-			return nil
-		}
-	}
-	o.notify(Notice{Stopping: true, Text: "stopping: steps in flight are finished"})
-	go func() {
-		code, why := 1, "the shutdown timeout ended"
-		select {
-		case s := <-signals:
-			code, why = 130, "second signal: "+s.String()
-		case <-time.After(o.ShutdownTimeout):
-		}
-		level.Error(logger).Log("component", "agent", "why", why, "msg", "stopped at once, open operations are left to recovery")
-		os.Exit(code)
-	}()
-	return errSignal
-}
-
-// stops says that a signal asks for a stop. SIGHUP does when a terminal was closed; below
-// a service manager it asks to read the configuration again, which is done without it, and
-// systemd would take the end that the kernel has for it for a clean one.
-func (o Options) stops(s os.Signal, logger log.Logger) bool {
-	if s == syscall.SIGHUP && o.Notify != nil {
-		level.Info(logger).Log("component", "agent", "signal", s, "msg", "ignored: changes of the desired state are followed without it")
-		return false
-	}
-	level.Info(logger).Log("component", "agent", "signal", s, "msg", "stopping: steps in flight are finished")
-	return true
 }

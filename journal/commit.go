@@ -112,7 +112,7 @@ func (j *Journal) flushLater() {
 	if j.timer != nil || j.shut {
 		return
 	}
-	j.timer = time.AfterFunc(j.o.FlushAfter, func() {
+	j.timer = j.o.Owner.AfterFunc(j.o.FlushAfter, "flush", func() {
 		j.mu.Lock()
 		j.timer = nil
 		b := j.pending

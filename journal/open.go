@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"eniagent/supervise"
 )
 
 // FileName is the journal's file in its directory.
@@ -19,6 +21,8 @@ type Options struct {
 	Version   string           // of this agent, kept in records
 	MachineID string           // of this machine; "" is unknown
 	BootID    string           // of this boot
+	// Owner owns the goroutine that makes lazy changes durable; nil has the process own it.
+	Owner *supervise.Group
 	// OnCommit is told of every commit; it must not call the journal.
 	OnCommit    func(d time.Duration, err error)
 	FlushAfter  time.Duration // how long a lazy change may wait: 1 s
@@ -46,6 +50,9 @@ func (o Options) withDefaults() Options {
 		if *d <= 0 {
 			*d = def
 		}
+	}
+	if o.Owner == nil {
+		o.Owner = &supervise.Group{}
 	}
 	set(&o.FlushAfter, time.Second)
 	set(&o.LockTimeout, 10*time.Second)

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"eniagent/drivers/all"
 	"eniagent/drivers/host"
 	"eniagent/journal"
+	"eniagent/supervise"
 )
 
 // errNobody is returned by ask when no agent answers on the socket.
@@ -55,8 +55,8 @@ func (c *cli) submit(ctx context.Context, path string, document []byte, answer a
 // the agent goes on with it whether somebody waits here or not.
 func (c *cli) act(ctx context.Context, path string, answer any) error {
 	began, done := time.Now(), make(chan struct{})
-	var told sync.WaitGroup
-	told.Go(func() {
+	var told supervise.Group
+	told.Go("still waiting", func() {
 		tick := time.NewTicker(stillWaiting)
 		defer tick.Stop()
 		for {

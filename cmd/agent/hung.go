@@ -8,9 +8,10 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"eniagent/supervise"
 )
 
 // An agent that has not answered for askAliveAfter is asked whether it answers at
@@ -104,8 +105,8 @@ func stopped(pid int32) bool {
 // for: on a busy machine it may only be late.
 func (c *cli) watched(ctx context.Context, p *peer) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var told sync.WaitGroup
-	told.Go(func() {
+	var told supervise.Group
+	told.Go("is it alive", func() {
 		select {
 		case <-time.After(askAliveAfter):
 		case <-ctx.Done():

@@ -19,10 +19,10 @@ import (
 
 // buildAgent builds the agent as it is shipped: what is killed must be quick
 // to start, and free of a race detector's own threads and calls.
-func buildAgent(t *testing.T) string {
+func buildAgent(t *testing.T, tags ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "agent")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", binary, ".")
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", strings.Join(append(tags, "grpcnotrace"), ","), "-ldflags", "-s -w", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"eniagent/drivers"
+	"eniagent/supervise"
 )
 
 // PoolOptions are what a Pool needs to make its children.
@@ -35,6 +36,8 @@ type PoolOptions struct {
 	// MaxChildren bounds the children at work and the abandoned ones together;
 	// 64 when zero.
 	MaxChildren int
+	// Owner owns the goroutines that wait for children; nil has the process own them.
+	Owner *supervise.Group
 	// OnAbandon is told of each abandoned request, and OnReturn when it ended
 	// after all; both may be nil.
 	OnAbandon func(t drivers.Target, what string)
@@ -77,6 +80,9 @@ func NewPool(k Kernel, opts PoolOptions) (*Pool, error) {
 	}
 	if opts.MaxChildren == 0 {
 		opts.MaxChildren = maxChildren
+	}
+	if opts.Owner == nil {
+		opts.Owner = &supervise.Group{}
 	}
 	owner, err := opts.Fences.Claim()
 	if err != nil {
@@ -205,7 +211,7 @@ func (p *Pool) Watch(ctx context.Context) (<-chan Event, error) {
 		return nil, err
 	}
 	out := make(chan Event)
-	go func() {
+	supervise.Of(ctx).Go("events", func() {
 		defer close(out)
 		for in != nil {
 			var e Event
@@ -225,7 +231,7 @@ func (p *Pool) Watch(ctx context.Context) (<-chan Event, error) {
 				return
 			}
 		}
-	}()
+	})
 	return out, nil
 }
 
@@ -248,7 +254,7 @@ func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request
 		return response{}, fmt.Errorf("%s %s: %w", what, t, err)
 	}
 	answer := make(chan reply, 1)
-	go func() { answer <- c.receive() }()
+	p.opts.Owner.Go("answer for "+string(t), func() { answer <- c.receive() })
 	late := time.NewTimer(timeout)
 	defer late.Stop()
 	select {
@@ -266,7 +272,7 @@ func (p *Pool) ask(ctx context.Context, t drivers.Target, what string, r request
 		left := p.abandon(c, t, what, answer, write)
 		return response{}, fmt.Errorf("%s %s: %w: %w", what, t, left, context.Cause(ctx))
 	}
-	go p.outlive(c, t, what, answer, timeout)
+	p.opts.Owner.Go("late answer for "+string(t), func() { p.outlive(c, t, what, answer, timeout) })
 	return response{}, fmt.Errorf("%s %s: %w", what, t, context.Cause(ctx))
 }
 
@@ -297,7 +303,7 @@ func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan re
 	if p.opts.OnAbandon != nil {
 		p.opts.OnAbandon(t, what)
 	}
-	go func() {
+	p.opts.Owner.Go("abandoned on "+string(t), func() {
 		a := <-answer
 		_, err := a.result(what, t)
 		err = errors.Join(err, c.close())
@@ -314,7 +320,7 @@ func (p *Pool) abandon(c *child, t drivers.Target, what string, answer <-chan re
 		case p.events <- Event{Target: t, What: "unfenced"}:
 		default: // a reader that slow makes a full pass anyway
 		}
-	}()
+	})
 	return left
 }
 
@@ -418,7 +424,7 @@ func (p *Pool) put(c *child, failed error) {
 		c.used = time.Now()
 		p.idle = append(p.idle, c)
 		if p.trim == nil && len(p.idle) > keepQuiet {
-			p.trim = time.AfterFunc(p.opts.Quiet, p.shrink)
+			p.trim = p.opts.Owner.AfterFunc(p.opts.Quiet, "shrink", p.shrink)
 		}
 	}
 	p.mu.Unlock()
@@ -440,7 +446,7 @@ func (p *Pool) shrink() {
 	ended := p.idle[:n:n]
 	p.idle = slices.Clone(p.idle[n:])
 	if p.trim = nil; len(p.idle) > keepQuiet && !p.closed {
-		p.trim = time.AfterFunc(p.opts.Quiet, p.shrink)
+		p.trim = p.opts.Owner.AfterFunc(p.opts.Quiet, "shrink", p.shrink)
 	}
 	p.mu.Unlock()
 	for _, c := range ended {

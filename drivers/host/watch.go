@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"eniagent/drivers"
+	"eniagent/supervise"
 )
 
 // Watch listens to kernel uevents of PCI functions, drivers and netdevs and to
@@ -30,22 +30,23 @@ func (l Linux) Watch(ctx context.Context) (<-chan Event, error) {
 	}
 	out := make(chan Event, 64)
 	ctx, failed := context.WithCancel(ctx)
-	var readers sync.WaitGroup
-	readers.Go(func() {
+	owner := supervise.Of(ctx)
+	readers := owner.Below("kernel events")
+	readers.Go("uevents", func() {
 		defer failed()
 		readUevents(ctx, uevents, out)
 	})
-	readers.Go(func() {
+	readers.Go("links", func() {
 		defer failed()
 		l.readLinks(ctx, links, out)
 	})
-	go func() {
+	owner.Go("kernel events", func() {
 		<-ctx.Done()
 		_ = uevents.Close() // both end a read
 		links.Close()
 		readers.Wait()
 		close(out)
-	}()
+	})
 	return out, nil
 }
 

@@ -322,8 +322,7 @@ func (s service) comesBackFromEachDeath() {
 	s.settled()
 	s.dies("the watchdog", func() {
 		s.run("systemctl", "kill", "-s", "STOP", "--kill-whom", "main", unit)
-		s.logged("Watchdog timeout")
-		s.run("systemctl", "kill", "-s", "CONT", "--kill-whom", "main", unit) // for the SIGABRT that systemd has sent
+		s.logged("Watchdog timeout") // systemd sends SIGABRT, and SIGCONT so that it arrives
 	})
 	if !strings.Contains(s.log(), "status=2") {
 		s.t.Errorf("no death was by the Go runtime, so this shows nothing; the log:\n%s", s.log())
@@ -335,7 +334,7 @@ func (s service) comesBackFromEachDeath() {
 	s.run("rm", "-r", path.Dir(dropIn)) // who comes after it is to live
 	s.run("systemctl", "daemon-reload")
 	s.dies("a panic", func() { s.ask(driverOf(s.a, "igb")) })
-	s.logged("panic: injected at unbind:before")
+	s.logged("injected at unbind:before")
 	s.on(s.a, "igb")
 	s.ask(driverOf(s.a, "vfio-pci"))
 	s.settled()

@@ -8,6 +8,7 @@ import (
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/entry"
+	"eniagent/supervise"
 )
 
 // Name is the source's.
@@ -58,12 +59,13 @@ func (f *File) Updates(ctx context.Context) (<-chan source.Update, error) {
 	}
 	changed := make(chan notice, 1)
 	ended := make(chan struct{})
-	go func() {
+	owner := supervise.Of(ctx)
+	owner.Go("file watch", func() {
 		defer close(ended)
 		w.run(ctx, changed)
-	}()
+	})
 	updates := make(chan source.Update)
-	go func() {
+	owner.Go("file", func() {
 		defer close(updates)
 		read := func() source.Update {
 			d, err := Read(path)
@@ -71,7 +73,7 @@ func (f *File) Updates(ctx context.Context) (<-chan source.Update, error) {
 		}
 		follow(ctx, read, changed, f.settle, updates)
 		<-ended
-	}()
+	})
 	return updates, nil
 }
 

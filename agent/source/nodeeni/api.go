@@ -88,7 +88,7 @@ func (a *api) watch(ctx context.Context, s keeper, o metav1.ListOptions) (watch.
 	o.Watch = true
 	w, err := a.ask(o).Watch(ctx)
 	if err == nil && !nothing(w) {
-		return newSteady(w, s, a.kind, &a.pace), nil
+		return newSteady(ctx, w, s, a.kind, &a.pace), nil
 	}
 	err = cmp.Or(err, errNothing)
 	resumable := away(err)

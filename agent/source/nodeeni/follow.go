@@ -16,6 +16,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"eniagent/agent/source"
+	"eniagent/supervise"
 )
 
 const (
@@ -75,10 +76,10 @@ func (f *follower) follow(ctx context.Context, updates chan<- source.Update) {
 		again.Stop()
 		f.asking, f.holding = true, true
 		patience.Reset(hold)
-		go func() {
+		supervise.Of(ctx).Go("metadata", func() {
 			macs, err := f.macs(ctx)
 			answers <- answer{macs, err}
-		}()
+		})
 	}
 	for {
 		if f.picture != nil && !f.holding {

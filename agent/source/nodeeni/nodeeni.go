@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/go-kit/log"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -16,6 +15,7 @@ import (
 	"eniagent/agent/source/nodeeni/events"
 	policyv1alpha1 "eniagent/agent/source/nodeeni/policy/v1alpha1"
 	"eniagent/agent/source/nodeeni/v1alpha1"
+	"eniagent/supervise"
 )
 
 // Name is the source's, and Object what it reads.
@@ -106,20 +106,22 @@ func New(o Options) (*Source, error) {
 // replaced. The channel is closed once all behind it has ended, after ctx has.
 func (s *Source) Updates(ctx context.Context) (<-chan source.Update, error) {
 	kept := newStores(s.o.Node)
-	var behind sync.WaitGroup
-	behind.Go(func() { s.apis.enis.reflect(ctx, kept.enis, s.o.Logger) })
-	behind.Go(func() { s.apis.policies.reflect(ctx, kept.policies, s.o.Logger) })
-	behind.Go(func() { s.apis.nodes.reflect(ctx, kept.nodes, s.o.Logger) })
-	behind.Go(func() { s.writer.write(ctx) })
-	behind.Go(func() { s.events.Run(ctx) })
+	owner := supervise.Of(ctx)
+	behind := owner.Below("kubernetes")
+	ctx = behind.In(ctx)
+	behind.Go("nodeenis", func() { s.apis.enis.reflect(ctx, kept.enis, s.o.Logger) })
+	behind.Go("policies", func() { s.apis.policies.reflect(ctx, kept.policies, s.o.Logger) })
+	behind.Go("nodes", func() { s.apis.nodes.reflect(ctx, kept.nodes, s.o.Logger) })
+	behind.Go("status", func() { s.writer.write(ctx) })
+	behind.Go("events", func() { s.events.Run(ctx) })
 	s.news.follow(kept)
 	updates := make(chan source.Update)
-	go func() {
+	owner.Go("kubernetes", func() {
 		defer close(updates)
 		f := follower{kept: kept, macs: s.macs, kernelDriver: s.o.KernelDriver, show: s.show}
 		f.follow(ctx, updates)
 		behind.Wait()
-	}()
+	})
 	return updates, nil
 }
 

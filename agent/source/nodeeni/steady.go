@@ -1,6 +1,7 @@
 package nodeeni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"eniagent/supervise"
 )
 
 const (
@@ -72,12 +75,12 @@ type steady struct {
 }
 
 // newSteady makes one of a watch that was just begun.
-func newSteady(of watch.Interface, s keeper, k kind, p *pace) *steady {
+func newSteady(ctx context.Context, of watch.Interface, s keeper, k kind, p *pace) *steady {
 	w := &steady{kind: k, of: of, out: make(chan watch.Event), stopped: make(chan struct{})}
 	if p.count() == 0 {
 		s.restored()
 	}
-	go w.run(s, p)
+	supervise.Of(ctx).Go("watch "+k.resource, func() { w.run(s, p) })
 	return w
 }
 

@@ -35,7 +35,7 @@ func TestASoundWatchJustEnds(t *testing.T) {
 func soundWatch(t *testing.T, finish func(*watch.FakeWatcher)) {
 	s, p, of := newStore[*object](here, make(chan struct{}, 1)), &pace{}, watch.NewFake()
 	s.failed(errors.New("away"))
-	w := newSteady(of, s, nodeENIs(), p)
+	w := newSteady(t.Context(), of, s, nodeENIs(), p)
 	defer w.Stop()
 	if err := s.snapshot().err; err != nil {
 		t.Errorf("a watch is there, and the API is away: %v", err)
@@ -61,7 +61,7 @@ func TestWhatTheAPISaysOfAWatchIsPassedOn(t *testing.T) {
 	for _, code := range []int32{http.StatusGone, http.StatusTooManyRequests} {
 		synctest.Test(t, func(t *testing.T) {
 			of := watch.NewFake()
-			w := newSteady(of, newStore[*object](here, make(chan struct{}, 1)), nodeENIs(), &pace{})
+			w := newSteady(t.Context(), of, newStore[*object](here, make(chan struct{}, 1)), nodeENIs(), &pace{})
 			defer w.Stop()
 			of.Error(status(code))
 			if e := <-w.ResultChan(); e.Type != watch.Error || e.Object.(*metav1.Status).Code != code {
@@ -79,7 +79,7 @@ func TestAWatchThatBreaksAgainAndAgain(t *testing.T) {
 		var last time.Duration
 		for i := range 3 * maxResumes {
 			begun, of := time.Now(), watch.NewFake()
-			w := newSteady(of, s, nodeENIs(), p)
+			w := newSteady(t.Context(), of, s, nodeENIs(), p)
 			of.Error(status(http.StatusInternalServerError))
 			e, passed := <-w.ResultChan()
 			took := time.Since(begun)
@@ -97,7 +97,7 @@ func TestAWatchThatBreaksAgainAndAgain(t *testing.T) {
 			t.Errorf("the error is %v", err)
 		}
 		// One that lives is sound, though it tells nothing.
-		w := newSteady(watch.NewFake(), s, nodeENIs(), p)
+		w := newSteady(t.Context(), watch.NewFake(), s, nodeENIs(), p)
 		time.Sleep(soundAfter) // virtual
 		synctest.Wait()
 		if err := s.snapshot().err; err != nil || p.count() != 0 {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"eniagent/supervise"
 )
 
 // poll is how often a File looks whether another process has changed it.
@@ -176,7 +178,7 @@ func (s *disk) update(fn func(*machine) error) error {
 
 func (s *disk) changed() <-chan struct{} {
 	ch := make(chan struct{})
-	time.AfterFunc(poll, func() { close(ch) })
+	new(supervise.Group).AfterFunc(poll, "simulated kernel", func() { close(ch) })
 	return ch
 }
 

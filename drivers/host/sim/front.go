@@ -10,6 +10,7 @@ import (
 
 	"eniagent/drivers"
 	"eniagent/drivers/host"
+	"eniagent/supervise"
 )
 
 // store keeps a machine: in memory for a Kernel, in a file for a File.
@@ -272,7 +273,7 @@ func (f *front) call(ctx context.Context, c host.Call, fault Fault) (errno sysca
 		return errno, err
 	}
 	if fault.Slow > 0 {
-		time.AfterFunc(fault.Slow, f.settle)
+		new(supervise.Group).AfterFunc(fault.Slow, "simulated kernel", f.settle)
 	}
 	for {
 		changed := f.store.changed()

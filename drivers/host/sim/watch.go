@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"eniagent/drivers/host"
+	"eniagent/supervise"
 )
 
 // Watch is host.Host. It reads behind the kernel's own log of events and never
@@ -16,7 +17,7 @@ func (f *front) Watch(ctx context.Context) (<-chan host.Event, error) {
 		return nil, err
 	}
 	ch := make(chan host.Event)
-	go func() {
+	supervise.Of(ctx).Go("simulated events", func() {
 		defer close(ch)
 		for ctx.Err() == nil {
 			wait(ctx, changed)
@@ -33,7 +34,7 @@ func (f *front) Watch(ctx context.Context) (<-chan host.Event, error) {
 				}
 			}
 		}
-	}()
+	})
 	return ch, nil
 }
 
