@@ -23,11 +23,13 @@ import (
 const onPath = "management-path"
 
 // Allocated is what guard.Options wants.
-func (o Options) Allocated() func(context.Context, time.Time) (map[drivers.Target]string, error) {
+func (o Options) Allocated(r host.Reader) func(context.Context, time.Time) (map[drivers.Target]string, error) {
 	if o.PodResources == "" {
 		return nil
 	}
-	return kubelet.New(o.PodResources).Allocated
+	return kubelet.New(o.PodResources, func(ctx context.Context, number string) ([]drivers.Target, error) {
+		return host.OpenableIn(ctx, r, number)
+	}).Allocated
 }
 
 // newGuard is the guard with what this agent knows.

@@ -229,7 +229,7 @@ func (o Options) workAlone(ctx context.Context, j *journal.Journal, h host.Host,
 	a := New(Config{
 		Journal: j, Host: h, Name: last.Source, Object: last.Object, Logger: logger, Version: o.Version,
 		BootID: bootID, MachineID: machineID, NoIOMMU: o.NoIOMMU, Observe: o.Observe, Interval: o.Interval,
-		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
+		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(h),
 		PluginFile: o.PluginFile,
 	})
 	defer a.stop()

@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(
 		Journal: j, Host: pool, Source: from.source, Name: from.name, Object: from.object, Plugin: from.plugin,
 		Logger: logger, Registry: reg, Version: o.Version, BootID: bootID, MachineID: machineID,
 		Observe: o.Observe, NoIOMMU: o.NoIOMMU, Interval: o.Interval,
-		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(),
+		Own: o.NodeAddresses, Reach: o.KeepReachable, WithoutDefault: o.WithoutDefault, Allocated: o.Allocated(pool),
 		PluginFile: o.PluginFile, StepTimeout: 2*o.WriteTimeout + 10*time.Second, Slim: slim,
 	})
 	level.Info(logger).Log("component", "agent", "version", o.Version, "path", o.StateDir, "source", from.name, "msg", "agent started")

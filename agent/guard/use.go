@@ -89,12 +89,24 @@ func (g *Guard) allocated(ctx context.Context, t drivers.Target, since time.Time
 		pod, ok := allocated[f]
 		switch {
 		case ok && f == t:
-			return g.refuse(InUse, t, "it goes on by itself when the pod ends", "allocated to %s", pod)
+			return g.refuse(InUse, t, whenItEnds(pod), "allocated to %s", pod)
 		case ok:
-			return g.refuse(InUse, t, "it goes on by itself when the pod ends", "%s, which goes with it, is allocated to %s", f, pod)
+			return g.refuse(InUse, t, whenItEnds(pod), "%s, which goes with it, is allocated to %s", f, pod)
 		}
 	}
 	return nil
+}
+
+// whenItEnds is the way out, of a pod that has completed too: a kubelet before
+// Kubernetes 1.34 lists it until it is deleted, and does not say that it has
+// (KubeletPodResourcesListUseActivePods).
+func whenItEnds(pod string) string {
+	way := "it goes on by itself when the pod ends"
+	named, _, _ := strings.Cut(strings.TrimPrefix(pod, "pod "), ",")
+	if namespace, name, ok := strings.Cut(named, "/"); ok {
+		way += fmt.Sprintf("; if it has completed, a kubelet before 1.34 wants: kubectl delete pod -n %s %s", namespace, name)
+	}
+	return way
 }
 
 // goWith are the functions that no program can use any more once this one has

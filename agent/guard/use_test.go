@@ -55,8 +55,12 @@ func newRig(t *testing.T, c sim.Config) *rig {
 	t.Cleanup(k.Stop)
 	c.Fence = true
 	r := &rig{t: t, kernel: sim.New(c), kubelet: k}
-	r.guard = guard.New(guard.Options{Host: r.kernel, Specs: all.New(r.kernel).Specs, Allocated: kubelet.New(socket).Allocated})
+	r.guard = guard.New(guard.Options{Host: r.kernel, Specs: all.New(r.kernel).Specs, Allocated: kubelet.New(socket, r.groups).Allocated})
 	return r
+}
+
+func (r *rig) groups(ctx context.Context, number string) ([]drivers.Target, error) {
+	return host.OpenableIn(ctx, r.kernel, number)
 }
 
 // allocate makes the functions those that a pod has.
@@ -124,6 +128,20 @@ func TestTheKubeletIsAskedAnewBeforeAStep(t *testing.T) {
 	r.refused(r.step(portA), "allocated to pod media/encoder-0", "when the pod ends")
 	r.allowed(r.step(portB))
 	r.allocate()
+	r.allowed(r.step(portA))
+}
+
+// TestAnIOMMUGroupThatAPodHasIsHeld: a device id that is a group's number stands for
+// what a program can open by it.
+func TestAnIOMMUGroupThatAPodHasIsHeld(t *testing.T) {
+	r := newRig(t, sim.DefaultNode())
+	r.allocate("10", "11", "999")
+	r.allowed(r.step(portA)) // on the kernel's driver nothing is opened by its group
+	r.bind(portA)
+	r.refused(r.step(portA), "allocated to pod media/encoder-0", "as IOMMU group 10", "kubectl delete pod -n media encoder-0")
+	r.allocate("/dev/vfio/10")
+	r.refused(r.drive(portA), "as IOMMU group 10")
+	r.allocate("11")
 	r.allowed(r.step(portA))
 }
 

@@ -47,27 +47,10 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(f.Want), drivers.Key.Compare) { // what is wrong is said alike each time
-		want := f.Want[key]
-		o, ok := f.Observed[key]
-		if !ok || o.Presence > drivers.Concealed {
-			return Draft{}, fmt.Errorf("%s is %s: %w", key, o, orUnknown(o.Err))
+		if err := f.mayHave(specs, key, fates[key.Target]); err != nil {
+			return Draft{}, err
 		}
-		spec, _ := specs.Find(key.Kind)
-		if hider, err := f.unread(specs, key.Target); spec.Netdev && err != nil && !o.Is(want) {
-			return Draft{}, fmt.Errorf("%s could not be read: %w", hider, err)
-		}
-		switch at := fates[key.Target]; {
-		case at.gone && want != drivers.Hidden:
-			return Draft{}, fmt.Errorf("%s=%s: there will be no such VF: %w", key, want, drivers.ErrHidden)
-		case spec.Netdev && at.hidden && want != drivers.Hidden:
-			return Draft{}, fmt.Errorf("%s=%s: the function has no netdev: %w", key, want, drivers.ErrHidden)
-		case spec.Netdev && o.Presence == drivers.Concealed && !at.renewed && !at.remade && want != drivers.Hidden:
-			// Its driver is still at it. Whatever the netdev is when it comes is nobody's doing.
-			return Draft{}, fmt.Errorf("%s=%s: its driver has made no netdev yet: %w", key, want, drivers.ErrNotReady)
-		case spec.OfVF && o.Presence == drivers.Concealed && !at.remade && want != drivers.Hidden:
-			return Draft{}, fmt.Errorf("%s=%s: its physical function has no netdev: %w: bind its kernel driver first", key, want, drivers.ErrHidden)
-		}
-		if !o.Is(want) {
+		if o, want := f.Observed[key], f.Want[key]; !o.Is(want) {
 			d.Before[key], d.After[key] = o.State, want
 		}
 	}
@@ -78,6 +61,32 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 	}
 	f.takeMoved(specs, d)
 	return d, nil
+}
+
+// mayHave says why the function cannot have what is asked of a key.
+func (f Function) mayHave(specs drivers.Specs, key drivers.Key, at fate) error {
+	want := f.Want[key]
+	o, ok := f.Observed[key]
+	if !ok || o.Presence > drivers.Concealed {
+		return fmt.Errorf("%s is %s: %w", key, o, orUnknown(o.Err))
+	}
+	spec, _ := specs.Find(key.Kind)
+	if hider, err := f.unread(specs, key.Target); spec.Netdev && err != nil && !o.Is(want) {
+		return fmt.Errorf("%s could not be read: %w", hider, err)
+	}
+	switch concealed := o.Presence == drivers.Concealed; {
+	case want == drivers.Hidden:
+	case at.gone:
+		return fmt.Errorf("%s=%s: there will be no such VF: %w", key, want, drivers.ErrHidden)
+	case spec.Netdev && at.hidden:
+		return fmt.Errorf("%s=%s: the function has no netdev: %w", key, want, drivers.ErrHidden)
+	case spec.Netdev && concealed && !at.renewed && !at.remade:
+		// Its driver is still at it. Whatever the netdev is when it comes is nobody's doing.
+		return fmt.Errorf("%s=%s: its driver has made no netdev yet: %w", key, want, drivers.ErrNotReady)
+	case spec.OfVF && concealed && !at.remade:
+		return fmt.Errorf("%s=%s: its physical function has no netdev: %w: bind its kernel driver first", key, want, drivers.ErrHidden)
+	}
+	return nil
 }
 
 // unread is the key on which it depends whether a function has a netdev, where

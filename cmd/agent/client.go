@@ -157,7 +157,8 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	if err != nil {
 		return agent.View{}, err
 	}
-	h, allocated := agent.Attentive(h), c.options.Allocated()
+	h = agent.Attentive(h)
+	allocated := c.options.Allocated(h)
 	v := agent.View{
 		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
 		NoIOMMU: c.options.NoIOMMU, MaxAttempts: agent.DefaultMaxAttempts, PluginFile: c.options.PluginFile,

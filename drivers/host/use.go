@@ -49,7 +49,7 @@ func GroupOf(ctx context.Context, r Reader, address string) ([]Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read IOMMU group of %s: %w", address, err)
 	}
-	addresses, err := r.List(ctx, "/sys/kernel/iommu_groups/"+path.Base(group)+"/devices")
+	addresses, err := r.List(ctx, iommuGroups+path.Base(group)+"/devices")
 	if err != nil {
 		return nil, fmt.Errorf("list IOMMU group of %s: %w", address, err)
 	}
@@ -67,6 +67,31 @@ func GroupOf(ctx context.Context, r Reader, address string) ([]Member, error) {
 	}
 	return members, nil
 }
+
+// OpenableIn are the functions of an IOMMU group, by its number, that a program
+// can open by it: those on vfio-pci. None when there is no such group.
+func OpenableIn(ctx context.Context, r Reader, number string) ([]drivers.Target, error) {
+	addresses, err := r.List(ctx, iommuGroups+number+"/devices")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list IOMMU group %s: %w", number, err)
+	}
+	var functions []drivers.Target
+	for _, a := range addresses {
+		driver, err := DriverOf(ctx, r, a)
+		if err != nil && !errors.Is(err, drivers.ErrGone) {
+			return nil, err
+		}
+		if t, notPCI := drivers.PCI(a); notPCI == nil && driver == "vfio-pci" {
+			functions = append(functions, t)
+		}
+	}
+	return functions, nil
+}
+
+const iommuGroups = "/sys/kernel/iommu_groups/"
 
 // NodeOf is the device node that a program opens to use a function on a
 // userspace driver; "" when there is none.

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
@@ -12,21 +13,42 @@ import (
 
 // allocations are the functions in an answer. What several containers have is
 // the first one's.
-func allocations(r *podresources.ListPodResourcesResponse) map[drivers.Target]string {
+func (c *Client) allocations(ctx context.Context, r *podresources.ListPodResourcesResponse) (map[drivers.Target]string, error) {
 	allocated := map[drivers.Target]string{}
 	for _, pod := range r.GetPodResources() {
-		for _, c := range pod.GetContainers() {
-			to := fmt.Sprintf("pod %s/%s, container %s", pod.GetNamespace(), pod.GetName(), c.GetName())
-			for _, d := range append(pluginDevices(c), claimedDevices(c)...) {
-				for _, t := range functionsIn(d.id) {
+		for _, with := range pod.GetContainers() {
+			to := fmt.Sprintf("pod %s/%s, container %s", pod.GetNamespace(), pod.GetName(), with.GetName())
+			for _, d := range append(pluginDevices(with), claimedDevices(with)...) {
+				functions, as, err := c.functions(ctx, d)
+				if err != nil {
+					return nil, err
+				}
+				for _, t := range functions {
 					if _, ok := allocated[t]; !ok {
-						allocated[t] = to + ", " + d.as
+						allocated[t] = to + ", " + as
 					}
 				}
 			}
 		}
 	}
-	return allocated
+	return allocated, nil
+}
+
+// group is an id that may be an IOMMU group: its number, as KubeVirt's device plugin
+// has it, or the node of the group in /dev.
+var group = regexp.MustCompile(`^(?:(?:/dev/)?vfio/(?:noiommu-)?)?([0-9]{1,6})$`)
+
+// functions are those that a device is, and what it was allocated as.
+func (c *Client) functions(ctx context.Context, d device) ([]drivers.Target, string, error) {
+	m := group.FindStringSubmatch(d.id)
+	if m == nil || c.groups == nil {
+		return functionsIn(d.id), d.as, nil
+	}
+	functions, err := c.groups(ctx, m[1])
+	if err != nil {
+		return nil, "", fmt.Errorf("%s has device %s, which may be an IOMMU group: %w", d.as, d.id, err)
+	}
+	return functions, d.as + ", as IOMMU group " + m[1], nil
 }
 
 // device is a device of a container, and what it was allocated as.

@@ -31,9 +31,14 @@ const (
 	apart = 20 * time.Millisecond
 )
 
+// Groups are the functions of an IOMMU group, by its number, that a program can
+// open by it; none when there is no such group.
+type Groups func(ctx context.Context, number string) ([]drivers.Target, error)
+
 // Client asks one kubelet. Its methods may be called at once.
 type Client struct {
 	socket string
+	groups Groups
 
 	mu   sync.Mutex // held while a question is under way
 	seen bool       // the socket was there once
@@ -46,8 +51,9 @@ type answer struct {
 	err       error
 }
 
-// New makes a Client of the kubelet at a socket. It opens nothing.
-func New(socket string) *Client { return &Client{socket: socket} }
+// New makes a Client of the kubelet at a socket. It opens nothing. Where groups is
+// nil, an id that is a number names no function.
+func New(socket string, groups Groups) *Client { return &Client{socket: socket, groups: groups} }
 
 // Allocated are the functions that are allocated, each with the pod, container
 // and resource it is allocated to. The answer is one to a question that was
@@ -88,7 +94,7 @@ func (c *Client) ask(ctx context.Context) (map[drivers.Target]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return allocations(r), nil
+	return c.allocations(ctx, r)
 }
 
 // exists says whether the socket is there. A link that leads nowhere, as an

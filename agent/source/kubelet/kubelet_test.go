@@ -2,6 +2,7 @@ package kubelet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -77,7 +78,7 @@ func TestAllocated(t *testing.T) {
 	socket := socketIn(t)
 	k := serve(t, socket)
 	k.Run(pod("0000:01:10.2", vf), kubelettest.Pod{Namespace: "ml", Name: "train", Container: "main", Resource: "nvidia.com/gpu", Devices: []string{"GPU-8d5f0a2e"}})
-	allocated, err := ask(t, kubelet.New(socket))
+	allocated, err := ask(t, kubelet.New(socket, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestDeviceIDs(t *testing.T) {
 	} {
 		socket := socketIn(t)
 		serve(t, socket).Run(pod(id))
-		allocated, err := ask(t, kubelet.New(socket))
+		allocated, err := ask(t, kubelet.New(socket, nil))
 		if err != nil {
 			t.Errorf("%q: %v", id, err)
 		}
@@ -139,7 +140,7 @@ func TestClaims(t *testing.T) {
 			},
 		}}},
 	}}, nil)
-	allocated, err := ask(t, kubelet.New(socket))
+	allocated, err := ask(t, kubelet.New(socket, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +155,7 @@ func TestClaims(t *testing.T) {
 func TestNoSocketIsNoKubelet(t *testing.T) {
 	socket := socketIn(t)
 	for _, path := range []string{socket, filepath.Join(filepath.Dir(socket), "not", "there", "kubelet.sock")} {
-		if allocated, err := ask(t, kubelet.New(path)); err != nil || len(allocated) != 0 {
+		if allocated, err := ask(t, kubelet.New(path, nil)); err != nil || len(allocated) != 0 {
 			t.Errorf("%s: answered %v, %v", path, allocated, err)
 		}
 	}
@@ -162,8 +163,8 @@ func TestNoSocketIsNoKubelet(t *testing.T) {
 	if err := os.Symlink("/not/there", link); err != nil {
 		t.Fatal(err)
 	}
-	silent(t, kubelet.New(filepath.Join(link, "kubelet.sock")), link, "symbolic link")
-	silent(t, kubelet.New(link), link, "symbolic link")
+	silent(t, kubelet.New(filepath.Join(link, "kubelet.sock"), nil), link, "symbolic link")
+	silent(t, kubelet.New(link, nil), link, "symbolic link")
 }
 
 // TestKubeletRestarts: one client, the socket made anew under it.
@@ -171,7 +172,7 @@ func TestKubeletRestarts(t *testing.T) {
 	socket := socketIn(t)
 	k := serve(t, socket)
 	k.Run(pod(vf))
-	c := kubelet.New(socket)
+	c := kubelet.New(socket, nil)
 	if allocated, err := ask(t, c); err != nil || len(allocated) != 1 {
 		t.Fatalf("answered %v, %v", allocated, err)
 	}
@@ -191,7 +192,7 @@ func TestKubeletRestarts(t *testing.T) {
 func TestErrorsAreNotAnEmptyAnswer(t *testing.T) {
 	socket := socketIn(t)
 	k := serve(t, socket)
-	c := kubelet.New(socket)
+	c := kubelet.New(socket, nil)
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		k.Fault(func(context.Context) error { return status.Error(code, "not now") })
 		if code == codes.DeadlineExceeded {
@@ -227,7 +228,7 @@ func TestWhoIsNotAKubelet(t *testing.T) {
 			}
 			defer func() { _ = l.Close() }()
 			go tc.serve(l)
-			silent(t, kubelet.New(socket), tc.want)
+			silent(t, kubelet.New(socket, nil), tc.want)
 		})
 	}
 	t.Run("it is a file", func(t *testing.T) {
@@ -235,7 +236,7 @@ func TestWhoIsNotAKubelet(t *testing.T) {
 		if err := os.WriteFile(socket, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		silent(t, kubelet.New(socket), "connection refused")
+		silent(t, kubelet.New(socket, nil), "connection refused")
 	})
 }
 
@@ -262,7 +263,7 @@ func TestAKubeletThatHangs(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	c := kubelet.New(socket)
+	c := kubelet.New(socket, nil)
 	hung := func(since time.Time) {
 		if _, err := c.Allocated(t.Context(), since); err == nil || !strings.Contains(err.Error(), "within 2s") {
 			t.Errorf("answered %v", err)
@@ -286,7 +287,7 @@ func TestAKubeletThatHangs(t *testing.T) {
 func TestAnswersAreSharedAsFarAsTheyMayBe(t *testing.T) {
 	socket := socketIn(t)
 	k := serve(t, socket)
-	c := kubelet.New(socket)
+	c := kubelet.New(socket, nil)
 	for range 100 {
 		if _, err := c.Allocated(t.Context(), time.Now().Add(-time.Minute)); err != nil {
 			t.Fatal(err)
@@ -332,7 +333,7 @@ func TestACallerThatLeavesEndsNobodysQuestion(t *testing.T) {
 	serve(t, socket).Run(pod(vf))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if allocated, err := kubelet.New(socket).Allocated(ctx, time.Now()); err != nil || allocated[vf] == "" {
+	if allocated, err := kubelet.New(socket, nil).Allocated(ctx, time.Now()); err != nil || allocated[vf] == "" {
 		t.Errorf("answered %v, %v", allocated, err)
 	}
 }
@@ -350,14 +351,14 @@ func TestALargeNode(t *testing.T) {
 	}
 	k.Run(pods...)
 	began := time.Now()
-	allocated, err := ask(t, kubelet.New(socket))
+	allocated, err := ask(t, kubelet.New(socket, nil))
 	t.Logf("10,000 devices in %s", time.Since(began))
 	if err != nil || len(allocated) != 10_000 {
 		t.Errorf("%d are allocated, %v", len(allocated), err)
 	}
 	pods[0].Container = strings.Repeat("c", 17<<20)
 	k.Run(pods...)
-	silent(t, kubelet.New(socket), "ResourceExhausted")
+	silent(t, kubelet.New(socket, nil), "ResourceExhausted")
 }
 
 // TestQuestionsAreApart: a kubelet refuses more than 100 a second, with bursts
@@ -365,7 +366,7 @@ func TestALargeNode(t *testing.T) {
 func TestQuestionsAreApart(t *testing.T) {
 	socket := socketIn(t)
 	k := serve(t, socket)
-	c := kubelet.New(socket)
+	c := kubelet.New(socket, nil)
 	began := time.Now()
 	for range 16 {
 		if _, err := ask(t, c); err != nil {
@@ -375,4 +376,28 @@ func TestQuestionsAreApart(t *testing.T) {
 	if took := time.Since(began); took < 300*time.Millisecond || k.Asked() != 16 {
 		t.Errorf("%d questions within %s", k.Asked(), took)
 	}
+}
+
+// TestDeviceIDsThatAreIOMMUGroups: KubeVirt's are the number of a group. What its
+// functions are is asked each time.
+func TestDeviceIDsThatAreIOMMUGroups(t *testing.T) {
+	socket := socketIn(t)
+	serve(t, socket).Run(pod("23"), pod("/dev/vfio/8"), pod("vfio/noiommu-9"), pod("1234567"), pod("7.5"), pod("0x17"))
+	of := map[string][]drivers.Target{"23": {vf, "0000:01:10.2"}, "8": {"0000:3b:00.1"}}
+	var unread error
+	c := kubelet.New(socket, func(_ context.Context, number string) ([]drivers.Target, error) { return of[number], unread })
+	for _, want := range []int{3, 1} {
+		allocated, err := ask(t, c)
+		if err != nil || len(allocated) != want {
+			t.Errorf("allocated are %v (%v), want %d", allocated, err, want)
+		}
+		delete(of, "23")
+	}
+	of["23"] = []drivers.Target{vf}
+	allocated, _ := ask(t, c)
+	if got, want := allocated[vf], "pod media/encoder-0, container dpdk, resource intel.com/vf, as IOMMU group 23"; got != want {
+		t.Errorf("%s is allocated to %q, want %q", vf, got, want)
+	}
+	unread = errors.New("input/output error")
+	silent(t, c, "23", "input/output error")
 }
