@@ -44,8 +44,11 @@ type request struct {
 	alone *request
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
-	// later is what is asked once the function has its netdev; "" is nothing.
+	// later is what is not to be had now and said while all else is there, such as
+	// what is asked once the function has its netdev; "" is nothing.
 	later string
+	// left are the keys of the goal that are no longer asked for, and given back.
+	left []drivers.Key
 	// err says why it cannot be acted on now; condition says which way.
 	err       error
 	condition Condition
@@ -73,6 +76,7 @@ func (v View) resolve(ctx context.Context, entries []entry, remembered []journal
 // complete fills in what is to be true of the functions in a scope; last is how
 // all were resolved before.
 func (v View) complete(ctx context.Context, requests, last []request, s scope) []request {
+	v.before = v.askedBefore()
 	requests = v.outrank(ctx, v.spread(ctx, yield(requests), last, s), s)
 	v.keepUnsure(ctx, requests, s)
 	for i := range requests {
@@ -253,7 +257,7 @@ func (v View) fill(ctx context.Context, r *request) {
 		r.cannot(Waiting, err)
 		return
 	}
-	r.identity, r.goal, r.later = id, plan.Goal{}, ""
+	r.identity, r.goal, r.later, r.left = id, plan.Goal{}, "", nil
 	if r.released() {
 		v.release(ctx, r)
 		return
@@ -281,6 +285,7 @@ func (v View) fill(ctx context.Context, r *request) {
 		r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] = dpdk.Bound(r.asked.Driver)
 		v.prepare(ctx, r)
 	}
+	v.askBack(ctx, r)
 }
 
 // classNetwork is the base class of network controllers (PCI Code and ID

@@ -67,6 +67,7 @@ func (a *Agent) settle(ctx context.Context, r request) {
 // reportThere reports a function that is as asked.
 func (a *Agent) reportThere(ctx context.Context, r request, observed plan.Observed, seen sight) {
 	a.drifts.right(r, observed)
+	a.forgetLeft(ctx, r)
 	switch {
 	case r.later != "":
 		a.report(r, Pending, r.later, seen, 0)

@@ -41,7 +41,11 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			continue
 		}
 		if asked == nil && !released || r.err != nil && !r.knownBefore() {
-			all = append(all, r)
+			vfs, err := v.leftVFs(ctx, r, requests)
+			if err != nil {
+				r.unreadable(err)
+			}
+			all = append(append(all, r), vfs...)
 			continue
 		}
 		if released {
@@ -229,7 +233,9 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 	v.goWithPF(ctx, requests, s)
 	for i := range requests {
 		r := &requests[i]
-		if !s.of(*r) || r.err != nil || r.asked.VFs == nil && !r.released() {
+		key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
+		left := slices.Contains(r.left, key)
+		if !s.of(*r) || r.err != nil || r.asked.VFs == nil && !r.released() && !left {
 			continue
 		}
 		ctx, n := noting(ctx)
@@ -254,7 +260,8 @@ func (r *request) leaveUnread(requests []request, err error) {
 
 func (v View) gatherOne(ctx context.Context, r *request, requests []request) {
 	key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
-	if !r.released() {
+	left := slices.Contains(r.left, key)
+	if !r.released() && !left {
 		r.goal[key] = v.wantedVFs(ctx, key, r).State()
 	}
 	want, ok := r.goal[key]
@@ -268,7 +275,7 @@ func (v View) gatherOne(ctx context.Context, r *request, requests []request) {
 		r.cannot(Held, fmt.Errorf("%w: %s would go, and %s asks for it: give that back first, or ask for as many VFs", drivers.ErrHeld, vf.target, vf.named()))
 		return
 	}
-	if r.released() {
+	if r.released() || left {
 		v.restore(r, spec.Makes(want))
 	} else {
 		v.absorb(ctx, r, requests)
