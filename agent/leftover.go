@@ -38,10 +38,18 @@ func (v View) askedBefore() map[drivers.Key]journal.Goal {
 	return before
 }
 
+// recalling is the view with what was asked before looked up once for many.
+func (v View) recalling() View {
+	c := v
+	c.before = v.askedBefore()
+	return c
+}
+
 // askBack adds to what is asked of a function what is to be given back of it.
 func (v View) askBack(ctx context.Context, r *request) {
-	if v.before == nil {
-		v.before = v.askedBefore()
+	before := v.before
+	if before == nil {
+		before = v.askedBefore()
 	}
 	if r.err != nil || v.absentVF(ctx, r) {
 		return
@@ -53,7 +61,7 @@ func (v View) askBack(ctx context.Context, r *request) {
 	})
 	for _, kind := range kinds {
 		key := drivers.Key{Kind: kind, Target: r.target}
-		was, asked := v.before[key]
+		was, asked := before[key]
 		_, still := r.goal[key]
 		if asked && !still && was.State != drivers.Hidden && !r.names(kind) && !v.hiddenNow(ctx, r, key) {
 			v.askBackKey(ctx, r, was)
@@ -174,9 +182,9 @@ func (a *Agent) forgetLeft(ctx context.Context, r request) {
 
 // leftVFs are requests to give back the virtual functions of a physical one
 // whose entry asked for them, and no longer names any.
-func (v View) leftVFs(ctx context.Context, r request, requests []request) ([]request, error) {
+func (v View) leftVFs(ctx context.Context, r *request, requests []request) []request {
 	if r.asked.VFs != nil || r.err != nil || r.asked.State == source.Released {
-		return nil, nil
+		return nil
 	}
 	entries := map[string]bool{}
 	for _, g := range v.before {
@@ -184,8 +192,11 @@ func (v View) leftVFs(ctx context.Context, r request, requests []request) ([]req
 	}
 	_, number := v.before[drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}]
 	if !number && !slices.ContainsFunc(slices.Collect(maps.Keys(entries)), func(e string) bool { return strings.HasPrefix(e, r.entry+" vf ") }) {
-		return nil, nil
+		return nil
 	}
-	vfs, err := v.givenBack(ctx, r, requests)
-	return slices.DeleteFunc(vfs, func(vf request) bool { return !number && !entries[vf.entry] }), err
+	vfs, err := v.givenBack(ctx, *r, requests)
+	if err != nil {
+		r.unreadable(err)
+	}
+	return slices.DeleteFunc(vfs, func(vf request) bool { return !number && !entries[vf.entry] })
 }

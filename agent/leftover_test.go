@@ -186,7 +186,7 @@ func TestAFieldOfVFsThatWereMadeWithIt(t *testing.T) {
 		n.want(vfs(5, source.VF{}))
 		settled(10 * time.Second)
 		const told = "vf.spoofchk is no longer asked for and stays off"
-		for _, where := range []string{n.reasonOf("pci 0000:01:00.0 vf 0"), n.plannedReason("pci 0000:01:00.0 vf 0")} {
+		for _, where := range []string{n.reasonOf("pci 0000:01:00.0 vf 4"), n.plannedReason("pci 0000:01:00.0 vf 4")} {
 			if !strings.Contains(where, told) {
 				t.Errorf("%q does not say %q", where, told)
 			}

@@ -205,7 +205,7 @@ func (v View) resolveAgain(ctx context.Context, last []request, entries []entry,
 			requests = append(requests, r)
 		}
 	}
-	return v.complete(ctx, requests, last, s)
+	return v.recalling().complete(ctx, requests, last, s)
 }
 
 // finder finds the functions of entries, and lists the netdevs no more than

@@ -70,13 +70,12 @@ func (v View) resolve(ctx context.Context, entries []entry, remembered []journal
 	for _, e := range entries {
 		requests = append(requests, f.find(ctx, e))
 	}
-	return v.complete(ctx, requests, nil, everything())
+	return v.recalling().complete(ctx, requests, nil, everything())
 }
 
 // complete fills in what is to be true of the functions in a scope; last is how
 // all were resolved before.
 func (v View) complete(ctx context.Context, requests, last []request, s scope) []request {
-	v.before = v.askedBefore()
 	requests = v.outrank(ctx, v.spread(ctx, yield(requests), last, s), s)
 	v.keepUnsure(ctx, requests, s)
 	for i := range requests {

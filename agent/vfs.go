@@ -41,11 +41,8 @@ func (v View) spread(ctx context.Context, requests, last []request, s scope) []r
 			continue
 		}
 		if asked == nil && !released || r.err != nil && !r.knownBefore() {
-			vfs, err := v.leftVFs(ctx, r, requests)
-			if err != nil {
-				r.unreadable(err)
-			}
-			all = append(append(all, r), vfs...)
+			left := v.leftVFs(ctx, &r, requests)
+			all = append(append(all, r), left...)
 			continue
 		}
 		if released {
