@@ -35,18 +35,28 @@ func withSettings(i source.Interface) source.Interface {
 }
 
 // TestWhoAsksForNoSettingsPaysForNone: they are read only where an entry asks
-// for them, or something is to be given back.
+// for them, or an operation is about to destroy them.
 func TestWhoAsksForNoSettingsPaysForNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reads atomic.Int64
 		n := newNode(t, sim.DefaultNode())
 		n.start(func(c *Config) { c.Host = counted{n.kernel, &reads} })
 		defer n.halt()
-		n.want(pci(portA, "vfio-pci"), named("enp3s0", 9000))
+		n.want(named("enp3s0", 9000))
 		settled(2 * time.Minute)
-		n.expect("pci 0000:02:00.0=right, name enp3s0=right")
+		n.expect("name enp3s0=right")
 		if got := reads.Load(); got != 0 {
 			t.Errorf("settings were read %d times, and nobody asks for any", got)
+		}
+		n.want(pci(portA, "vfio-pci"), named("enp3s0", 9000))
+		settled(5 * time.Second)
+		n.expect("pci 0000:02:00.0=right, name enp3s0=right")
+		if got := reads.Swap(0); got == 0 || got > 20 {
+			t.Errorf("settings were read %d times to bind one function, want 1 to 20", got)
+		}
+		settled(2 * time.Minute)
+		if got := reads.Load(); got != 0 {
+			t.Errorf("settings were read %d times once it is bound", got)
 		}
 		n.want(pci(portA, "vfio-pci"), withSettings(named("enp3s0", 9000)))
 		settled(5 * time.Second)

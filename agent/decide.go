@@ -159,7 +159,7 @@ func (v View) resolution(ctx context.Context, op journal.Operation, q Resolution
 // draftTo drafts an operation from what is observed to a goal of another one.
 // It adds to observed what the draft covers besides.
 func (v View) draftTo(ctx context.Context, op journal.Operation, goal plan.Goal, observed plan.Observed) (plan.Draft, error) {
-	d := plan.Draft{Before: plan.Goal{}, After: plan.Goal{}}
+	d := plan.Draft{Before: plan.Goal{}, After: plan.Goal{}, Along: map[drivers.Key]bool{}, Lost: plan.Goal{}}
 	for _, t := range op.Targets() {
 		r := request{target: t, goal: maps.Clone(goal)}
 		maps.DeleteFunc(r.goal, func(k drivers.Key, _ drivers.State) bool { return k.Target != t })
@@ -180,6 +180,13 @@ func (v View) draftTo(ctx context.Context, op journal.Operation, goal plan.Goal,
 		}
 		maps.Copy(d.Before, part.Before)
 		maps.Copy(d.After, part.After)
+		maps.Copy(d.Along, part.Along)
+		maps.Copy(d.Lost, part.Lost)
+	}
+	for _, c := range op.Changes {
+		if _, in := d.After[c.Key]; in && c.Along {
+			d.Along[c.Key] = true
+		}
 	}
 	return d, nil
 }

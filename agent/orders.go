@@ -26,6 +26,7 @@ import (
 const (
 	orderReleased = "released" // the function is given back, and left alone then
 	orderPaused   = "paused"   // nothing is begun, replayed or reverted; "" is the whole node
+	orderRest     = "rest"     // what the functions needed, such as modules, follows the last of them
 	orderUnread   = "unread"   // in no journal: stands for one that this agent cannot read
 	orderAdopted  = "adopted"  // what release restores of a function found in another hand
 )
@@ -87,11 +88,12 @@ func digestOf(i source.Interface) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// digestsOf names what the entries of a source ask of a function.
+// digestsOf names what the entries of a source ask of a function. To be given
+// back, as a VF is with its physical function, is what the order says too.
 func digestsOf(requests []request, t drivers.Target) string {
 	var digests []string
 	for _, r := range requests {
-		if r.target == t && !r.ordered() {
+		if r.target == t && !r.ordered() && r.asked.State != source.Released {
 			digests = append(digests, digestOf(r.asked.Interface))
 		}
 	}
@@ -194,6 +196,7 @@ func (a *Agent) dropLapsed(ctx context.Context, requests []request, s scope) {
 		if why := a.view.lapsed(ctx, c, requests); why != "" {
 			_, err := a.c.Journal.ClearControl(ctx, c.Action, c.Target)
 			level.Info(a.logger).Log("target", c.Target, "why", why, "err", err, "msg", "order to release is over")
+			a.endRest(ctx, "an order to release is over")
 		}
 	}
 }

@@ -106,7 +106,7 @@ func TestReleaseOfWhatNoEntryStandsFor(t *testing.T) {
 		n.want(named("enp3s0", 9000))
 		settled(5 * time.Second)
 		for _, name := range []string{"enp3s0", "name enp3s0", "52:54:00:00:00:03", "mac 52:54:00:00:00:03", "03:00.0", "pci 0000:03:00.0"} {
-			requests, err := n.agent.orderRequests(t.Context(), Order{Targets: []string{name}})
+			requests, err := n.agent.orderRequests(t.Context(), Order{Targets: []string{name}}, n.agent.current(t.Context()))
 			if err != nil || len(requests) != 1 || requests[0].target != portB {
 				t.Errorf("%q is %v, %v", name, requests, err)
 			}

@@ -88,6 +88,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 		r.generation = of.generation
 		a.dispatch(ctx, r)
 	}
+	a.followRest(ctx, requests)
 }
 
 // dropYielded drops the kept entries that are another entry's now.

@@ -122,7 +122,7 @@ func (v View) planUncounted(ctx context.Context, r request) (PlanEntry, []plan.D
 		e.Condition, e.Reason, e.Steps = conditionOf(err), err.Error(), []StepReport{}
 		return e, nil
 	}
-	e.Steps = append(e.Steps, reportSteps(steps)...)
+	e.Steps = append(e.Steps, reportSteps(v.foreseen(r, draft, steps))...)
 	switch {
 	case len(e.Steps) > 0:
 		e.Condition = Pending

@@ -38,6 +38,8 @@ type OrderEntry struct {
 	Steps     []StepReport   `json:"steps"`
 	// Ordered says that the order stands in the journal.
 	Ordered bool `json:"ordered"`
+
+	along drivers.Target // the physical function that it goes with
 }
 
 // OrderReport is what agent release, pause and resume print.
@@ -65,7 +67,8 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 	if !o.Dry && a.readOnly() {
 		return report, errReadOnly
 	}
-	requests, err := a.orderRequests(ctx, o)
+	current := a.current(ctx)
+	requests, err := a.orderRequests(ctx, o, current)
 	if err != nil {
 		return report, err
 	}
@@ -74,10 +77,14 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 	}
 	var ordered []drivers.Target
 	for _, r := range requests {
-		e := a.view.releaseEntry(ctx, r, o)
+		e, goes := a.goesAlong(ctx, r, o, report.Entries)
+		if !goes {
+			e = a.view.releaseEntry(ctx, r, o)
+		}
 		switch {
+		case goes:
 		case !o.Dry && e.Condition != Refused || e.Ordered:
-			if err := a.orderRelease(ctx, r, o); err != nil {
+			if err := a.orderRelease(ctx, r, o, current); err != nil {
 				return report, err
 			}
 			ordered, e.Ordered = append(ordered, r.target), true
@@ -91,20 +98,33 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 		report.Entries = append(report.Entries, a.restEntries(ctx, o)...)
 		return report, nil
 	}
-	a.carryOut(ctx, ordered)
-	back := true
-	for i, e := range report.Entries {
-		if slices.Contains(ordered, e.Target) {
-			report.Entries[i] = a.outcome(ctx, e)
-		}
-		back = back && report.Entries[i].Condition == Released
+	defer a.claimRest()() // it is returned, and told of, here
+	if err := a.orderRest(ctx, o); err != nil {
+		return report, err
 	}
-	a.sayBoundAgain(ctx, report.Entries)
-	if o.All && back {
-		report.Entries = append(report.Entries, a.returnRest(ctx, o)...)
+	a.carryOut(ctx, ordered)
+	if a.outcomes(ctx, report.Entries, ordered) && o.All {
+		report.Entries = append(report.Entries, a.returnRest(ctx, o.Why)...)
 	}
 	a.Wake()
 	return report, nil
+}
+
+// outcomes puts into the entries how they stand now, and says whether all are
+// back.
+func (a *Agent) outcomes(ctx context.Context, entries []OrderEntry, ordered []drivers.Target) bool {
+	current, back := a.current(ctx), true
+	for i, e := range entries {
+		switch {
+		case slices.Contains(ordered, e.Target):
+			entries[i] = a.outcome(ctx, e, current)
+		case e.along != "":
+			entries[i] = a.outcomeAlong(ctx, e)
+		}
+		back = back && entries[i].Condition == Released
+	}
+	a.sayBoundAgain(ctx, entries)
+	return back
 }
 
 // current is the desired state in force, resolved now.
@@ -116,8 +136,7 @@ func (a *Agent) current(ctx context.Context) []request {
 }
 
 // orderRequests are the functions that an order is about, each once.
-func (a *Agent) orderRequests(ctx context.Context, o Order) ([]request, error) {
-	current := a.current(ctx)
+func (a *Agent) orderRequests(ctx context.Context, o Order, current []request) ([]request, error) {
 	var targets []drivers.Target
 	for _, name := range o.Targets {
 		t, err := a.view.named(ctx, name, current)
@@ -246,7 +265,7 @@ func (v View) everTouched(t drivers.Target) bool {
 
 // orderRelease gives the order, unless it stands already. What failed before is
 // tried again: a person asks.
-func (a *Agent) orderRelease(ctx context.Context, r request, o Order) error {
+func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []request) error {
 	concerned := func(t drivers.Target) bool { return t == r.target }
 	a.drifts.askedAnew(concerned, r.target)
 	if _, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
@@ -261,7 +280,7 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order) error {
 	if err != nil {
 		return err
 	}
-	c.Facts[factEntries] = digestsOf(a.current(ctx), r.target)
+	c.Facts[factEntries] = digestsOf(current, r.target)
 	if under := a.view.underOrder(ctx, r, o); under.letGo() {
 		c.Facts[factLetGo] = "true"
 	}
@@ -284,6 +303,7 @@ func (a *Agent) cancelRelease(ctx context.Context, o Order, report OrderReport, 
 				return report, err
 			}
 			level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "msg", "order to release is cancelled")
+			a.endRest(ctx, "an order to release is cancelled")
 		}
 		report.Entries = append(report.Entries, a.view.cancelled(ctx, r))
 	}
@@ -301,85 +321,6 @@ func (v View) cancelled(ctx context.Context, r request) OrderEntry {
 	v.ask(ctx, &r)
 	p := v.planEntry(ctx, r)
 	e.Entry, e.Condition, e.Reason, e.Steps = r.entry, p.Condition, p.Reason, p.Steps
-	return e
-}
-
-// carryOut works on functions under orders until each is back, or cannot be
-// for now; the orders stand for the rest.
-func (a *Agent) carryOut(ctx context.Context, targets []drivers.Target) {
-	ctx, cancel := context.WithTimeoutCause(ctx, giveBack, errors.New("left to the order"))
-	defer cancel()
-	done := make(chan struct{})
-	for _, t := range targets {
-		a.aside.Go("release "+string(t), func() {
-			defer func() { done <- struct{}{} }()
-			for a.attend(ctx, t) {
-				select {
-				case <-time.After(giveBackAgain):
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-	}
-	for range targets {
-		<-done
-	}
-}
-
-// attend works once on a function under an order, and says whether to look
-// again soon.
-func (a *Agent) attend(ctx context.Context, t drivers.Target) bool {
-	current := a.current(ctx)
-	i := slices.IndexFunc(current, func(r request) bool { return r.target == t })
-	if i < 0 || current[i].letGo() || current[i].err != nil {
-		return false
-	}
-	r := current[i]
-	if _, ok := a.view.paused(t); ok {
-		return false
-	}
-	worked := make(chan struct{})
-	var began bool
-	if op, held := a.holder(t); !held {
-		began = a.work(ctx, []drivers.Target{t}, func() { defer close(worked); a.settle(ctx, r) })
-	} else if op.State == journal.Quarantined {
-		return false
-	} else {
-		began = a.work(ctx, op.Targets(), func() { defer close(worked); a.resume(ctx, op.ID) })
-	}
-	if !began {
-		return true // the loop is at it
-	}
-	select {
-	case <-worked:
-	case <-ctx.Done():
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	stuck := []Condition{Refused, Held, Fenced, Failed, Quarantined, Waiting}
-	return !slices.Contains(stuck, a.reports[r.entry].Condition)
-}
-
-// outcome is how a function under an order stands now.
-func (a *Agent) outcome(ctx context.Context, e OrderEntry) OrderEntry {
-	for _, r := range a.current(ctx) {
-		if r.target != e.Target {
-			continue
-		}
-		p := a.view.planEntry(ctx, r)
-		e.Condition, e.Reason = p.Condition, p.Reason
-		a.mu.Lock()
-		last, ok := a.reports[r.entry]
-		a.mu.Unlock()
-		if ok && p.Condition == Pending && last.Reason != "" && last.Condition != Released {
-			e.Condition, e.Reason = last.Condition, last.Reason
-		}
-		if e.Condition == Released && !r.letGo() {
-			e.Condition, e.Reason = Pending, "it is back, and the journal does not have that yet"
-		}
-	}
 	return e
 }
 

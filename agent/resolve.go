@@ -16,8 +16,8 @@ import (
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
 	"eniagent/drivers/module"
-	"eniagent/drivers/sriov"
 	"eniagent/journal"
+	"eniagent/recovery"
 )
 
 // request is one entry of the desired state, resolved to a function of this
@@ -345,7 +345,8 @@ func (v View) prepare(ctx context.Context, r *request) {
 	r.first = append(r.first, journal.Goal{Key: key, State: dpdk.NoIOMMUOn})
 }
 
-// release asks for the baseline of whatever the agent touched in this boot.
+// release asks for the baseline of whatever the agent touched in this boot, and
+// for what the kernel makes of what the agent had made.
 func (v View) release(ctx context.Context, r *request) {
 	if r.letGo() {
 		return
@@ -359,7 +360,7 @@ func (v View) release(ctx context.Context, r *request) {
 		b.Unknown, r.goal[driver] = false, adopted
 	}
 	born, made := v.born(ctx, r)
-	made = made && !known && (!ok || spec.Hides(b.State))
+	made = made && !known
 	known = known || made
 	switch {
 	case ok && b.Unknown:
@@ -371,13 +372,15 @@ func (v View) release(ctx context.Context, r *request) {
 	}
 	for _, kind := range v.functionKinds() {
 		key := drivers.Key{Kind: kind, Target: r.target}
-		if b, ok := v.baseline(key, r.identity); ok && !b.Unknown {
+		if b, ok := v.baseline(key, r.identity); ok && v.restorable(b) {
 			r.goal[key] = b.State
 		}
 	}
 	if made {
 		r.goal[driver] = born
+		v.unset(ctx, r)
 	}
+	v.fresh(ctx, r, driver)
 	if to, ok := r.goal[driver]; ok && spec.Hides(to) {
 		// What was before had no netdev: what its link was like while the agent had
 		// it on another driver is nothing to go back to.
@@ -385,17 +388,41 @@ func (v View) release(ctx context.Context, r *request) {
 	}
 }
 
+// unset asks for what a VF has of which nobody has set anything, as far as all
+// drivers agree on that and this one tells of it.
+func (v View) unset(ctx context.Context, r *request) {
+	for _, spec := range v.Drivers.Specs {
+		key := drivers.Key{Kind: spec.Kind, Target: r.target}
+		if !spec.OfVF || spec.Unset == "" {
+			continue
+		}
+		if o := v.observer().Observe(ctx, key); o.Presence == drivers.Present && spec.Legal(r.target, o.State) == nil {
+			r.goal[key] = spec.Unset
+		}
+	}
+}
+
+// fresh asks for what the kernel gives a new netdev, where there was none before
+// the agent's first write and the one that there is now stays.
+func (v View) fresh(ctx context.Context, r *request, driver drivers.Key) {
+	if to, ok := r.goal[driver]; !ok || !v.observer().Observe(ctx, driver).Is(to) {
+		return
+	}
+	for _, spec := range v.Drivers.Specs {
+		key := drivers.Key{Kind: spec.Kind, Target: r.target}
+		if spec.Netdev && spec.Fresh != drivers.Default && v.baselines().Made(key, r.identity) && v.observer().Observe(ctx, key).Presence == drivers.Present {
+			r.goal[key] = spec.Fresh
+		}
+	}
+}
+
 // born is what the kernel makes of a virtual function that the agent had made:
 // nothing was before that. False for any other.
 func (v View) born(ctx context.Context, r *request) (drivers.State, bool) {
-	pf := r.identity.PF
-	if pf == "" || r.pf != "" {
+	if !v.baselines().MadeVF(r.target, r.identity) {
 		return "", false
 	}
-	if _, ours := v.baseline(drivers.Key{Kind: sriov.KindNumVFs, Target: pf}, drivers.Identity{}); !ours {
-		return "", false
-	}
-	names, err := module.ByVF(ctx, v.Host, pf)
+	names, err := module.ByVF(ctx, v.Host, r.identity.PF)
 	if err != nil || len(names) != 1 {
 		return "", false // as with one that is not known
 	}
@@ -427,15 +454,13 @@ func sayBaseline(t drivers.Target) string {
 	return fmt.Sprintf("nobody knows what to give it back to; say it with agent adopt --baseline %s=DRIVER while the agent is stopped, or ask for its driver by name", t)
 }
 
+// baselines are what release restores.
+func (v View) baselines() recovery.Baselines {
+	return recovery.Baselines{Specs: v.Drivers.Specs, Records: v.Records}
+}
+
 // baseline is what a key was before the agent first touched it in this boot and
 // in this life of its device.
 func (v View) baseline(k drivers.Key, id drivers.Identity) (journal.Baseline, bool) {
-	b, ok := v.Records.Baseline(k)
-	switch {
-	case !ok, b.Class == drivers.Volatile && b.BootID != v.BootID:
-		return journal.Baseline{}, false
-	case b.Incarnation != 0 && id.Incarnation != 0 && b.Incarnation != id.Incarnation:
-		return journal.Baseline{}, false
-	}
-	return b, true
+	return v.baselines().Of(k, id)
 }

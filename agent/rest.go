@@ -60,9 +60,53 @@ func (a *Agent) restEntries(ctx context.Context, o Order) []OrderEntry {
 	return entries
 }
 
+// orderRest keeps that everything is to be given back, with what the functions
+// needed: a function that has to wait takes that along when its turn has come.
+func (a *Agent) orderRest(ctx context.Context, o Order) error {
+	if !o.All || len(a.view.rest()) == 0 {
+		return nil
+	}
+	return a.c.Journal.SetControl(ctx, journal.Control{Action: orderRest, Who: o.Who, Why: o.Why})
+}
+
+// endRest ends that order.
+func (a *Agent) endRest(ctx context.Context, why string) {
+	if _, ok := a.c.Journal.Control(orderRest, ""); !ok {
+		return
+	}
+	_, err := a.c.Journal.ClearControl(ctx, orderRest, "")
+	level.Info(a.logger).Log("why", why, "err", err, "msg", "order to give back modules is over")
+}
+
+// restTarget is what a worker is on that gives back the rest.
+const restTarget drivers.Target = orderRest
+
+// claimRest keeps others from giving back the rest until the returned func is
+// called.
+func (a *Agent) claimRest() (release func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.busy[restTarget] {
+		return func() {}
+	}
+	a.busy[restTarget] = true
+	return func() { a.free([]drivers.Target{restTarget}) }
+}
+
+// followRest gives back the rest once the last function is back.
+func (a *Agent) followRest(ctx context.Context, requests []request) {
+	c, ok := a.c.Journal.Control(orderRest, "")
+	if !ok || a.readOnly() || slices.ContainsFunc(requests, func(r request) bool {
+		return r.pool == "" && r.target != "" && !(r.released() && r.letGo())
+	}) {
+		return
+	}
+	a.employ(ctx, []drivers.Target{restTarget}, false, func() { a.returnRest(ctx, c.Why) })
+}
+
 // returnRest gives back the modules and parameters, once no function needs
 // them. A module that something else uses by now is left to it.
-func (a *Agent) returnRest(ctx context.Context, o Order) (entries []OrderEntry) {
+func (a *Agent) returnRest(ctx context.Context, why string) (entries []OrderEntry) {
 	if c, ok := a.view.paused(); ok {
 		return []OrderEntry{{Condition: Paused, Reason: pausedText(c), Steps: []StepReport{}}}
 	}
@@ -81,7 +125,7 @@ func (a *Agent) returnRest(ctx context.Context, o Order) (entries []OrderEntry) 
 			if a.usersOf(ctx, b.Key) != "" {
 				return false
 			}
-			entries, progress = append(entries, a.returnOne(ctx, b, o)), true
+			entries, progress = append(entries, a.returnOne(ctx, b, why)), true
 			return true
 		})
 	}
@@ -90,6 +134,9 @@ func (a *Agent) returnRest(ctx context.Context, o Order) (entries []OrderEntry) 
 			Target: b.Key.Target, Condition: Released, Steps: []StepReport{},
 			Reason: "left loaded: " + a.usersOf(ctx, b.Key),
 		})
+	}
+	if !slices.ContainsFunc(entries, func(e OrderEntry) bool { return e.Condition != Released }) {
+		a.endRest(ctx, "all is given back")
 	}
 	return entries
 }
@@ -131,7 +178,7 @@ func (a *Agent) usersOf(ctx context.Context, k drivers.Key) string {
 	return ""
 }
 
-func (a *Agent) returnOne(ctx context.Context, b journal.Baseline, o Order) OrderEntry {
+func (a *Agent) returnOne(ctx context.Context, b journal.Baseline, why string) OrderEntry {
 	e := OrderEntry{Target: b.Key.Target, Condition: Released, Steps: []StepReport{}}
 	now := a.view.observer().Observe(ctx, b.Key)
 	if !now.Is(b.State) {
@@ -139,7 +186,7 @@ func (a *Agent) returnOne(ctx context.Context, b journal.Baseline, o Order) Orde
 			e.Condition, e.Reason = Pending, fmt.Sprintf("%s is %s", b.Key, now)
 			return e
 		}
-		e.result(a.engine.Run(ctx, draftOf(b.Key, now.State, b.State), journal.Reason{Source: ReleaseSource, Object: o.Why}))
+		e.result(a.engine.Run(ctx, draftOf(b.Key, now.State, b.State), journal.Reason{Source: ReleaseSource, Object: why}))
 	}
 	if e.Condition == Released {
 		_, err := a.c.Journal.DropBaselines(ctx, func(d journal.Baseline) bool { return d.Key == b.Key })

@@ -334,7 +334,7 @@ func (v View) restore(r *request, vfs []drivers.Target) {
 	for _, t := range vfs {
 		for _, kind := range v.functionKinds() {
 			key := drivers.Key{Kind: kind, Target: t}
-			if b, ok := v.baseline(key, drivers.Identity{}); ok && !b.Unknown {
+			if b, ok := v.baseline(key, drivers.Identity{}); ok && v.restorable(b) {
 				r.goal[key] = b.State
 			}
 		}

@@ -71,6 +71,9 @@ func (v View) env() recovery.Env {
 			if w, ok := v.poolWanted(context.Background(), op); ok {
 				return w
 			}
+			if v.givesBack(op) {
+				return recovery.StillWanted
+			}
 			return wanted(op)
 		},
 		Paused: func(op *journal.Operation) string {
@@ -109,10 +112,29 @@ func (v View) releaseGoals(c journal.Control, goals map[drivers.Key]drivers.Stat
 	for _, kind := range v.functionKinds() {
 		key := drivers.Key{Kind: kind, Target: c.Target}
 		delete(goals, key)
-		if b, ok := v.baseline(key, drivers.Identity{}); ok && !b.Unknown {
+		if b, ok := v.baseline(key, drivers.Identity{}); ok && v.restorable(b) {
 			goals[key] = b.State
 		}
 	}
+}
+
+// givesBack says that an operation was begun for orders to release that stand,
+// and that what it leads to is what was before. What the agent had made has no
+// such thing, so that nothing else says that it is wanted.
+func (v View) givesBack(op *journal.Operation) bool {
+	if op.Reason.Source != ReleaseSource {
+		return false
+	}
+	ordered := false
+	for _, c := range op.Changes {
+		_, is := v.Records.Control(orderReleased, c.Key.Target)
+		ordered = ordered || is
+		b, ok := v.baseline(c.Key, drivers.Identity{})
+		if ok && v.restorable(b) && b.State != c.After && !c.Along {
+			return false
+		}
+	}
+	return ordered
 }
 
 // Judge judges every open operation, in the order of their numbers.
@@ -211,16 +233,36 @@ func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observe
 	if err := v.renew(r, observed); err != nil {
 		return plan.Draft{}, observed, err
 	}
-	baseline := plan.Goal{}
-	for k := range observed {
-		if b, ok := v.baseline(k, r.identity); ok && !b.Unknown {
-			baseline[k] = b.State
+	f := plan.Function{Target: r.target, Want: r.goal, Observed: observed}
+	for _, k := range plan.Loses(v.Drivers.Specs, f) {
+		if o := v.observer().Observe(ctx, k); !errors.Is(o.Err, drivers.ErrUnsupported) { // else there is nothing to lose
+			observed[k] = o
 		}
 	}
-	d, err := plan.Cover(v.Drivers.Specs, plan.Function{
-		Target: r.target, Want: r.goal, Observed: observed, Baseline: baseline,
-	})
+	v.returns(r, &f)
+	d, err := plan.Cover(v.Drivers.Specs, f)
 	return d, observed, err
+}
+
+// returns adds what is remembered of the keys that a request is about.
+func (v View) returns(r *request, f *plan.Function) {
+	f.Baseline = plan.Goal{}
+	for k := range f.Observed {
+		id := r.identity
+		if k.Target != r.target {
+			id = drivers.Identity{PF: r.target, PFIncarnation: r.identity.Incarnation}
+		}
+		if b, ok := v.baseline(k, id); ok && v.restorable(b) {
+			f.Baseline[k] = b.State
+		}
+	}
+}
+
+// restorable says whether a baseline is something to go back to: it is known, and
+// no word for that there was nothing to set.
+func (v View) restorable(b journal.Baseline) bool {
+	spec, _ := v.Drivers.Specs.Find(b.Key.Kind)
+	return !b.Unknown && (!spec.WhenAsked || spec.Legal(b.Key.Target, b.State) == nil)
 }
 
 // functionKinds are the kinds that a PCI function has.
@@ -235,20 +277,26 @@ func (v View) functionKinds() []drivers.Kind {
 }
 
 // concerns says whether a key is to be observed for a request: a kind that costs
-// something only where it is asked for, or has something to be given back.
+// something only where it is asked for.
 func (v View) concerns(r request, k drivers.Key) bool {
 	spec, _ := v.Drivers.Specs.Find(k.Kind)
-	if _, asked := r.goal[k]; asked || !spec.WhenAsked {
-		return true
-	}
-	_, known := v.baseline(k, r.identity)
-	return known
+	_, asked := r.goal[k]
+	return asked || !spec.WhenAsked
 }
 
 // firstMissing are the goals that must be reached before the function's own.
 func (v View) firstMissing(ctx context.Context, r request) []journal.Goal {
 	return slices.DeleteFunc(slices.Clone(r.first), func(g journal.Goal) bool {
 		return v.observer().Observe(ctx, g.Key).Is(g.State)
+	})
+}
+
+// foreseen are the steps that a draft takes as far as anybody can tell. Whether
+// what is only restored has to be written is seen when the device is there anew.
+func (v View) foreseen(r request, d plan.Draft, steps []drivers.Step) []drivers.Step {
+	return slices.DeleteFunc(steps, func(s drivers.Step) bool {
+		spec, _ := v.Drivers.Specs.Find(s.Key.Kind)
+		return s.From == drivers.Default && (d.Along[s.Key] || spec.WhenAsked && r.released())
 	})
 }
 
@@ -263,7 +311,7 @@ func (v View) precheck(ctx context.Context, observed plan.Observed, d plan.Draft
 			return err
 		}
 	}
-	err := engine.Observer{Drivers: v.Drivers, Host: v.Host}.Precheck(ctx, observed, d.After)
+	err := engine.Observer{Drivers: v.Drivers, Host: v.Host}.Precheck(ctx, observed, d.Asked())
 	if first && errors.Is(err, drivers.ErrNotReady) {
 		return nil
 	}

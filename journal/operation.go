@@ -54,6 +54,9 @@ type Change struct {
 	Class  drivers.Class `json:"class"`
 	Before drivers.State `json:"before"`
 	After  drivers.State `json:"after"`
+	// Along says that nobody asks for the key: what it was is restored where its
+	// new netdev or VF lets it.
+	Along bool `json:"along,omitempty"`
 }
 
 // Reason says who wanted the operation.
@@ -157,11 +160,13 @@ func (o *Operation) LastBoot() string {
 }
 
 // Fingerprint names the goal whatever its operation's number: the kinds,
-// targets and states after. Failures are counted under it.
+// targets and states after that are asked for. Failures are counted under it.
 func (o *Operation) Fingerprint() string {
 	var s strings.Builder
 	for _, c := range o.Changes {
-		fmt.Fprintf(&s, "%s=%q\n", c.Key, string(c.After))
+		if !c.Along {
+			fmt.Fprintf(&s, "%s=%q\n", c.Key, string(c.After))
+		}
 	}
 	return digestText(s.String())
 }

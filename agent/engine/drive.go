@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -21,6 +24,7 @@ import (
 // stop ends it between two steps only: what a step has done is still looked at.
 func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Goal) error {
 	ctx, checked := context.WithoutCancel(stop), false
+	goal = maps.Clone(goal)
 	s := sight{seen: plan.Observed{}}
 	if err := e.look(ctx, op, everything, &s); err != nil {
 		return err
@@ -44,7 +48,10 @@ func (e *Engine) drive(stop context.Context, op *journal.Operation, goal plan.Go
 			checked = true
 		}
 		if err := e.step(ctx, op, steps[0]); err != nil {
-			return err
+			if !e.spares(op, steps[0].Key, err) {
+				return err
+			}
+			delete(goal, steps[0].Key)
 		}
 		s.fresh = nil
 		if err := e.look(ctx, op, e.touched(op, steps[0].Key), &s); err != nil {
@@ -160,7 +167,34 @@ func (e *Engine) mayDrive(ctx context.Context, op *journal.Operation, observed p
 	if op.State == journal.Reverting {
 		return nil // going back is not refused for what going forward would be
 	}
-	return e.Observer().Precheck(ctx, observed, goal)
+	return e.Observer().Precheck(ctx, observed, asked(op, goal))
+}
+
+// asked is a goal without the keys that nobody asks for.
+func asked(op *journal.Operation, goal plan.Goal) plan.Goal {
+	goal = maps.Clone(goal)
+	for _, c := range op.Changes {
+		if c.Along {
+			delete(goal, c.Key)
+		}
+	}
+	return goal
+}
+
+// spares says that what went wrong with a key is no failure of the operation:
+// nobody asks for it, and its new netdev or VF does not take what the old one
+// had. The rest is worth more than that.
+func (e *Engine) spares(op *journal.Operation, k drivers.Key, err error) bool {
+	i := slices.IndexFunc(op.Changes, func(c journal.Change) bool { return c.Key == k })
+	if i < 0 || !op.Changes[i].Along || keeps(err) || isGone(err) {
+		return false
+	}
+	lasting := permanent(err) || errors.Is(err, fs.ErrExist) || errors.Is(err, drivers.ErrUnverified)
+	if !lasting && op.Tries() < e.MaxAttempts {
+		return false
+	}
+	level.Warn(e.Logger).Log("op", op.ID, "kind", k.Kind, "target", k.Target, "before", op.Changes[i].Before, "err", err, "msg", "not restored")
+	return true
 }
 
 // step makes one write. It is not cut short when the agent is asked to stop:

@@ -38,7 +38,7 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 			return Result{Outcome: Blocked, Err: fmt.Errorf("%s is %s, not %s as planned: %w", key, o, before, orChanged(o.Err))}
 		}
 	}
-	if err := e.mayBegin(ctx, observed, d.After); drivers.Starved(err) {
+	if err := e.mayBegin(ctx, observed, d); drivers.Starved(err) {
 		return Result{Outcome: Blocked, Err: err}
 	} else if err != nil {
 		return Result{Outcome: Refused, Err: err}
@@ -47,7 +47,7 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 	if err != nil {
 		return Result{Outcome: Blocked, Err: err}
 	}
-	begun, err := e.Journal.Begin(ctx, op, e.baselines(op), closings...)
+	begun, err := e.Journal.Begin(ctx, op, e.baselines(op, d.Lost), closings...)
 	switch {
 	case errors.Is(err, journal.ErrClaimed):
 		return Result{Outcome: Blocked, Err: err}
@@ -60,11 +60,11 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 }
 
 // mayBegin asks the drivers and the rules about a goal.
-func (e *Engine) mayBegin(ctx context.Context, observed plan.Observed, goal plan.Goal) error {
-	if err := e.Observer().Precheck(ctx, observed, goal); err != nil || e.Guard == nil {
+func (e *Engine) mayBegin(ctx context.Context, observed plan.Observed, d plan.Draft) error {
+	if err := e.Observer().Precheck(ctx, observed, d.Asked()); err != nil || e.Guard == nil {
 		return err
 	}
-	return e.Guard.MayDrive(ctx, observed, goal)
+	return e.Guard.MayDrive(ctx, observed, d.After)
 }
 
 // bothOf are the two states of each key.
@@ -102,7 +102,7 @@ func (e *Engine) draw(ctx context.Context, d plan.Draft, reason journal.Reason) 
 		if !ok {
 			return op, fmt.Errorf("kind %q: %w", key.Kind, drivers.ErrIllegal)
 		}
-		op.Changes = append(op.Changes, journal.Change{Key: key, Class: spec.Class, Before: d.Before[key], After: d.After[key]})
+		op.Changes = append(op.Changes, journal.Change{Key: key, Class: spec.Class, Before: d.Before[key], After: d.After[key], Along: d.Along[key]})
 	}
 	for _, t := range op.Targets() {
 		id, err := e.Observer().Identify(ctx, t)
@@ -128,27 +128,9 @@ func (e *Engine) Failure(d plan.Draft) (journal.Failure, bool) {
 func Fingerprint(d plan.Draft) string {
 	var op journal.Operation
 	for _, key := range slices.SortedFunc(maps.Keys(d.After), drivers.Key.Compare) {
-		op.Changes = append(op.Changes, journal.Change{Key: key, After: d.After[key]})
+		op.Changes = append(op.Changes, journal.Change{Key: key, After: d.After[key], Along: d.Along[key]})
 	}
 	return op.Fingerprint()
-}
-
-// baselines are what release will restore, unless the journal has them
-// already. Of a function found in another program's hands nothing true is known.
-func (e *Engine) baselines(op journal.Operation) []journal.Baseline {
-	var bs []journal.Baseline
-	for _, c := range op.Changes {
-		if c.Before == drivers.Hidden {
-			continue
-		}
-		spec, _ := e.Drivers.Specs.Find(c.Key.Kind)
-		bs = append(bs, journal.Baseline{
-			Key: c.Key, State: c.Before, Class: c.Class,
-			Incarnation: op.Identity[c.Key.Target].Incarnation,
-			Unknown:     spec.Taken != nil && spec.Taken(c.Before),
-		})
-	}
-	return bs
 }
 
 // forward drives an open operation to its After, again and again up to the

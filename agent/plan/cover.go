@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,6 +24,20 @@ type Function struct {
 type Draft struct {
 	Before Goal
 	After  Goal
+	// Along are the keys of Before and After that are there only because their
+	// netdev or VF is made anew: what they were is restored where the new one lets
+	// it, and their failure is not the operation's.
+	Along map[drivers.Key]bool
+	// Lost is what the operation changes on its way and leads nowhere: release
+	// restores it.
+	Lost Goal
+}
+
+// Asked is After without what is only taken along.
+func (d Draft) Asked() Goal {
+	asked := maps.Clone(d.After)
+	maps.DeleteFunc(asked, func(k drivers.Key, _ drivers.State) bool { return d.Along[k] })
+	return asked
 }
 
 // Empty says that there is nothing to do.
@@ -54,12 +70,23 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			d.Before[key], d.After[key] = o.State, want
 		}
 	}
-	for key := range f.Observed {
-		if to, ok := f.takenAlong(specs, key, fates[key.Target]); ok {
-			d.Before[key], d.After[key] = f.Observed[key].State, to
+	for key, o := range f.Observed {
+		at := fates[key.Target]
+		if f.goes(specs, key, at) && o.Presence == drivers.Unobservable && !errors.Is(o.Err, drivers.ErrUnsupported) {
+			// What is destroyed without having been seen could never be given back.
+			return Draft{}, fmt.Errorf("%s is %s, and would be lost: %w", key, o, orUnknown(o.Err))
+		}
+		if to, ok := f.takenAlong(specs, key, at); ok {
+			d.Before[key], d.After[key] = o.State, to
+			if _, asked := f.Want[key]; f.along(specs, key) && !asked {
+				d.take(key)
+			}
+		} else if _, covered := d.After[key]; !covered && f.resets(specs, key, at) {
+			f.mayReset(&d, key, at)
 		}
 	}
 	f.takeMoved(specs, d)
+	d.shorten()
 	return d, nil
 }
 
@@ -112,6 +139,98 @@ func (f Function) takeMoved(specs drivers.Specs, d Draft) {
 		if _, covered := d.After[key]; !covered && f.Observed[key].Presence == drivers.Present && specs.Moved(key, states) {
 			d.Before[key], d.After[key] = f.Observed[key].State, want
 		}
+	}
+}
+
+// Loses are the keys of those that are observed only when asked for that go, or
+// come back as the kernel makes them, on the way to what is asked. They are to be
+// observed before Cover drafts the operation.
+func Loses(specs drivers.Specs, f Function) (keys []drivers.Key) {
+	targets := map[drivers.Target]bool{}
+	for key := range f.Observed {
+		targets[key.Target] = true
+	}
+	for t := range targets {
+		at := f.fate(specs, t)
+		for _, spec := range specs {
+			key := drivers.Key{Kind: spec.Kind, Target: t}
+			_, seen := f.Observed[key]
+			if !seen && spec.WhenAsked && f.goes(specs, key, at) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	slices.SortFunc(keys, drivers.Key.Compare)
+	return keys
+}
+
+// goes says whether what a key is about goes, or is made anew.
+func (f Function) goes(specs drivers.Specs, key drivers.Key, at fate) bool {
+	spec, _ := specs.Find(key.Kind)
+	return at.remade && (spec.Netdev || spec.OfVF || spec.Hides != nil) || at.renewed && spec.Netdev || f.resets(specs, key, at)
+}
+
+// along says whether a key is one whose failure is not the operation's: one of
+// which nothing is known but what the driver tells.
+func (f Function) along(specs drivers.Specs, key drivers.Key) bool {
+	spec, _ := specs.Find(key.Kind)
+	return spec.WhenAsked && (spec.Netdev || spec.OfVF)
+}
+
+// resets says whether another driver of a VF may change what its physical
+// function keeps for it.
+func (f Function) resets(specs drivers.Specs, key drivers.Key, at fate) bool {
+	spec, _ := specs.Find(key.Kind)
+	return spec.Resets && at.renewed && !at.remade
+}
+
+// mayReset leads a state that another driver may have changed back to what it was
+// before, when the VF is back on one of the kernel's; else it is only remembered.
+func (f Function) mayReset(d *Draft, key drivers.Key, at fate) {
+	o, was := f.Observed[key], f.Baseline[key]
+	if was == "" || at.hidden || o.Presence != drivers.Present || o.State == was {
+		d.lose(key, o.State)
+		return
+	}
+	d.Before[key], d.After[key] = o.State, was
+	d.take(key)
+}
+
+// maxAlong is how many bytes of states an operation takes along: with the rest of
+// it, that fits a record of the journal.
+const maxAlong = 64 << 10
+
+func (d *Draft) take(key drivers.Key) {
+	if d.Along == nil {
+		d.Along = map[drivers.Key]bool{}
+	}
+	d.Along[key] = true
+}
+
+func (d *Draft) lose(key drivers.Key, was drivers.State) {
+	if d.Lost == nil {
+		d.Lost = Goal{}
+	}
+	d.Lost[key] = was
+}
+
+// shorten leaves what does not fit the operation to release, the longest first.
+func (d *Draft) shorten() {
+	size := func(k drivers.Key) int { return len(d.Before[k]) + len(d.After[k]) }
+	sum := 0
+	for k := range d.Along {
+		sum += size(k)
+	}
+	keys := slices.SortedFunc(maps.Keys(d.Along), func(a, b drivers.Key) int { return cmp.Or(size(b)-size(a), a.Compare(b)) })
+	for _, k := range keys {
+		if sum <= maxAlong {
+			return
+		}
+		sum -= size(k)
+		d.lose(k, d.Before[k])
+		delete(d.Before, k)
+		delete(d.After, k)
+		delete(d.Along, k)
 	}
 }
 

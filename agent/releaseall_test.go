@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"eniagent/agent/source"
+	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
+)
+
+// allBack fails unless an order to release everything left nothing behind.
+func (n *node) allBack(r OrderReport) {
+	n.t.Helper()
+	for _, e := range r.Entries {
+		if e.Condition != Released {
+			n.t.Errorf("%s is told to be %s: %s", e.Target, e.Condition, e.Reason)
+		}
+	}
+	n.nothingLeft()
+}
+
+// nothingLeft fails while there are baselines, or modules that were loaded.
+func (n *node) nothingLeft() {
+	n.t.Helper()
+	if left := n.journal.Baselines(); len(left) > 0 {
+		n.t.Errorf("baselines are left: %v\n%s", left, n.log)
+	}
+	if _, err := n.kernel.Inode(n.t.Context(), host.SysModule+"vfio_pci"); err == nil {
+		n.t.Errorf("vfio_pci is left loaded\n%s", n.log)
+	}
+	if c, ok := n.journal.Control(orderRest, ""); ok {
+		n.t.Errorf("an order is left: %v", c)
+	}
+}
+
+// TestReleaseAllShrinksToTheVFsThereWere: in one call, with the modules.
+func TestReleaseAllShrinksToTheVFsThereWere(t *testing.T) {
+	for _, first := range []int{3, 7} { // VFs that the agent bound when it made them, and later
+		withNode(t, func(n *node) {
+			n.want(vfs(first, dpdkVF()))
+			settled(20 * time.Second)
+			n.want(vfs(7, dpdkVF()))
+			settled(20 * time.Second)
+			n.allBack(n.release(Order{All: true}))
+			n.virtual(vf0, vf1)
+			n.driver(vf0, "igbvf")
+			n.driver(vf1, "igbvf")
+			settled(time.Minute)
+			n.nothingLeft()
+		})
+	}
+}
+
+// TestModulesFollowTheLastFunction that release --all had to wait for, also when
+// the agent is another by then.
+func TestModulesFollowTheLastFunction(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t, sim.DefaultNode())
+			n.start(nil)
+			asked := []source.Interface{pci(portA, "vfio-pci"), pci(portB, "vfio-pci")}
+			n.want(asked...)
+			settled(5 * time.Second)
+			let := n.kernel.Hold(portA)
+			r := n.release(Order{All: true})
+			if i := slices.IndexFunc(r.Entries, func(e OrderEntry) bool { return e.Target == portA }); r.Entries[i].Condition != Held {
+				t.Errorf("%+v", r.Entries)
+			}
+			n.driver(portB, "igb")
+			settled(time.Minute)
+			n.driver(portA, "vfio-pci")
+			if restart {
+				n.halt()
+				n.start(nil)
+				n.want(asked...)
+				settled(time.Minute)
+			}
+			let()
+			settled(2 * time.Minute)
+			n.driver(portA, "igb")
+			n.nothingLeft()
+			n.halt()
+		})
+	}
+}
+
+// TestWhatIsAskedAgainKeepsItsModules: the order to give them back is over.
+func TestWhatIsAskedAgainKeepsItsModules(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(pci(portA, "vfio-pci"), pci(portB, "vfio-pci"))
+		settled(5 * time.Second)
+		let := n.kernel.Hold(portA)
+		n.release(Order{All: true})
+		if _, err := n.agent.Release(t.Context(), Order{Targets: []string{portB}, Cancel: true, Who: "somebody"}); err != nil {
+			t.Fatal(err)
+		}
+		settled(time.Minute)
+		let()
+		settled(2 * time.Minute)
+		n.driver(portA, "igb")
+		n.driver(portB, "vfio-pci")
+		n.release(Order{Targets: []string{portB}})
+		settled(2 * time.Minute)
+		if _, err := n.kernel.Inode(n.t.Context(), host.SysModule+"vfio_pci"); err != nil {
+			t.Errorf("modules went by an order that was over: %v", err)
+		}
+	})
+}
+
+// TestReleaseAllLooksAtEachFunctionAFewTimes: what it reads grows with the
+// functions, and not with their square.
+func TestReleaseAllLooksAtEachFunctionAFewTimes(t *testing.T) {
+	reads := map[int]int{}
+	for _, count := range []int{8, 32} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t, wide())
+			var c *counting
+			n.start(func(o *Config) { c = countReads(o, n.kernel) })
+			defer n.halt()
+			var asked []source.Interface
+			for i := range count {
+				asked = append(asked, pci(wideAddress(i), "vfio-pci"))
+			}
+			n.want(asked...)
+			settled(time.Minute)
+			c.reset()
+			n.allBack(n.release(Order{All: true}))
+			paths, _ := c.reset()
+			reads[count] = len(paths)
+		})
+	}
+	t.Logf("reads by functions: %v", reads)
+	if few, many := reads[8], reads[32]; few == 0 || many > 5*few {
+		t.Errorf("%d reads for 8 functions, %d for 32: want no more than fivefold", few, many)
+	}
+}
+
+func countReads(c *Config, h host.Host) *counting {
+	counts := count(h)
+	c.Host = counts
+	return counts
+}
