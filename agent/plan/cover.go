@@ -70,11 +70,21 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 			d.Before[key], d.After[key] = o.State, want
 		}
 	}
+	if err := f.takeAlong(specs, &d, fates); err != nil {
+		return Draft{}, err
+	}
+	f.takeMoved(specs, d)
+	d.shorten()
+	return d, nil
+}
+
+// takeAlong puts into the draft what goes, or is made anew, on the way.
+func (f Function) takeAlong(specs drivers.Specs, d *Draft, fates map[drivers.Target]fate) error {
 	for key, o := range f.Observed {
 		at := fates[key.Target]
 		if f.goes(specs, key, at) && o.Presence == drivers.Unobservable && !errors.Is(o.Err, drivers.ErrUnsupported) {
 			// What is destroyed without having been seen could never be given back.
-			return Draft{}, fmt.Errorf("%s is %s, and would be lost: %w", key, o, orUnknown(o.Err))
+			return fmt.Errorf("%s is %s, and would be lost: %w", key, o, orUnknown(o.Err))
 		}
 		if to, ok := f.takenAlong(specs, key, at); ok {
 			d.Before[key], d.After[key] = o.State, to
@@ -82,12 +92,10 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 				d.take(key)
 			}
 		} else if _, covered := d.After[key]; !covered && f.resets(specs, key, at) {
-			f.mayReset(&d, key, at)
+			f.mayReset(d, key, at)
 		}
 	}
-	f.takeMoved(specs, d)
-	d.shorten()
-	return d, nil
+	return nil
 }
 
 // mayHave says why the function cannot have what is asked of a key.
