@@ -83,7 +83,9 @@ func (v View) complete(ctx context.Context, requests, last []request, s scope) [
 			v.ask(ctx, &requests[i])
 		}
 	}
+	v.refuseSharedMACs(ctx, requests)
 	v.gather(ctx, requests, s)
+	v.moveMACs(ctx, requests, s)
 	refuseTwice(requests)
 	return v.withPools(requests, s)
 }
