@@ -161,8 +161,7 @@ func orRandom(mac string) string {
 	return mac
 }
 
-// settings are one group of a netdev's. Of the features it has one only: which
-// there are differs from kernel to kernel.
+// settings are one group of a netdev's.
 func (e *eyes) settings(ctx context.Context, addr string, index int, which host.Setting) string {
 	set, err := e.Settings(ctx, index, which)
 	if err != nil {
@@ -176,12 +175,27 @@ func (e *eyes) settings(ctx context.Context, addr string, index int, which host.
 		}
 		return line
 	}
-	for _, f := range set.Features {
-		if f.Name == knownFeature {
-			return fmt.Sprintf("set %s %s=%t active=%t fixed=%t", addr, f.Name, f.Wanted, f.Active, f.Fixed)
-		}
+	if len(set.Features) > 0 {
+		return "set " + addr + " features" + featureWords(set.Features)
 	}
 	return fmt.Sprintf("set %s names=%q channels=%v of %v rings=%v of %v", addr, set.AltNames, set.Channels, set.MaxChannels, set.Rings, set.MaxRings)
+}
+
+// featureWords are the features that are on or can be changed. Those that are
+// neither are the most, and which there are differs from kernel to kernel.
+func featureWords(all []host.Feature) string {
+	var words strings.Builder
+	for _, f := range all {
+		switch {
+		case f.Fixed && f.Active:
+			fmt.Fprintf(&words, " %s=fixed", f.Name)
+		case !f.Fixed && f.Wanted == f.Active:
+			fmt.Fprintf(&words, " %s=%t", f.Name, f.Wanted)
+		case !f.Fixed:
+			fmt.Fprintf(&words, " %s=%t(%t)", f.Name, f.Wanted, f.Active)
+		}
+	}
+	return words.String()
 }
 
 // knownFeature is one that every driver of a Machine lets be changed.

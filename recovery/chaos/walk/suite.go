@@ -174,6 +174,11 @@ func (m Machine) settings() []Scenario {
 			channels(b.Address, "rx=1 tx=1 combined=0"), channels(vf0, "rx=0 tx=0 combined=1"), admin(b.Address, 1), channels(b.Address, "rx=0 tx=0 combined=2"),
 			channels(a.Address, "rx=0 tx=0 combined=1"), channels(a.Address, "rx=0 tx=0 combined=3"), channels(a.Address, "rx=0 tx=0 combined=2"),
 		}, []Step{unbindFrom(pfDriver, b.Address)})},
+		{"channels and VFs", []Step{
+			channels(b.Address, "rx=0 tx=0 combined=4"), vfs(b.Address, "2"), channels(b.Address, "rx=0 tx=0 combined=4"), channels(b.Address, "rx=0 tx=0 combined=1"),
+			rings(b.Address, "rx=512 mini=0 jumbo=0 tx=512"), vfs(b.Address, "0"), channels(b.Address, "rx=0 tx=0 combined=3"), feature(b.Address, 0),
+			vfs(b.Address, "1"), vfs(b.Address, "0"), feature(b.Address, 1),
+		}},
 		{"features", slices.Concat([]Step{
 			feature(b.Address, 0), feature(b.Address, 0), feature(b.Address, 1), feature(absent, 0), feature(vf0, 0), feature(vf0, 1), feature(b.Address, 0),
 		}, anew)},
