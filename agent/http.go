@@ -49,15 +49,18 @@ func (s *server) shutdown() {
 // listen opens the public address and the root-only socket.
 func (o Options) listen(ctx context.Context, a *Agent, reg *prometheus.Registry, logger log.Logger) ([]*server, error) {
 	var servers []*server
-	add := func(name string, l net.Listener, h http.Handler) {
-		servers = append(servers, &server{name, l, &http.Server{Handler: recovered(h, logger), ReadHeaderTimeout: 5 * time.Second}})
+	add := func(name string, l net.Listener, h http.Handler, s *http.Server) {
+		s.Handler, s.ReadHeaderTimeout, s.IdleTimeout = recovered(h, logger), headerTimeout, idleTimeout
+		servers = append(servers, &server{name, l, s})
 	}
 	if o.Listen != "" {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("listen for health and metrics: %w: choose another --listen", err)
 		}
-		add("http", l, a.publicHandler(reg))
+		add("http", newCrowd(l, maxClients, 0), a.publicHandler(reg), &http.Server{
+			ReadTimeout: headerTimeout, WriteTimeout: answerTimeout, MaxHeaderBytes: maxHeader,
+		})
 	}
 	l, err := listenSocket(ctx, o.SocketPath())
 	if err != nil {
@@ -66,7 +69,9 @@ func (o Options) listen(ctx context.Context, a *Agent, reg *prometheus.Registry,
 		}
 		return nil, err
 	}
-	add("socket", l, a.socketHandler())
+	// An answer may take minutes to make, and its request would end at a ReadTimeout
+	// (net/http, connReader.backgroundRead), so that a part of it has one here.
+	add("socket", newCrowd(l, maxClients, stallTimeout), a.socketHandler(), &http.Server{MaxHeaderBytes: maxOrder})
 	return servers, nil
 }
 
@@ -113,7 +118,7 @@ func (a *Agent) publicHandler(reg *prometheus.Registry) http.Handler {
 	}
 	mux.HandleFunc("GET /healthz", probe(a.Healthy))
 	mux.HandleFunc("GET /readyz", probe(a.Ready))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", scrape(promhttp.HandlerFor(reg, promhttp.HandlerOpts{})))
 	return mux
 }
 

@@ -50,7 +50,10 @@ func (n *simulated) live(t *testing.T, flags []string, env ...string) *trial {
 	if err := l.c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.c.Process.Kill() })
+	t.Cleanup(func() {
+		_ = l.c.Process.Kill()
+		<-l.ended
+	})
 	go func() {
 		defer close(l.ended)
 		_ = l.c.Wait()
