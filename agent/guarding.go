@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,10 +72,13 @@ func (v View) asking(requests []request) View {
 // options know it better.
 func (v View) NewGuard(o guard.Options) *guard.Guard {
 	o.Host, o.Specs, o.Remembered = v.Host, v.Drivers.Specs, v.rememberedPath
+	o.Opened, o.Baseline = v.opened, v.stateBefore
 	allowed, given := v.permissions()
 	if o.Allowed == nil {
 		o.Allowed = func(t drivers.Target) string { return allowed[t] }
 	}
+	entries := o.Allowed
+	o.Allowed = func(t drivers.Target) string { return cmp.Or(entries(t), v.orderAllows(t)) }
 	if o.Wanted == nil {
 		o.Wanted = func(t drivers.Target) bool { return given[t] }
 	}
@@ -215,9 +219,12 @@ func (a *Agent) rememberTarget(ctx context.Context, t drivers.Target, why string
 	if err != nil {
 		return err
 	}
-	return a.c.Journal.SetControl(ctx, journal.Control{
-		Action: onPath, Target: t, Why: why, Facts: map[string]string{"identity": string(text)},
-	})
+	facts := map[string]string{"identity": string(text)}
+	was, known := a.c.Journal.Control(onPath, t)
+	if origin := was.Facts[factOrigin]; known && origin != "" || !known && a.view.brought(t) {
+		facts[factOrigin] = originAgent
+	}
+	return a.c.Journal.SetControl(ctx, journal.Control{Action: onPath, Target: t, Why: why, Facts: facts})
 }
 
 // rememberedPath is what was once on the management path and is still the same

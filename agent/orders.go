@@ -44,6 +44,7 @@ const (
 	factIdentity = "identity" // of the device that it was given for
 	factLetGo    = "let_go"   // the function was seen to be back
 	factDriver   = "driver"   // that release restores
+	factAllowed  = "allowed"  // why the management path may be cut for it
 )
 
 // orderFor is an order for a function, with what tells later whether it still

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -27,6 +28,9 @@ type Order struct {
 	Dry     bool     // only say what would be done
 	Who     string
 	Why     string
+	// Allowed is the reason for which a release may cut the management path; "" is
+	// that it may not.
+	Allowed string
 }
 
 // OrderEntry is one target of an order, and what is or would be done there.
@@ -79,7 +83,7 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 	for _, r := range requests {
 		e, goes := a.goesAlong(ctx, r, o, report.Entries)
 		if !goes {
-			e = a.view.releaseEntry(ctx, r, o)
+			e = a.viewFor(o).releaseEntry(ctx, r, o)
 		}
 		switch {
 		case goes:
@@ -274,11 +278,14 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 		return err
 	}
 	if r.order != nil {
-		return nil
+		return a.allowOrdered(ctx, *r.order, o)
 	}
 	c, err := a.view.orderFor(ctx, orderReleased, r.target, o.Who, o.Why)
 	if err != nil {
 		return err
+	}
+	if o.Allowed != "" {
+		c.Facts[factAllowed] = o.Allowed
 	}
 	c.Facts[factEntries] = digestsOf(current, r.target)
 	if under := a.view.underOrder(ctx, r, o); under.letGo() {
@@ -289,6 +296,29 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 	}
 	level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "msg", "order to release")
 	return nil
+}
+
+// allowOrdered adds to an order that stands why it may cut the management path.
+func (a *Agent) allowOrdered(ctx context.Context, c journal.Control, o Order) error {
+	if o.Allowed == "" || c.Facts[factAllowed] == o.Allowed {
+		return nil
+	}
+	c.Facts = maps.Clone(c.Facts)
+	if c.Facts == nil {
+		c.Facts = map[string]string{}
+	}
+	c.Facts[factAllowed] = o.Allowed
+	return a.c.Journal.SetControl(ctx, c)
+}
+
+// viewFor is the view with the reason that an order gives for the management
+// path, before the order stands.
+func (a *Agent) viewFor(o Order) View {
+	v := a.view
+	if o.Allowed != "" {
+		v.Guard = a.guard.Allowing(func(drivers.Target) string { return o.Allowed })
+	}
+	return v
 }
 
 // cancelRelease ends orders to release: what is asked holds again.
@@ -354,13 +384,13 @@ func (e *OrderEntry) result(r engine.Result) {
 func (o Order) Query() url.Values {
 	return url.Values{
 		"target": o.Targets, "all": {strconv.FormatBool(o.All)}, "cancel": {strconv.FormatBool(o.Cancel)},
-		"dry": {strconv.FormatBool(o.Dry)}, "who": {o.Who}, "why": {o.Why},
+		"dry": {strconv.FormatBool(o.Dry)}, "who": {o.Who}, "why": {o.Why}, "allowed": {o.Allowed},
 	}
 }
 
 func orderOf(q url.Values) Order {
 	is := func(name string) bool { return q.Get(name) == "true" }
 	return Order{
-		Targets: q["target"], All: is("all"), Cancel: is("cancel"), Dry: is("dry"), Who: q.Get("who"), Why: q.Get("why"),
+		Targets: q["target"], All: is("all"), Cancel: is("cancel"), Dry: is("dry"), Who: q.Get("who"), Why: q.Get("why"), Allowed: q.Get("allowed"),
 	}
 }

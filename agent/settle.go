@@ -140,6 +140,7 @@ func (a *Agent) letGo(ctx context.Context, r request) {
 		return
 	}
 	level.Info(a.logger).Log("target", r.target, "count", n, "msg", "released, left alone from now on")
+	a.forgetOpened(ctx, r.target)
 	if r.order != nil {
 		if err := a.noteLetGo(ctx, *r.order); err != nil {
 			level.Warn(a.logger).Log("target", r.target, "err", err, "msg", "not kept that a function was given back")

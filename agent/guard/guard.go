@@ -63,6 +63,10 @@ type Options struct {
 	// Remembered are targets once seen on the management path, and why; a
 	// target's netdev may be gone, or its routes not be there yet.
 	Remembered func() map[drivers.Target]string
+	// Opened says that a target came to the management path by what the agent did
+	// to it, and Baseline what a state was before that; both may be nil.
+	Opened   func(drivers.Target) bool
+	Baseline func(drivers.Key) (drivers.State, bool)
 	// Allowed is the reason given for touching a target of the management path;
 	// "" when none is.
 	Allowed func(drivers.Target) string
@@ -133,11 +137,12 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 // mayCut asks the rules about a write that cuts the function, and with it those
 // that it makes.
 func (g *Guard) mayCut(ctx context.Context, spec drivers.Spec, key drivers.Key, from, to drivers.State, since time.Time) error {
-	if err := g.path(ctx, spec, key, from); err != nil {
+	back := g.givesBack(spec, key, from, to)
+	if err := g.path(ctx, spec, key, from, back); err != nil {
 		return err
 	}
 	if spec.Makes != nil {
-		return g.mayUnmake(ctx, spec.Makes(from), since)
+		return g.mayUnmake(ctx, key.Target, spec.Makes(from), back, since)
 	}
 	if err := g.inUse(ctx, spec, key.Target, from, since); err != nil {
 		return err
@@ -146,7 +151,7 @@ func (g *Guard) mayCut(ctx context.Context, spec drivers.Spec, key drivers.Key, 
 }
 
 // mayUnmake asks the rules about functions that go with what makes them.
-func (g *Guard) mayUnmake(ctx context.Context, made []drivers.Target, since time.Time) error {
+func (g *Guard) mayUnmake(ctx context.Context, maker drivers.Target, made []drivers.Target, back bool, since time.Time) error {
 	driver, _ := g.o.Specs.Find(dpdk.KindDriver)
 	for _, t := range made {
 		name, err := host.DriverOf(ctx, g.o.Host, string(t))
@@ -157,8 +162,10 @@ func (g *Guard) mayUnmake(ctx context.Context, made []drivers.Target, since time
 			continue
 		}
 		bound := dpdk.Bound(name)
-		if err := g.path(ctx, driver, drivers.Key{Kind: driver.Kind, Target: t}, bound); err != nil {
-			return err
+		if !g.allowed(maker) {
+			if err := g.path(ctx, driver, drivers.Key{Kind: driver.Kind, Target: t}, bound, back); err != nil {
+				return err
+			}
 		}
 		if err := g.inUse(ctx, driver, t, bound, since); err != nil {
 			return err
@@ -186,22 +193,53 @@ func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
 	return g.mayCut(ctx, spec, s.Key, s.From, s.To, time.Now())
 }
 
+// givesBack says that a change leads to what was there before the agent's own.
+func (g *Guard) givesBack(spec drivers.Spec, key drivers.Key, from, to drivers.State) bool {
+	if g.o.Baseline == nil {
+		return false
+	}
+	before, ok := g.o.Baseline(key)
+	return ok && (before == to || slices.Contains(spec.Hops(from, before), to))
+}
+
+func (g *Guard) allowed(t drivers.Target) bool { return g.o.Allowed != nil && g.o.Allowed(t) != "" }
+
+// Allowing is the guard with a reason for the management path that is not kept
+// anywhere yet.
+func (g *Guard) Allowing(reason func(drivers.Target) string) *Guard {
+	also := *g
+	also.o.Allowed = func(t drivers.Target) string {
+		if r := reason(t); r != "" || g.o.Allowed == nil {
+			return r
+		}
+		return g.o.Allowed(t)
+	}
+	return &also
+}
+
+// wayOut is what can be done about a function of the management path.
+func wayOut(t drivers.Target) string {
+	return fmt.Sprintf("set allowManagementPath with a reason on its entry, if you mean it; to give it back: agent release %s --allow-management-path REASON", t)
+}
+
 // path is the rules of the management path, for a function that has a netdev.
-func (g *Guard) path(ctx context.Context, spec drivers.Spec, key drivers.Key, from drivers.State) error {
-	if spec.Hides != nil && spec.Hides(from) || g.o.Allowed != nil && g.o.Allowed(key.Target) != "" {
+// What only leads there since the agent opened it may be given back.
+func (g *Guard) path(ctx context.Context, spec drivers.Spec, key drivers.Key, from drivers.State, back bool) error {
+	if spec.Hides != nil && spec.Hides(from) || g.allowed(key.Target) {
 		return nil
 	}
 	network, err := g.o.Host.Network(ctx, g.o.Reach)
 	if err != nil {
 		return fmt.Errorf("read the management path: %w", err)
 	}
-	protected := g.Protected(ctx, network)
-	if why, ok := protected[key.Target]; ok {
-		return g.refuse(Management, key.Target, "set allowManagementPath with a reason on its entry, if you mean it", "%s", why)
+	c, protected := g.Protected(ctx, network)[key.Target]
+	own := back && !c.Must && g.o.Opened != nil && g.o.Opened(key.Target)
+	if protected && !own {
+		return g.refuse(Management, key.Target, wayOut(key.Target), "%s", c)
 	}
-	if g.o.Remembered != nil {
+	if g.o.Remembered != nil && !own {
 		if why, ok := g.o.Remembered()[key.Target]; ok {
-			return g.refuse(Management, key.Target, "set allowManagementPath with a reason on its entry, if you mean it", "it has carried %s", why)
+			return g.refuse(Management, key.Target, wayOut(key.Target), "it has carried %s", why)
 		}
 	}
 	if len(network.Defaults) == 0 && !g.o.WithoutDefault && spec.Hides != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/go-kit/log"
 	"github.com/spf13/cobra"
@@ -32,6 +33,9 @@ when something is held or pending, 4 when a person is needed.`,
 			if o.Targets = args; len(args) == 0 != o.All {
 				return usage(errors.New("agent release wants targets, or --all"))
 			}
+			if cmd.Flags().Changed("allow-management-path") && strings.TrimSpace(o.Allowed) == "" {
+				return usage(errors.New(`--allow-management-path "": want the reason`))
+			}
 			o.Who = whoami()
 			return c.order(cmd.Context(), verb{path: "/release", now: agent.ReleaseNow, question: "Do this?"}, o, yes)
 		},
@@ -40,6 +44,7 @@ when something is held or pending, 4 when a person is needed.`,
 	f.BoolVar(&o.All, "all", false, "everything the agent touched, and everything that is asked for")
 	f.BoolVar(&o.Cancel, "cancel", false, "cancel the order: what is asked holds again")
 	f.StringVar(&o.Why, "reason", "", "why; kept in the journal")
+	f.StringVar(&o.Allowed, "allow-management-path", "", "the reason for which functions that carry the management path may be given back too")
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	c.pathFlags(cmd, alone)
 	c.configFlag(cmd)

@@ -85,10 +85,10 @@ func tunnel(link netlink.Link) (Tunnel, bool, error) {
 	return t, true, nil
 }
 
-// openKinds are the kinds whose packets go where a program, a policy or each packet
+// openKinds, by the netlink package's names, are the kinds whose packets go where a program, a policy or each packet
 // says.
 func openKinds() []string {
-	return []string{"tun", "xfrm", "gtp", "bareudp", "amt", "ovpn", "l2tpeth", "erspan", "ip6erspan"}
+	return []string{"tuntap", "xfrm", "gtp", "bareudp", "amt", "ovpn", "l2tpeth", "erspan", "ip6erspan"}
 }
 
 // forwarded are the far ends in the forwarding database of a VXLAN (NDA_DST of

@@ -25,7 +25,7 @@ type stack struct {
 
 func stacks() []stack {
 	ovs := []string{"rig datapath ovs-system", "rig port ovs-system internal br-ex", "rig port ovs-system netdev A", "link set br-ex up", "addr add 10.9.0.5/24 dev br-ex"}
-	end := []string{"br-ex", "ovs-system"}
+	end := []string{"ovs-system"}
 	routed := []string{"link set A up", "addr add 10.8.0.5/24 dev A"}
 	far := append(slices.Clone(routed), "link set B up", "addr add 10.7.0.5/24 dev B", "route add 192.0.2.0/28 via 10.8.0.1", "route add 192.0.0.0/16 via 10.7.0.1")
 	with := func(of []string, more ...string) []string { return append(slices.Clone(of), more...) }
@@ -56,7 +56,7 @@ func stacks() []stack {
 				"rig datapath ovs-system", "rig port ovs-system internal br-ex", "rig port ovs-system netdev bond7",
 				"link set br-ex up", "link add link br-ex name br-ex.9 type vlan id 9", "link set br-ex.9 up", "addr add 10.9.0.5/24 dev br-ex.9", "route add default via 10.9.0.1",
 			},
-			gone: []string{"br-ex.9", "br-ex", "ovs-system", "bond7"}, want: "on br-ex.9",
+			gone: []string{"br-ex.9", "ovs-system", "bond7"}, want: "on br-ex.9",
 		},
 		{
 			name: "a veth to Open vSwitch", modules: []string{"openvswitch", "veth"},
@@ -130,7 +130,7 @@ func TestTheWayThroughRealNetdevs(t *testing.T) {
 					mustRun(t, n.vm, "modprobe", module)
 				}
 			}
-			defer n.without(s.gone...)
+			defer n.unbuild(s.gone)
 			for _, line := range s.make {
 				n.build(line)
 			}
@@ -159,6 +159,24 @@ func (n *node) build(line string) {
 		return
 	}
 	mustRun(n.t, n.vm, append([]string{"/bin/ip"}, words...)...)
+	for _, nic := range []NIC{n.a, n.b} { // a nexthop object wants a carrier
+		if name := n.ipLink(nic).Name; line == "link set A up" && nic == n.a || line == "link set B up" && nic == n.b {
+			must(n.t, n.vm.WaitText(n.ctx(), nic.Sysfs("net", name, "operstate"), "up"))
+		}
+	}
+}
+
+// unbuild removes netdevs, and the datapath of Open vSwitch.
+func (n *node) unbuild(gone []string) {
+	n.t.Helper()
+	for _, name := range gone {
+		if name == "ovs-system" {
+			_, err := n.vm.Run(n.ctx(), Command(Helper, "undatapath", name))
+			must(n.t, err)
+			continue
+		}
+		n.without(name)
+	}
 }
 
 // stands looks for a NIC's line in a plan.

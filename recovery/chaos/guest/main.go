@@ -44,11 +44,13 @@ func run(name string, args []string) error {
 		return get(args[1], args[2])
 	case len(args) == 2 && args[0] == "datapath":
 		return datapath(args[1])
+	case len(args) == 2 && args[0] == "undatapath":
+		return undatapath(args[1])
 	case len(args) == 4 && args[0] == "port":
 		return port(args[1], args[2], args[3])
 	case len(args) == 3 && args[0] == "endpoint":
 		return endpoint(args[1], args[2])
 	}
 	return fmt.Errorf("usage: hold ADDR | write PATH VALUE | remove PATH | inode PATH | mount DEV FS DIR | unmount DIR | get HOST:PORT PATH | " +
-		"datapath NAME | port DATAPATH netdev|internal NAME | endpoint WIREGUARD ADDRESS")
+		"datapath NAME | undatapath NAME | port DATAPATH netdev|internal NAME | endpoint WIREGUARD ADDRESS")
 }

@@ -17,6 +17,7 @@ import (
 // database.
 const (
 	ovsNew        = 1
+	ovsDel        = 2
 	dpName        = 1
 	dpUpcall      = 2
 	dpVersion     = 2
@@ -53,6 +54,12 @@ func (h header) Serialize() []byte { return binary.NativeEndian.AppendUint32(nil
 // datapath makes a datapath of Open vSwitch, whose own netdev has its name.
 func datapath(name string) error {
 	return generic("ovs_datapath", ovsNew, dpVersion, header(0), nl.NewRtAttr(dpName, nl.ZeroTerminated(name)), nl.NewRtAttr(dpUpcall, nl.Uint32Attr(0)))
+}
+
+// undatapath removes one, with all its ports: no netdev of it can be deleted as
+// others can.
+func undatapath(name string) error {
+	return generic("ovs_datapath", ovsDel, dpVersion, header(0), nl.NewRtAttr(dpName, nl.ZeroTerminated(name)))
 }
 
 // port gives a datapath a port: a netdev that is there, or an internal one.
