@@ -87,6 +87,24 @@ func (n *pluginNode) status(name string, at time.Time, ready bool) error {
 	return n.client.Status().Update(context.Background(), p)
 }
 
+// crashes is what the kubelet tells of a pod that has ended too often, and when it
+// was started last.
+func (n *pluginNode) crashes(name string, at time.Time) {
+	n.t.Helper()
+	p := &core.Pod{}
+	must(n.t, n.client.Get(context.Background(), client.ObjectKey{Namespace: n.namespace, Name: name}, p))
+	p.Status.Phase = core.PodRunning
+	p.Status.Conditions = []core.PodCondition{{Type: core.PodReady, Status: core.ConditionFalse, Reason: "ContainersNotReady"}}
+	p.Status.ContainerStatuses = []core.ContainerStatus{{
+		Name: "plugin", Image: "plugin", RestartCount: 5,
+		State: core.ContainerState{Waiting: &core.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 2m40s restarting failed container"}},
+		LastTerminationState: core.ContainerState{Terminated: &core.ContainerStateTerminated{
+			ExitCode: 1, Reason: "Error", StartedAt: metav1.NewTime(at), FinishedAt: metav1.NewTime(at.Add(time.Second)),
+		}},
+	}}
+	must(n.t, n.client.Status().Update(context.Background(), p))
+}
+
 // ends is what the kubelet does when a pod has ended.
 func (n *pluginNode) ends(name string) {
 	n.t.Helper()
@@ -278,6 +296,28 @@ func TestThePluginStartsByItself(t *testing.T) {
 	restart(t, r, change).ends("old has started since")
 	if n.isDeleted("old") || asked.count("delete") != 1 {
 		t.Errorf("want one deletion, refused; asked for %v", asked.verbs)
+	}
+}
+
+// TestAPluginThatCrashesIsRestarted: it is not left to the kubelet's back-off, of
+// minutes by then. What follows it crashes too, and has read the change.
+func TestAPluginThatCrashesIsRestarted(t *testing.T) {
+	n := newPluginNode(t, requireCluster(t))
+	r, _, asked := n.restarter(nil)
+	change := time.Now().Add(-5 * time.Second)
+	n.pod("old", here)
+	n.crashes("old", change.Add(-time.Minute))
+	c := restart(t, r, change)
+	c.waitsFor("the end of pod " + n.namespace + "/old, which is being deleted")
+	n.ends("old")
+	n.pod("new", here)
+	n.starts("new", time.Now(), true)
+	c.ends("it was restarted, and pod " + n.namespace + "/new is ready")
+	n.crashes("new", change.Add(3*time.Second))
+	again, _, asked2 := n.restarter(nil)
+	restart(t, again, change).ends("pod " + n.namespace + "/new has started since")
+	if asked.count("delete") != 1 || asked2.count("delete") != 0 {
+		t.Errorf("asked for %v, then for %v", asked.verbs, asked2.verbs)
 	}
 }
 

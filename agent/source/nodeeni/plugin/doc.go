@@ -10,8 +10,10 @@
 //	no pod, or one that has ended      nothing to restart: the next reads what is there
 //	runs since before the change       deleted
 //	is ending                          waited for
-//	has not started, or crashes        waited for, until it has started after the change
-//	started after the change           has read it, ready or not
+//	crashes since before, and is in    deleted: an empty configuration ends the plugin,
+//	the kubelet's back-off             and its next try may be minutes away
+//	has not started                    waited for, until it has started after the change
+//	started after the change           has read it, ready or not, or crashes
 //
 // Of one that was deleted, the next is waited for until it is ready, a minute
 // at most.

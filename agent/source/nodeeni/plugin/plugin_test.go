@@ -72,12 +72,12 @@ func TestWhoNeedsNoRestart(t *testing.T) {
 				c.LastState.end(change.Add(2 * time.Second))
 			}))
 		}, "! pod kube-system/a has started since"},
-		{"crashed before, and waits to start", func(w *world, change time.Time) {
+		{"cannot get its image", func(w *world, change time.Time) {
 			w.change("a", with(func(c *container) {
-				c.State.wait("CrashLoopBackOff")
+				c.State.wait("ImagePullBackOff")
 				c.LastState.end(change.Add(-2 * time.Second))
 			}))
-		}, "the start of pod kube-system/a: CrashLoopBackOff"},
+		}, "the start of pod kube-system/a: ImagePullBackOff"},
 		{"pending", func(w *world, _ time.Time) {
 			w.change("a", func(*pod) {})
 		}, "the start of pod kube-system/a: ContainersNotReady"},
@@ -118,6 +118,18 @@ func TestWhoMayNotHaveReadIt(t *testing.T) {
 				p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, container{})
 				p.Status.ContainerStatuses[1].State.run(change.Add(2 * time.Second))
 			})
+		}, "a"},
+		{"crashes since before", func(w *world, change time.Time) {
+			w.change("a", with(func(c *container) {
+				c.State.wait("CrashLoopBackOff")
+				c.LastState.end(change.Add(-2 * time.Second))
+			}))
+		}, "a"},
+		{"crashed in the second of the change", func(w *world, change time.Time) {
+			w.change("a", with(func(c *container) {
+				c.State.wait("CrashLoopBackOff")
+				c.LastState.end(change)
+			}))
 		}, "a"},
 		{"several pods", func(w *world, change time.Time) {
 			w.change("a", running(change.Add(-time.Minute)))

@@ -115,7 +115,7 @@ type standing int
 const (
 	ended     standing = iota // it has ended, and nobody starts it again
 	read                      // it has read the change
-	stale                     // it runs since before
+	stale                     // it runs since before, or crashes and is left to wait
 	ending                    // it is being deleted
 	unstarted                 // it reads it when it starts
 )
@@ -126,7 +126,7 @@ func (p *pod) against(change, now time.Time, later bool) standing {
 	if p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" {
 		return ended
 	}
-	has, runs := 0, false
+	has, runs, backsOff := 0, false, false
 	for _, c := range p.Status.ContainerStatuses {
 		after := func(s state) bool {
 			at := s.started()
@@ -137,17 +137,23 @@ func (p *pod) against(change, now time.Time, later bool) standing {
 			continue
 		}
 		runs = runs || c.State.Running != nil
+		backsOff = backsOff || c.State.Waiting != nil && c.State.Waiting.Reason == crashLoop
 	}
 	switch {
 	case has > 0 && has >= len(p.Spec.Containers):
 		return read
 	case p.DeletionTimestamp != nil:
 		return ending
-	case runs:
+	case runs, backsOff:
 		return stale
 	}
 	return unstarted
 }
+
+// crashLoop is why a container waits that has ended too often: for 10 s at first,
+// and up to 5 minutes (MaxContainerBackOff of the kubelet). Its pod's successor
+// starts at once.
+const crashLoop = "CrashLoopBackOff"
 
 func (p *pod) name() string { return p.Namespace + "/" + p.Name }
 

@@ -78,6 +78,29 @@ func (k *walk) starts(name string) {
 	}
 }
 
+// crashes has the program of a pod end too often: the kubelet starts it some time
+// later, unless it is deleted.
+func (k *walk) crashes(name string) {
+	k.mu.Lock()
+	delete(k.reads, name)
+	k.mu.Unlock()
+	if k.ends(name) {
+		return
+	}
+	k.change(name, with(func(c *container) {
+		at := c.State.started()
+		c.State = state{}
+		c.State.wait("CrashLoopBackOff")
+		c.LastState.end(at)
+	}))
+	for until := time.Now().Add(k.some(time.Second, 2*time.Minute)); time.Now().Before(until) && !k.ends(name); {
+		time.Sleep(500 * time.Millisecond)
+	}
+	if !k.ends(name) {
+		k.starts(name)
+	}
+}
+
 // pod is the life of one, and those that follow it.
 func (k *walk) pod(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -92,6 +115,9 @@ func (k *walk) pod(ctx context.Context) {
 			time.Sleep(k.some(100*time.Millisecond, 2*time.Second))
 			if k.one(30) {
 				k.starts(name) // after a crash
+			}
+			if k.one(40) {
+				k.crashes(name)
 			}
 			if k.one(60) {
 				k.change(name, func(p *pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }) // by another hand
@@ -158,6 +184,9 @@ func (k *walk) remove(ctx context.Context, p *pod) error {
 	at := time.Time{}
 	if is, ok := k.pods[p.Name]; ok {
 		at = is.Status.ContainerStatuses[0].State.started()
+		if at.IsZero() {
+			at = is.Status.ContainerStatuses[0].LastState.started()
+		}
 	}
 	k.world.mu.Unlock()
 	err := k.world.remove(ctx, p)
