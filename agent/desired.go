@@ -85,7 +85,14 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 	}
 	a.mu.Lock()
 	old := a.entries
-	a.entries = merge(old, *u.Desired)
+	entries := merge(old, *u.Desired, a.matched())
+	if err := canBeKept(entries); err != nil {
+		a.source.Error = err.Error()
+		a.mu.Unlock()
+		level.Warn(a.logger).Log("source", a.c.Name, "object", a.c.Object, "err", err, "msg", "desired state too large, the last good one stays in force")
+		return
+	}
+	a.entries = entries
 	a.revision++
 	news := !slices.Equal(a.source.Refused, u.Desired.Refused)
 	a.source.Generation, a.source.Error, a.source.Refused = u.Desired.Generation, "", u.Desired.Refused
@@ -101,11 +108,48 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 	a.forgive(ctx, changed)
 }
 
+// canBeKept says why entries could not be kept in the journal. What is not in the
+// journal is not acted on.
+func canBeKept(entries []entry) error {
+	text, err := json.Marshal(document{Entries: entries})
+	if err != nil {
+		return fmt.Errorf("keep desired state: %w", err)
+	}
+	if len(text) > journal.MaxDocument {
+		return fmt.Errorf("%d entries take %d bytes in the journal, which keeps %d: ask for less", len(entries), len(text), journal.MaxDocument)
+	}
+	return nil
+}
+
+// matched says whether an entry ever stood for a function of this node, as far as
+// is known here. The caller holds mu.
+func (a *Agent) matched() func(entry) bool {
+	known := a.view.matched(a.remembered)
+	return func(e entry) bool { return a.reports[e.String()].Target != "" || known(e) }
+}
+
+// matched is the part of it that the journal tells.
+func (v View) matched(remembered []journal.Selection) func(entry) bool {
+	entries, targets := map[string]bool{}, map[drivers.Target]bool{}
+	for _, m := range remembered {
+		entries[m.Selector] = true
+	}
+	for _, g := range v.askedBefore() {
+		of, _, _ := strings.Cut(g.Entry, " vf ")
+		entries[of] = true
+	}
+	for _, b := range v.Records.Baselines() {
+		targets[b.Key.Target] = true
+	}
+	return func(e entry) bool { return entries[e.String()] || targets[e.Selector.PCI] }
+}
+
 // merge is the new desired state plus the entries that it no longer names and
-// that were not given back. They stay in force, because an entry may be missing
+// that were not given back. One that never stood for anything goes: nothing was
+// done for it. The others stay in force, because an entry may be missing
 // for any reason, and giving an interface back is explicit; only where nothing is
 // missing are they to be given back.
-func merge(old []entry, next source.Desired) []entry {
+func merge(old []entry, next source.Desired, matched func(entry) bool) []entry {
 	var all []entry
 	for _, i := range next.Interfaces {
 		e := entry{Interface: i}
@@ -116,7 +160,7 @@ func merge(old []entry, next source.Desired) []entry {
 	}
 	for _, o := range old {
 		named := slices.ContainsFunc(next.Interfaces, func(i source.Interface) bool { return i.Selector == o.Selector })
-		if named || o.LetGo {
+		if named || o.LetGo || !matched(o) {
 			continue
 		}
 		o.Kept = true

@@ -39,7 +39,7 @@ func (v View) PlanFor(ctx context.Context, desired source.Desired) PlanReport {
 	if err != nil {
 		src.Error = err.Error()
 	}
-	requests := v.resolve(ctx, merge(doc.Entries, desired), v.selections(remembered))
+	requests := v.resolve(ctx, merge(doc.Entries, desired, v.matched(v.selections(remembered))), v.selections(remembered))
 	return v.asking(requests).Plan(ctx, requests, src)
 }
 

@@ -1,12 +1,15 @@
 package journal
 
+// MaxDocument is how many bytes a source's document may have.
+const MaxDocument = 512 << 10
+
 // What a record may hold. They are part of the format: a reader refuses what
 // a writer could not have written.
 const (
 	maxName     = 256       // sources, entries, boot ids
 	maxText     = 4 << 10   // errors, outcomes, paths
 	maxState    = 32 << 10  // one state of one key
-	maxDocument = 512 << 10 // a source's document
+	maxDocument = MaxDocument
 	maxChanges  = 4096      // keys of one operation
 	maxGoals    = 16384     // goals of one source
 	maxFacts    = 64        // facts of one control record

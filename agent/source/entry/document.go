@@ -2,6 +2,7 @@ package entry
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,6 +17,10 @@ const (
 	apiVersion = "eniagent/v1alpha1"
 	// MaxSize is how many bytes a document may have.
 	MaxSize = 1 << 20
+	// MaxKept is how many bytes the entries of a document may have as JSON, which is
+	// how the journal keeps them; the rest of what it takes (512 KiB) is for entries
+	// of an earlier document that stay in force.
+	MaxKept = 384 << 10
 	// maxInterfaces is what the journal keeps in any case, and more than a node has.
 	maxInterfaces = 2048
 
@@ -27,10 +32,20 @@ const (
 func Document(path string, data []byte) ([]source.Interface, error) {
 	p := newParser("interfaces")
 	list := p.document(data)
+	p.kept(list)
 	if err := p.problems.err(path); err != nil {
 		return nil, err
 	}
 	return list, nil
+}
+
+// kept wants what the journal can keep: what it cannot would never be acted on.
+func (p *parser) kept(list []source.Interface) {
+	text, err := json.Marshal(list)
+	if err == nil && len(text) > MaxKept {
+		p.problems.add(0, "interfaces", nil, fmt.Sprintf(
+			"%d entries take %d bytes in the journal: want at most %d; leave out what this node does not have, and shorten reasons and names", len(list), len(text), MaxKept))
+	}
 }
 
 type parser struct {

@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -22,17 +23,24 @@ type Options struct {
 	// Settle is how long the file must be left alone before it is read again;
 	// 0 is 100 ms. One that changes all the time is read every 20 of these.
 	Settle time.Duration
+	// Within is how long a read may take; 0 is 5 s. What takes longer, as on a
+	// network file system whose server is away, is an Update with Err, and tried
+	// again ever more seldom, until a read ends in time.
+	Within time.Duration
 }
 
 const (
 	defaultSettle = 100 * time.Millisecond
 	patience      = 20 // Settles that a busy file is waited for
+	defaultWithin = 5 * time.Second
+	// slowest is the longest pause between reads that hang.
+	slowest = 5 * time.Minute
 )
 
 // File is the source that follows one file.
 type File struct {
-	path   string
-	settle time.Duration
+	path           string
+	settle, within time.Duration
 }
 
 // New is the source of the file at path, which need not exist yet.
@@ -40,7 +48,10 @@ func New(path string, o Options) *File {
 	if o.Settle <= 0 {
 		o.Settle = defaultSettle
 	}
-	return &File{path: path, settle: o.Settle}
+	if o.Within <= 0 {
+		o.Within = defaultWithin
+	}
+	return &File{path: path, settle: o.Settle, within: o.Within}
 }
 
 // Updates sends what the file says now and then each change of it. A file that
@@ -52,27 +63,28 @@ func (f *File) Updates(ctx context.Context) (<-chan source.Update, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", f.path, err)
 	}
-	// The watch begins before the first read, so that no change falls between.
 	w, err := newWatch(path)
 	if err != nil {
 		return nil, err
 	}
 	changed := make(chan notice, 1)
-	ended := make(chan struct{})
 	owner := supervise.Of(ctx)
-	owner.Go("file watch", func() {
+	watching, ended := make(chan error, 1), make(chan struct{})
+	// It looks paths up, which may hang as a read may: nothing waits for it for ever.
+	owner.AfterFunc(0, "file watch", func() {
 		defer close(ended)
-		w.run(ctx, changed)
+		w.run(ctx, watching, changed)
 	})
+	// The watch begins before the first read, so that no change falls between.
+	if err := within(f.within, watching); err != nil && !errors.Is(err, errSlow) {
+		return nil, err
+	}
 	updates := make(chan source.Update)
 	owner.Go("file", func() {
 		defer close(updates)
-		read := func() source.Update {
-			d, err := Read(path)
-			return source.Update{Desired: d, Err: err}
-		}
-		follow(ctx, read, changed, f.settle, updates)
-		<-ended
+		r := reader{path: path, read: Read, within: f.within, owner: owner}
+		follow(ctx, func() source.Update { return r.update(ctx) }, changed, f.settle, updates)
+		_ = within(f.within, ended) // for who looks whether all has ended
 	})
 	return updates, nil
 }
@@ -90,12 +102,20 @@ func follow(ctx context.Context, read func() source.Update, changed <-chan notic
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
 	defer quiet.Stop()
+	pause := settle
 	consider := func(u source.Update) {
 		newest, offer = u, updates
+		if !errors.Is(u.Err, errSlow) {
+			pause = settle
+		} else { // nothing may tell when it can be read
+			pause = min(2*pause, slowest)
+			quiet.Reset(pause)
+		}
 		if same(newest, taken) {
 			offer = nil
 		}
 	}
+	consider(newest)
 	for {
 		select {
 		case <-ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+	"time"
 
 	"eniagent/agent/source"
 	"eniagent/agent/source/entry"
@@ -28,6 +29,9 @@ func content(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, remedy(err))
 	}
+	// For what looks regular and waits all the same, such as /proc/kmsg: the caller
+	// has given up by then.
+	_ = f.SetReadDeadline(time.Now().Add(defaultWithin))
 	data, err := safeContent(path, f)
 	return data, errors.Join(err, f.Close())
 }

@@ -33,21 +33,23 @@ func newWatch(path string) (*watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w%s", path, err, limit(err))
 	}
-	w := &watch{path: path, fs: n}
-	if err := w.install(); err != nil {
-		return nil, errors.Join(err, n.Close())
-	}
-	return w, nil
+	return &watch{path: path, fs: n}, nil
 }
 
 // notice says that the file may have changed or, with err, that it can no
 // longer be told whether it does.
 type notice struct{ err error }
 
-// run sends notices until ctx ends.
-func (w *watch) run(ctx context.Context, changed chan notice) {
+// run sends notices until ctx ends, after it has said whether it can.
+func (w *watch) run(ctx context.Context, watching chan<- error, changed chan notice) {
 	// Closing frees descriptors only; there is nothing left to lose.
 	defer func() { _ = w.fs.Close() }()
+	err := w.install()
+	watching <- err
+	if err != nil {
+		return
+	}
+	latest(changed, notice{}) // whoever did not wait for it may have read before
 	for {
 		select {
 		case <-ctx.Done():
