@@ -72,7 +72,7 @@ func (a *Agent) outlived(ctx context.Context) {
 		err = a.c.Journal.Owe(ctx, deviceplugin.Restart, "the machine was booted: the plugin may have started before its functions were as asked", a.c.BootID)
 	}
 	if err != nil {
-		level.Error(a.logger).Log("err", err, "msg", "not kept that the device plugin must be restarted")
+		a.failure(ctx).Log("err", err, "msg", "not kept that the device plugin must be restarted")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

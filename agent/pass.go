@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/source"
@@ -69,7 +70,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 		return slices.ContainsFunc(requests, func(r request) bool { return r.target == t })
 	})
 	if news {
-		level.Error(a.logger).Log("err", err, "msg", "desired state is not in the journal, nothing is begun")
+		a.failure(ctx).Log("err", err, "msg", "desired state is not in the journal, nothing is begun")
 	}
 	a.notePermissions(requests)
 	if s.all {
@@ -89,6 +90,15 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 		a.dispatch(ctx, r)
 	}
 	a.followRest(ctx, requests)
+}
+
+// failure is the log for what went wrong. Of what does because the agent is asked to
+// stop, nothing is wrong.
+func (a *Agent) failure(ctx context.Context) log.Logger {
+	if ctx.Err() != nil {
+		return level.Info(a.logger)
+	}
+	return level.Error(a.logger)
 }
 
 // dropYielded drops the kept entries that are another entry's now.
