@@ -103,13 +103,24 @@ func (a *Agent) resolvable(q Resolution) (journal.Operation, error) {
 	case op.State.Closed():
 		return op, fmt.Errorf("operation %d is %s, nothing is left to decide about it", op.ID, op.State)
 	}
-	if c, ok := a.view.paused(op.Targets()...); ok && q.How != Accept {
-		return op, fmt.Errorf("operation %d: %s", op.ID, pausedText(c))
+	return op, a.view.resolvable(op, q.How)
+}
+
+// resolvable says what keeps everybody from deciding about an operation now: a
+// pause, and a write that still runs.
+func (v View) resolvable(op journal.Operation, how string) error {
+	if c, ok := v.paused(op.Targets()...); ok && how != Accept {
+		return fmt.Errorf("operation %d: %s", op.ID, pausedText(c))
 	}
-	if a.fenced(op.Targets()) {
-		return op, fmt.Errorf("operation %d: %w, which would change it behind this decision: end the program that has the device open", op.ID, drivers.ErrFenced)
+	if v.Host == nil {
+		return nil
 	}
-	return op, nil
+	for _, t := range op.Targets() {
+		if held, err := v.Host.Fenced(t); held && err == nil {
+			return fmt.Errorf("operation %d: %w, which would change it behind this decision: end the program that has the device open", op.ID, drivers.ErrFenced)
+		}
+	}
+	return nil
 }
 
 // resolution is what a decision takes: a draft from what is observed to the
@@ -125,7 +136,7 @@ func (v View) resolution(ctx context.Context, op journal.Operation, q Resolution
 		observed[c.Key] = o
 		report.Keys = append(report.Keys, KeyReport{
 			Key: c.Key, Before: c.Before, After: c.After, Observed: o.String(),
-			Class: recovery.Classify(v.Drivers.Specs, &op, c, o),
+			Class: recovery.Classify(v.Drivers.Specs, &op, c, o), Found: foundThen(op, c.Key),
 		})
 	}
 	wanted := v.env().Wanted(&op)
@@ -207,7 +218,8 @@ func differing(goal plan.Goal, observed plan.Observed) plan.Draft {
 // stays in quarantine.
 func (a *Agent) resolveNow(ctx context.Context, op journal.Operation, q Resolution, draft plan.Draft, report *ResolveReport) error {
 	if op.State.Open() {
-		if err := a.c.Journal.Quarantine(ctx, op.ID, fmt.Sprintf("taken from recovery by %s: %s", q.Who, q.Why)); err != nil {
+		found := recovery.Look(ctx, a.view.Drivers.Specs, a.view.observer(), &op)
+		if err := a.c.Journal.QuarantineFound(ctx, op.ID, fmt.Sprintf("taken from recovery by %s: %s", q.Who, q.Why), recovery.Record(found)); err != nil {
 			return err
 		}
 	}

@@ -157,6 +157,31 @@ type KeyReport struct {
 	After    drivers.State  `json:"after"`
 	Observed string         `json:"observed"`
 	Class    recovery.Class `json:"class"`
+	// Found is what Observed was when the operation was put in quarantine; "" is
+	// not known.
+	Found string `json:"found,omitempty"`
+}
+
+// QuarantineEntry is an operation that a person is to decide on: what was found
+// then and now, and what each way out would write.
+type QuarantineEntry struct {
+	Operation uint64           `json:"operation"`
+	Targets   []drivers.Target `json:"targets"`
+	Created   time.Time        `json:"created"`
+	Since     time.Time        `json:"since"`
+	Attempts  int              `json:"attempts"`
+	Reason    journal.Reason   `json:"reason"`
+	Why       string           `json:"why"`
+	Keys      []KeyReport      `json:"keys"`
+	Ways      []WayOut         `json:"ways"` // accept, replay, revert
+}
+
+// WayOut is one way to decide on an operation in quarantine.
+type WayOut struct {
+	How   string       `json:"how"`   // "accept", "replay", "revert"
+	Steps []StepReport `json:"steps"` // that would be written at once
+	Error string       `json:"error,omitempty"`
+	Note  string       `json:"note,omitempty"` // what comes after that
 }
 
 // RecoverEntry is an open operation, what was found, what becomes of it and
@@ -187,8 +212,10 @@ type RecoverReport struct {
 	BootID      string         `json:"boot_id"`
 	Entries     []RecoverEntry `json:"entries"`
 	Quarantined []uint64       `json:"quarantined,omitempty"`
-	Unreadable  []string       `json:"unreadable,omitempty"`
-	Left        []Unfinished   `json:"left,omitempty"`
+	// InQuarantine tells of each of Quarantined what a person must know to decide.
+	InQuarantine []QuarantineEntry `json:"in_quarantine,omitempty"`
+	Unreadable   []string          `json:"unreadable,omitempty"`
+	Left         []Unfinished      `json:"left,omitempty"`
 	// Pools are those of the agent that name a function that is not as asked, and
 	// what is withdrawn of them before anything else.
 	Pools []PlanEntry `json:"pools,omitempty"`

@@ -152,6 +152,7 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 		}
 		report.PoolsLeft = a.poolsLeft(ctx)
 	}
+	a.view.quarantine(ctx, &report) // some may be new
 	report.Left = a.view.left(report)
 	a.Wake()
 	return report

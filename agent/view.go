@@ -152,9 +152,7 @@ func (v View) Recover(ctx context.Context, through string) RecoverReport {
 	for _, j := range v.Judge(ctx) {
 		r.Entries = append(r.Entries, v.recoverEntry(j))
 	}
-	for _, op := range v.Records.Quarantined() {
-		r.Quarantined = append(r.Quarantined, op.ID)
-	}
+	v.quarantine(ctx, &r)
 	for _, u := range v.Records.Unreadable() {
 		if u.Bucket != journal.BucketDone { // of those, nothing is to be recovered
 			r.Unreadable = append(r.Unreadable, u.Err.Error())

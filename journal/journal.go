@@ -96,6 +96,7 @@ func (j *Journal) intent(o Operation) (Operation, error) {
 	o.BootID, o.MachineID, o.TriedIn = j.o.BootID, j.o.MachineID, ""
 	o.LastError, o.Outcome, o.UndoneAt, o.Agent = "", "", 0, j.o.Version
 	o.Failed, o.Spared, o.Found = 0, 0, ""
+	o.Findings = nil
 	o.Reason.Object = clip(o.Reason.Object)
 	o.Created = j.stamp()
 	o.Updated = o.Created
@@ -342,6 +343,12 @@ func (j *Journal) prune(e *edit, n int) {
 // only an operator, a changed goal or (for volatile kinds) a new boot lets go
 // of them. What the operation may have changed is owed in the same commit.
 func (j *Journal) Quarantine(ctx context.Context, id uint64, why string, owes ...string) error {
+	return j.QuarantineFound(ctx, id, why, nil, owes...)
+}
+
+// QuarantineFound is Quarantine that keeps what the host was found to be, for
+// whoever decides later. Where the record has no room for that, it goes without.
+func (j *Journal) QuarantineFound(ctx context.Context, id uint64, why string, found []Finding, owes ...string) error {
 	return j.commitChange(ctx, "quarantine", func(e *edit) error {
 		o, err := j.openOperation(id)
 		if err != nil {
@@ -353,8 +360,14 @@ func (j *Journal) Quarantine(ctx context.Context, id uint64, why string, owes ..
 			}
 		}
 		o.State, o.Outcome, o.Updated = Quarantined, clip(why), j.stamp()
+		o.Findings = slices.Clone(found)
 		remove(e, j.open, idKey(id))
-		return put(e, j.quarantine, idKey(id), &o, j.o.Limits.Quarantined)
+		err = put(e, j.quarantine, idKey(id), &o, j.o.Limits.Quarantined)
+		if err != nil && o.Findings != nil {
+			o.Findings = nil
+			err = put(e, j.quarantine, idKey(id), &o, j.o.Limits.Quarantined)
+		}
+		return err
 	})
 }
 

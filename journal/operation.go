@@ -59,6 +59,14 @@ type Change struct {
 	Along bool `json:"along,omitempty"`
 }
 
+// Finding is what the host was found to be at one key of an operation that was
+// put in quarantine. It is for people, and decides nothing.
+type Finding struct {
+	Key      drivers.Key `json:"key"`
+	Observed string      `json:"observed"` // a drivers.Observation in words: the state, or why there is none
+	Class    string      `json:"class"`    // a recovery.Class
+}
+
 // Reason says who wanted the operation.
 type Reason struct {
 	Source     string `json:"source"`               // "file", "release", "operator"
@@ -87,6 +95,7 @@ type Operation struct {
 	TriedIn   string                              `json:"tried_in,omitempty"`   // boot of the last try, when not BootID
 	LastError string                              `json:"last_error,omitempty"` // of the last try
 	Outcome   string                              `json:"outcome,omitempty"`    // why it was closed, for people
+	Findings  []Finding                           `json:"findings,omitempty"`   // of the host when it was put in quarantine, at Updated
 	Agent     string                              `json:"agent,omitempty"`      // version that began it
 	Created   time.Time                           `json:"created"`
 	Updated   time.Time                           `json:"updated"`
@@ -175,6 +184,7 @@ func (o *Operation) Fingerprint() string {
 func (o *Operation) clone() Operation {
 	c := *o
 	c.Changes = slices.Clone(o.Changes)
+	c.Findings = slices.Clone(o.Findings)
 	c.Identity = maps.Clone(o.Identity)
 	return c
 }
@@ -208,7 +218,7 @@ func (o *Operation) validate() error {
 			return fmt.Errorf("change of %s is out of order or there twice: %w", c.Key, ErrInvalid)
 		}
 	}
-	if err := o.validateIdentity(); err != nil {
+	if err := firstError(o.validateIdentity(), o.validateFindings()); err != nil {
 		return err
 	}
 	return firstError(
@@ -226,6 +236,22 @@ func (o *Operation) validate() error {
 		checkTime("created", o.Created),
 		checkTime("updated", o.Updated),
 	)
+}
+
+func (o *Operation) validateFindings() error {
+	if len(o.Findings) > maxChanges {
+		return fmt.Errorf("%d findings: %w", len(o.Findings), ErrInvalid)
+	}
+	for _, f := range o.Findings {
+		if err := firstError(
+			checkKey(f.Key),
+			checkText("finding", f.Observed, 0, maxState),
+			checkText("class of a finding", f.Class, 0, maxName),
+		); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (o *Operation) validateIdentity() error {

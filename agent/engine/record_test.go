@@ -327,8 +327,8 @@ func TestEachTransitionIsInTheLogOnce(t *testing.T) {
 		{"superseded", sim.Fault{}, &gate{may: 1}, []string{
 			"level=info" + about + `intent target=0000:02:00.0 msg="operation intent" why="pci 0000:02:00.0"`,
 			"level=warn" + about + `intent target=0000:02:00.0 err=`,
-			"level=info" + about + `intent target=0000:02:00.0 class=before epoch="new boot" wanted=unknown decision=supersede why="the machine was booted anew since" msg="operation recovered"`,
 			"level=info" + about + `superseded target=0000:02:00.0 msg="operation superseded" why="the machine was booted anew since"`,
+			"level=info" + about + `intent target=0000:02:00.0 class=before epoch="new boot" wanted=unknown decision=supersede why="the machine was booted anew since" outcome=superseded msg="operation recovered"`,
 		}},
 		{"quarantined", never, nil, []string{
 			"level=info" + about + `intent target=0000:02:00.0 msg="operation intent" why="pci 0000:02:00.0"`,

@@ -216,19 +216,6 @@ func (e *Engine) settle(ctx context.Context, op *journal.Operation, err error) R
 	return e.quarantine(ctx, op, err)
 }
 
-func (e *Engine) quarantine(ctx context.Context, op *journal.Operation, cause error) Result {
-	if root := rootOf(op); root != "" {
-		cause = fmt.Errorf("%s%s%w", root, andThen, cause)
-	}
-	owes := e.owes(op)
-	if err := e.Journal.Quarantine(context.WithoutCancel(ctx), op.ID, cause.Error(), owes); err != nil {
-		return e.unjournaled(op, err)
-	}
-	e.closed(op, owes)
-	e.transition(op, journal.Quarantined, "", cause)
-	return Result{Operation: op.ID, Outcome: Quarantined, Err: cause}
-}
-
 // end closes an operation. Its durability may lag, but not where a failure is
 // counted: a goal that takes the agent down each time must still be counted out.
 func (e *Engine) end(c journal.Closing) error {
@@ -345,14 +332,10 @@ func (e *Engine) judged(stop context.Context, env recovery.Env, id uint64) (reco
 	for _, f := range j.Findings {
 		e.found(&op, f.Change.Key, f.Class)
 	}
-	if e.news(j) {
-		e.Metrics.decided(j.Decision)
-		level.Info(e.Logger).Log(
-			"op", op.ID, "state", op.State, "target", names(op.Targets()), "class", j.Class, "epoch", j.Epoch,
-			"wanted", j.Wanted, "decision", j.Decision, "why", j.Why, "msg", "operation recovered",
-		)
-	}
-	return j, e.resume(stop, j, &op)
+	tell := e.teller(j, op)
+	r := e.resume(stop, j, &op)
+	tell(r.Outcome)
+	return j, r
 }
 
 // news says whether a judgement differs from the last one of that operation: a
@@ -379,7 +362,7 @@ func (e *Engine) resume(ctx context.Context, j recovery.Judgement, op *journal.O
 	case recovery.Supersede:
 		return e.supersede(op, j)
 	case recovery.Quarantine:
-		return e.quarantine(ctx, op, errors.New(j.Why))
+		return e.quarantineFound(ctx, op, errors.New(j.Why), j.Findings)
 	case recovery.Keep:
 		return e.keep(op, j)
 	case recovery.Revert:

@@ -61,7 +61,7 @@ func (c *cli) showDrain(r agent.RecoverReport) error {
 }
 
 func drainTable(w io.Writer, r agent.RecoverReport) {
-	r.Quarantined, r.Unreadable = nil, nil // told as left
+	r.InQuarantine, r.Unreadable = nil, nil // told as left
 	recoverTable(w, r)
 	switch {
 	case len(r.Left) > 0:

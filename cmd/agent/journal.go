@@ -143,6 +143,9 @@ func showOperation(w io.Writer, op journal.Operation) {
 	for _, ch := range byKind(op.Changes, func(ch journal.Change) drivers.Key { return ch.Key }) {
 		rows = append(rows, []string{ch.Key.String(), fmt.Sprintf("%s -> %s (%s)", ch.Before, ch.After, ch.Class)})
 	}
+	for _, f := range op.Findings {
+		rows = append(rows, []string{"found " + f.Key.String(), fmt.Sprintf("%s (%s), at the quarantine", f.Observed, f.Class)})
+	}
 	for _, t := range slices.Sorted(maps.Keys(op.Identity)) {
 		b, err := json.Marshal(op.Identity[t])
 		if err != nil {

@@ -168,8 +168,10 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 
 func recoverTable(w io.Writer, r agent.RecoverReport) {
 	switch {
-	case len(r.Entries)+len(r.Pools) == 0:
+	case len(r.Entries)+len(r.Pools)+len(r.InQuarantine)+len(r.Left) == 0:
 		fmt.Fprintln(w, "Nothing was left unfinished.")
+	case r.DryRun && len(r.Entries)+len(r.Pools) == 0:
+		fmt.Fprintln(w, "No operation is open. Nothing was touched.")
 	case r.DryRun && len(r.Entries) > 0:
 		fmt.Fprintf(w, "%s open. Nothing was touched.\n", count(len(r.Entries), "operation is", "operations are"))
 	}
@@ -185,8 +187,8 @@ func recoverTable(w io.Writer, r agent.RecoverReport) {
 	for _, name := range r.PoolsLeft {
 		fmt.Fprintf(w, "\nNOT WITHDRAWN: %s still names what is not as asked: see agent status and the log\n", name)
 	}
-	if len(r.Quarantined) > 0 {
-		fmt.Fprintf(w, "\nIn quarantine, for a person to decide on: %v (see agent journal show)\n", r.Quarantined)
+	for _, e := range r.InQuarantine {
+		quarantineEntry(w, e)
 	}
 	for _, u := range r.Unreadable {
 		fmt.Fprintf(w, "\nFrom a newer agent, left alone: %s\n", u)
@@ -199,11 +201,7 @@ func recoverEntry(w io.Writer, e agent.RecoverEntry) {
 	if e.LastError != "" {
 		fmt.Fprintf(w, "  last error  %s\n", e.LastError)
 	}
-	rows := [][]string{{"  KEY", "BEFORE", "AFTER", "FOUND NOW", "IS"}}
-	for _, k := range byKind(e.Keys, func(k agent.KeyReport) drivers.Key { return k.Key }) {
-		rows = append(rows, []string{"  " + string(k.Key.Kind), string(k.Before), string(k.After), k.Observed, string(k.Class)})
-	}
-	columns(w, rows)
+	keyTable(w, e.Keys, false)
 	fmt.Fprintf(w, "  found       %s, %s, %s\n", e.Class, e.Epoch, e.Wanted)
 	fmt.Fprintf(w, "  decision    %s: %s\n", strings.ToUpper(string(e.Decision)), e.Why)
 	for i, s := range e.Steps {
@@ -215,4 +213,51 @@ func recoverEntry(w io.Writer, e agent.RecoverEntry) {
 	if e.Error != "" {
 		fmt.Fprintf(w, "  error       %s\n", e.Error)
 	}
+}
+
+// keyTable is the keys of an operation; then with what was found when it was put
+// in quarantine.
+func keyTable(w io.Writer, keys []agent.KeyReport, then bool) {
+	head := []string{"  TARGET", "KEY", "BEFORE", "AFTER", "FOUND NOW", "IS"}
+	if then {
+		head = slices.Insert(head, 4, "FOUND THEN")
+	}
+	rows := [][]string{head}
+	for _, k := range byKind(keys, func(k agent.KeyReport) drivers.Key { return k.Key }) {
+		cells := brief(string(k.Before), string(k.After), k.Observed, k.Found)
+		row := []string{"  " + string(k.Key.Target), string(k.Key.Kind), cells[0], cells[1], cells[2], string(k.Class)}
+		if then {
+			row = slices.Insert(row, 4, cells[3])
+		}
+		rows = append(rows, row)
+	}
+	columns(w, rows)
+}
+
+// quarantineEntry is what a person must know to decide about an operation.
+func quarantineEntry(w io.Writer, e agent.QuarantineEntry) {
+	fmt.Fprintf(w, "\nOperation %d on %s, in quarantine for %s, since %s: a person decides\n",
+		e.Operation, text(e.Targets), age(e.Since), e.Since.Format("2006-01-02 15:04:05Z07:00"))
+	fmt.Fprintf(w, "  begun       %s ago by %s %s (%s), attempt %d\n", age(e.Created), e.Reason.Source, e.Reason.Object, e.Reason.Entry, e.Attempts)
+	fmt.Fprintf(w, "  why         %s\n", e.Why)
+	keyTable(w, e.Keys, slices.ContainsFunc(e.Keys, func(k agent.KeyReport) bool { return k.Found != "" }))
+	for _, way := range e.Ways {
+		switch {
+		case way.Error != "":
+			fmt.Fprintf(w, "  %-11s not now: %s\n", way.How, way.Error)
+		case len(way.Steps) == 0:
+			fmt.Fprintf(w, "  %-11s writes nothing\n", way.How)
+		}
+		for i, s := range way.Steps {
+			how := way.How
+			if i > 0 {
+				how = ""
+			}
+			fmt.Fprintf(w, "  %-11s writes %s %s: %s  ->  %s\n", how, s.Target, s.Kind, s.From, s.To)
+		}
+		if way.Note != "" {
+			fmt.Fprintf(w, "  %-11s %s\n", "", way.Note)
+		}
+	}
+	fmt.Fprintf(w, "  decide      agent resolve %d --accept|--replay|--revert --reason TEXT\n", e.Operation)
 }

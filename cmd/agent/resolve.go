@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,7 +13,6 @@ import (
 
 	"eniagent/agent"
 	"eniagent/agent/engine"
-	"eniagent/drivers"
 )
 
 func (c *cli) resolveCommand() *cobra.Command {
@@ -106,11 +106,7 @@ func (c *cli) decide(ctx context.Context, q agent.Resolution) (r agent.ResolveRe
 
 func resolveTable(w io.Writer, r agent.ResolveReport) {
 	fmt.Fprintf(w, "Operation %d on %s, %s\n", r.Operation, text(r.Targets), r.State)
-	rows := [][]string{{"  KEY", "BEFORE", "AFTER", "FOUND", "WAS"}}
-	for _, k := range byKind(r.Keys, func(k agent.KeyReport) drivers.Key { return k.Key }) {
-		rows = append(rows, []string{"  " + string(k.Key.Kind), string(k.Before), string(k.After), k.Observed, string(k.Class)})
-	}
-	columns(w, rows)
+	keyTable(w, r.Keys, r.DryRun && slices.ContainsFunc(r.Keys, func(k agent.KeyReport) bool { return k.Found != "" }))
 	fmt.Fprintf(w, "  decision    %s, by %s: %s\n", strings.ToUpper(r.How), r.Who, r.Why)
 	for i, s := range r.Steps {
 		fmt.Fprintf(w, "  step %-2d     %s %s: %s  ->  %s\n", i+1, s.Target, s.Kind, s.From, s.To)

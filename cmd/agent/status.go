@@ -230,15 +230,21 @@ func operationTable(w io.Writer, operations []journal.Operation) {
 		for i, ch := range byKind(op.Changes, func(ch journal.Change) drivers.Key { return ch.Key }) {
 			row := []string{
 				fmt.Sprint(op.ID), string(op.State), age(op.Created), fmt.Sprint(op.Attempts), string(ch.Key.Target),
-				fmt.Sprintf("%s: %s -> %s", ch.Key.Kind, ch.Before, ch.After), why,
+				changeText(ch), why,
 			}
 			if i > 0 {
-				row = []string{" ", " ", " ", " ", " ", row[5], " "}
+				row = []string{" ", " ", " ", " ", row[4], row[5], " "}
 			}
 			rows = append(rows, row)
 		}
 	}
 	columns(w, rows)
+}
+
+// changeText is a change of a key in one cell.
+func changeText(ch journal.Change) string {
+	states := brief(string(ch.Before), string(ch.After))
+	return fmt.Sprintf("%s: %s -> %s", ch.Key.Kind, states[0], states[1])
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

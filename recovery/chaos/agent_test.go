@@ -419,7 +419,7 @@ func TestAgentAndAHungUnbind(t *testing.T) {
 	began := time.Now()
 	n.ask(driverOf(n.a, "igb"), linkOf(n.b, 2500))
 	p = n.run(AgentPath)
-	n.said(p, `msg="operation recovered"`, "decision=keep", "a write still runs in the kernel")
+	n.said(p, `msg="operation stays open"`, "decision=keep", "a write still runs in the kernel")
 	t.Logf("the next agent has the journal and sees the fence after %v", time.Since(began))
 	must(t, n.vm.WaitText(n.ctx(), n.b.Sysfs("net", n.ipLink(n.b).Name, "mtu"), "2500"))
 	if said := n.agent(3, "status"); !strings.Contains(said, "a write still runs") {
