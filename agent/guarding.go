@@ -162,7 +162,9 @@ func permitted(requests []request) (allowed map[drivers.Target]string, given map
 		if r.asked.AllowManagementPath != "" {
 			allowed[r.target] = r.asked.AllowManagementPath
 		}
-		given[r.target] = drivers.Userspace(r.asked.Driver) && r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] != ""
+		for _, t := range givenBy(r.goal) {
+			given[t] = true
+		}
 	}
 	return allowed, given
 }

@@ -170,6 +170,7 @@ func (a *Agent) entryOf(t drivers.Target) string {
 // resolved last. It widens the scope by what turns out to be concerned.
 func (v View) resolveAgain(ctx context.Context, last []request, entries []entry, remembered []journal.Selection, s scope) []request {
 	family(last, s)
+	v.joinedTo(ctx, last, s)
 	were := map[string]request{}
 	for _, r := range last {
 		if !r.ordered() {

@@ -80,7 +80,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 	a.again(concerned)
 	// Who works on several functions comes first: later it would find one of them
 	// taken, at every look.
-	slices.SortStableFunc(concerned, func(x, y request) int { return len(y.makes) - len(x.makes) })
+	slices.SortStableFunc(concerned, func(x, y request) int { return len(y.targets()) - len(x.targets()) })
 	for _, r := range concerned {
 		if err != nil && r.err == nil {
 			// After a crash nobody would know that it was wanted.

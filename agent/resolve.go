@@ -35,6 +35,8 @@ type request struct {
 	// are the virtual functions that this request is about as well.
 	pf    drivers.Target
 	makes []drivers.Target
+	// joined are functions of its IOMMU group that go to vfio-pci with it.
+	joined []joined
 	// pool is the name of a pool, of which this request is, and members the
 	// requests that ask for it.
 	pool    string
@@ -87,6 +89,7 @@ func (v View) complete(ctx context.Context, requests, last []request, s scope) [
 	v.gather(ctx, requests, s)
 	v.moveMACs(ctx, requests, s)
 	refuseTwice(requests)
+	v.join(ctx, requests, s)
 	return v.withPools(requests, s)
 }
 

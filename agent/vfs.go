@@ -398,7 +398,11 @@ func (v View) absentVF(ctx context.Context, r *request) bool {
 
 // targets are all functions that a request is about.
 func (r *request) targets() []drivers.Target {
-	return append([]drivers.Target{r.target}, r.makes...)
+	all := append([]drivers.Target{r.target}, r.makes...)
+	for _, j := range r.joined {
+		all = append(all, j.target)
+	}
+	return all
 }
 
 // keysOf are the keys that are looked at for a request.

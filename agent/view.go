@@ -246,11 +246,7 @@ func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observe
 func (v View) returns(r *request, f *plan.Function) {
 	f.Baseline = plan.Goal{}
 	for k := range f.Observed {
-		id := r.identity
-		if k.Target != r.target {
-			id = drivers.Identity{PF: r.target, PFIncarnation: r.identity.Incarnation}
-		}
-		if b, ok := v.baseline(k, id); ok && v.restorable(b) {
+		if b, ok := v.baseline(k, r.identityOf(k.Target)); ok && v.restorable(b) {
 			f.Baseline[k] = b.State
 		}
 	}

@@ -28,6 +28,9 @@ var (
 	// ErrHeld is returned with ErrRefused when somebody uses the target; it goes
 	// on by itself when they have let go.
 	ErrHeld = errors.New("in use")
+	// ErrBarred is returned with ErrRefused when it is how the machine is made that
+	// forbids it: to wait is of no use, and what was begun is undone.
+	ErrBarred = errors.New("barred by how the machine is made")
 	// ErrUnsupported is returned when the device or the kernel cannot do it.
 	ErrUnsupported = errors.New("not supported here")
 	// ErrUnverified is returned when a write succeeded and the host shows

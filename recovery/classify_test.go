@@ -3,6 +3,8 @@ package recovery
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -313,6 +315,32 @@ func TestJudgeAsksTheRulesWithWhatItSaw(t *testing.T) {
 	}
 	if diff := cmp.Diff(halfway, asked); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestWhatIsBarredIsUndone: a rule that no time changes forbids to go on, so the
+// way back is taken, of which the rules are asked too.
+func TestWhatIsBarredIsUndone(t *testing.T) {
+	halfway := map[drivers.Key]drivers.Observation{
+		key("driver"): drivers.Seen(noneVF), key("mtu"): drivers.Seen(drivers.Hidden), key("admin"): drivers.Seen(drivers.Hidden),
+	}
+	op := bind()
+	for name, back := range map[string]error{"": nil, "and the way back is forbidden": errors.New("forbidden")} {
+		env := Env{Specs: all.Specs(), BootID: "boot", MaxAttempts: 3}
+		env.MayDrive = func(_ context.Context, _ map[drivers.Key]drivers.Observation, goal map[drivers.Key]drivers.State) error {
+			if maps.Equal(goal, op.After()) {
+				return fmt.Errorf("the group: %w", drivers.ErrBarred)
+			}
+			return back
+		}
+		j := Judge(t.Context(), env, fakeHost{state: halfway}, *op)
+		want := Revert
+		if back != nil {
+			want = Keep
+		}
+		if j.Decision != want || back == nil && !maps.Equal(j.Goal, op.Before()) || !errors.Is(j.Guarded, back) {
+			t.Errorf("%s: decided %s (%s) with goal %v", name, j.Decision, j.Why, j.Goal)
+		}
 	}
 }
 

@@ -102,6 +102,11 @@ func Judge(ctx context.Context, env Env, h Host, op journal.Operation) Judgement
 		j.Why = "a write still runs in the kernel on its target"
 	case j.Decision == Replay:
 		j.aim(ctx, env, op.After())
+		if errors.Is(j.Guarded, drivers.ErrBarred) {
+			// It will never be allowed, and half of it is of no use to anybody.
+			j.Decision, j.Why, j.Guarded = Revert, "it cannot go on: "+j.Guarded.Error(), nil
+			j.aim(ctx, env, op.Before())
+		}
 	case j.Decision == Revert:
 		j.aim(ctx, env, op.Before())
 	}

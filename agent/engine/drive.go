@@ -208,7 +208,11 @@ func (e *Engine) step(ctx context.Context, op *journal.Operation, s drivers.Step
 		return err
 	}
 	if e.Guard != nil {
-		if err := e.Guard.MayStep(ctx, s); err != nil {
+		err := e.Guard.MayStep(ctx, s)
+		if errors.Is(err, drivers.ErrBarred) && op.State != journal.Reverting {
+			return err // it stays so: what was done is undone
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %w", errGuarded, err)
 		}
 	}

@@ -10,7 +10,9 @@
 // function that a program holds, whose netdev is in another namespace or has one
 // on top that is, or that the kubelet has allocated to a pod; no physical one while
 // that is so of its VFs; and none at all while a kubelet is there
-// and does not answer. The group: no member of an IOMMU group alone goes to vfio-pci.
+// and does not answer. The group: no member of an IOMMU group goes to vfio-pci
+// unless all do that the kernel has, and no VF is made for it that would be in its
+// PF's group.
 //
 // # Caveats
 //

@@ -43,8 +43,12 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("%s: refused by %s: %s (%s)", r.Target, r.Rule, r.Why, r.Remedy)
 }
 
-// Unwrap is drivers.ErrRefused, and drivers.ErrHeld where it passes by itself.
+// Unwrap is drivers.ErrRefused, with drivers.ErrHeld where it passes by itself
+// and drivers.ErrBarred where it does not.
 func (r *Refusal) Unwrap() []error {
+	if r.Rule == Group {
+		return []error{drivers.ErrRefused, drivers.ErrBarred}
+	}
 	if r.Rule == InUse || r.Rule == NoDefault {
 		return []error{drivers.ErrRefused, drivers.ErrHeld}
 	}
@@ -117,9 +121,12 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 			continue
 		}
 		if from != drivers.Hidden { // a VF that is still to be made has no group yet
-			if err := g.group(ctx, key, to); err != nil {
+			if err := g.group(ctx, key, to, goal, time.Now().Add(-lately)); err != nil {
 				return err
 			}
+		}
+		if err := g.isolates(ctx, spec, key, to, goal); err != nil {
+			return err
 		}
 		if err := g.ofAPod(ctx, spec, key.Target, from, time.Now().Add(-lately)); err != nil {
 			return err
@@ -181,7 +188,7 @@ func (g *Guard) MayStep(ctx context.Context, s drivers.Step) error {
 	if !ok {
 		return nil
 	}
-	if err := g.group(ctx, s.Key, s.To); err != nil {
+	if err := g.group(ctx, s.Key, s.To, nil, time.Now()); err != nil {
 		return err
 	}
 	if err := g.ofAPod(ctx, spec, s.Key.Target, s.From, time.Now()); err != nil {
@@ -245,29 +252,6 @@ func (g *Guard) path(ctx context.Context, spec drivers.Spec, key drivers.Key, fr
 	if len(network.Defaults) == 0 && !g.o.WithoutDefault && spec.Hides != nil {
 		return g.refuse(NoDefault, key.Target, "it goes on by itself once there is one; --allow-without-default-route on a node that has none",
 			"the node has no default route yet, so its management path cannot be told")
-	}
-	return nil
-}
-
-// group looks at every member of the IOMMU group before one of them goes to
-// vfio-pci: the group is viable only when none is left to the kernel.
-func (g *Guard) group(ctx context.Context, key drivers.Key, to drivers.State) error {
-	if key.Kind != dpdk.KindDriver || to != dpdk.Bound("vfio-pci") {
-		return nil
-	}
-	members, err := host.GroupOf(ctx, g.o.Host, string(key.Target))
-	if err != nil {
-		return err
-	}
-	for _, m := range members {
-		if m.Address == string(key.Target) || m.Bridge || m.Driver == "" || m.Driver == "vfio-pci" || m.Driver == "pci-stub" {
-			continue
-		}
-		if g.o.Wanted != nil && g.o.Wanted(drivers.Target(m.Address)) {
-			continue
-		}
-		return g.refuse(Group, key.Target, "give that one to vfio-pci too, or none",
-			"%s is in the same IOMMU group and on %s, so no program could open the group", m.Address, m.Driver)
 	}
 	return nil
 }
