@@ -108,6 +108,9 @@ type Spec struct {
 	// asked for, or that is about to lose it: reading it takes rtnl, which a node
 	// that does not use it shall not pay for.
 	WhenAsked bool
+	// Restored says that nobody asks for the kind: it is put back to what it was
+	// where the new netdev lets it, and nothing else waits for that.
+	Restored bool
 	// Legal is the allow-list: what may be written, to what, checked when the
 	// write is made and not when the intent was.
 	Legal func(Target, State) error

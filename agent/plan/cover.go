@@ -74,6 +74,7 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 		return Draft{}, err
 	}
 	f.takeMoved(specs, d)
+	d.takeRestored(specs)
 	d.shorten()
 	return d, nil
 }
@@ -96,6 +97,25 @@ func (f Function) takeAlong(specs drivers.Specs, d *Draft, fates map[drivers.Tar
 		}
 	}
 	return nil
+}
+
+// takeRestored takes along what is only restored, where the draft is about more
+// than that: a name that another netdev has now is waited for last.
+func (d *Draft) takeRestored(specs drivers.Specs) {
+	restored := func(key drivers.Key) bool {
+		spec, _ := specs.Find(key.Kind)
+		return spec.Restored
+	}
+	for key := range d.After {
+		if !restored(key) && !d.Along[key] {
+			for key := range d.After {
+				if restored(key) {
+					d.take(key)
+				}
+			}
+			return
+		}
+	}
 }
 
 // mayHave says why the function cannot have what is asked of a key.

@@ -151,7 +151,7 @@ func (c *cli) simWriteCommand(on func(func(*sim.File, []string) error) func(*cob
 // simSetCommand sets what is no attribute in sysfs as some other tool would.
 func (c *cli) simSetCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   "set mtu|altname|channels|rings|feature|vf.mac|vf.vlan|vf.trust|vf.spoofchk|vf.state|vf.rate ADDRESS VALUE",
+		Use:   "set name|mac|mtu|altname|channels|rings|feature|vf.mac|vf.vlan|vf.trust|vf.spoofchk|vf.state|vf.rate ADDRESS VALUE",
 		Short: "Set the netdev of a function, or what a PF keeps for its VF, as another tool would; name=on and name=off for a feature or a name",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 3 {

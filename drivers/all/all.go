@@ -23,6 +23,8 @@ func kinds() []kind {
 		{dpdk.NoIOMMUSpec(), dpdk.NewNoIOMMU},
 		{sriov.NumVFsSpec(), sriov.NewNumVFs},
 		{dpdk.DriverSpec(), dpdk.NewDriver},
+		{link.NameSpec(), link.NewName},
+		{link.MACSpec(), link.NewMAC},
 		{link.MTUSpec(), link.NewMTU},
 		{link.AltNamesSpec(), link.NewAltNames},
 		{link.ChannelsSpec(), link.NewChannels},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"path"
 	"regexp"
 	"slices"
@@ -82,7 +83,7 @@ func (r Rules) allowed(c Call) error {
 		if _, ok := c.Target.PCIAddress(); !ok || c.Index <= 0 || c.Number < 0 || c.Number > 1 {
 			return errors.New("want a PCI target, an ifindex and 0 or 1")
 		}
-	case OpAltName, OpChannels, OpRings, OpFeature:
+	case OpName, OpMAC, OpAltName, OpChannels, OpRings, OpFeature:
 		return allowedSetting(c)
 	case OpVFMAC, OpVFVLAN, OpVFTrust, OpVFSpoofCheck, OpVFState, OpVFRate:
 		return allowedVF(c)
@@ -113,6 +114,10 @@ func allowedSetting(c Call) error {
 	switch {
 	case !ok || c.Index <= 0 || !onOrOff:
 		return errors.New("want a PCI target, an ifindex, and 0 or 1")
+	case c.Op == OpName && !LinkName(c.Value):
+		err = errors.New("want the name of a network device")
+	case c.Op == OpMAC && !UnicastMAC(c.Value):
+		err = errors.New("want a unicast MAC address in lower case")
 	case c.Op == OpChannels:
 		_, err = ParseChannels(c.Value)
 	case c.Op == OpRings:
@@ -123,6 +128,20 @@ func allowedSetting(c Call) error {
 		err = errors.New("want an alternative name")
 	}
 	return err
+}
+
+// LinkName says whether a netdev can have the name (dev_valid_name: 1 to
+// IFNAMSIZ-1 bytes, no '/', ':' or white space). "%" is left out: the kernel
+// takes a name with "%d" in it for a pattern.
+func LinkName(name string) bool {
+	return name != "" && len(name) < 16 && name != "." && name != ".." && !strings.ContainsAny(name, "/:%\x00 \t\n\v\f\r")
+}
+
+// UnicastMAC says whether mac is an address of six bytes that a netdev can use
+// (is_valid_ether_addr), in lower case.
+func UnicastMAC(mac string) bool {
+	hw, err := net.ParseMAC(mac)
+	return err == nil && len(hw) == 6 && hw.String() == mac && hw[0]&1 == 0 && mac != NoMAC
 }
 
 // AltName says whether a netdev can have the alternative name: the kernel takes

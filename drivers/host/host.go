@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"eniagent/drivers"
@@ -99,6 +100,9 @@ type Link struct {
 	IPv6      bool   `json:"ipv6,omitempty"` // IPv6 is enabled on it
 }
 
+// Called says whether the name, or an alternative one, is that of the device.
+func (l Link) Called(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
+
 // Op is what a Call does.
 type Op string
 
@@ -108,6 +112,8 @@ const (
 	OpSysfs    Op = "sysfs"    // write Value to the sysfs attribute Path, in one write(2)
 	OpMTU      Op = "mtu"      // set the MTU of netdev Index to Number bytes
 	OpAdmin    Op = "admin"    // set netdev Index administratively up (Number 1) or down (0)
+	OpName     Op = "name"     // rename netdev Index to Value
+	OpMAC      Op = "mac"      // set the MAC address of netdev Index to Value, in lower case
 	OpAltName  Op = "altname"  // give netdev Index the alternative name Value (Number 1) or take it away (0)
 	OpChannels Op = "channels" // set the channels of netdev Index to Value, as Channels prints them
 	OpRings    Op = "rings"    // set the rings of netdev Index to Value, as Rings prints them
@@ -151,7 +157,7 @@ type Call struct {
 }
 
 // Label names the call for faults, crash points and metrics: "autoprobe",
-// "numvfs", "override", "unbind", "bind", "probe", "param", "mtu", "altname",
+// "numvfs", "override", "unbind", "bind", "probe", "param", "name", "mac", "mtu", "altname",
 // "channels", "rings", "feature", "admin", "load", "unload", "replace", "sync",
 // "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state", "vf.rate".
 func (c Call) Label() string {
@@ -182,7 +188,7 @@ func Labels() []string {
 	return []string{
 		"load", "param", "autoprobe", "numvfs", "vf.mac", "vf.vlan", "vf.trust", "vf.spoofchk", "vf.state",
 		"override", "unbind", "bind", "probe",
-		"mtu", "altname", "channels", "rings", "feature", "admin", "vf.rate", "unload", "replace", "sync",
+		"name", "mac", "mtu", "altname", "channels", "rings", "feature", "admin", "vf.rate", "unload", "replace", "sync",
 	}
 }
 
@@ -193,6 +199,10 @@ func (c Call) String() string {
 		return fmt.Sprintf("echo %q > %s", c.Value, c.Path)
 	case OpMTU:
 		return fmt.Sprintf("ip link set index %d mtu %d", c.Index, c.Number)
+	case OpName:
+		return fmt.Sprintf("ip link set index %d name %s", c.Index, c.Value)
+	case OpMAC:
+		return fmt.Sprintf("ip link set index %d address %s", c.Index, c.Value)
 	case OpAdmin:
 		return fmt.Sprintf("ip link set index %d %s", c.Index, map[int]string{0: "down", 1: "up"}[c.Number])
 	case OpAltName:

@@ -210,6 +210,14 @@ func (l Linux) Do(_ context.Context, c Call) error {
 			return netlink.LinkSetUp(byIndex(c.Index))
 		}
 		return netlink.LinkSetDown(byIndex(c.Index))
+	case OpName:
+		return netlink.LinkSetName(byIndex(c.Index), c.Value)
+	case OpMAC:
+		mac, err := net.ParseMAC(c.Value)
+		if err != nil {
+			return fmt.Errorf("%w: %w", unix.EINVAL, err)
+		}
+		return netlink.LinkSetHardwareAddr(byIndex(c.Index), mac)
 	case OpAltName:
 		if c.Number == 1 {
 			return netlink.LinkAddAltName(byIndex(c.Index), c.Value)

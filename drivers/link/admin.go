@@ -25,7 +25,7 @@ func AdminSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindAdmin, Class: drivers.Volatile, Netdev: true, Fresh: Down,
 		Cuts:  func(_, to drivers.State) bool { return to == Down },
-		After: []drivers.Kind{"driver", KindMTU, KindChannels, KindRings, KindFeatures}, Legal: legalAdmin,
+		After: []drivers.Kind{"driver", KindName, KindMAC, KindMTU, KindChannels, KindRings, KindFeatures}, Legal: legalAdmin,
 	}
 }
 

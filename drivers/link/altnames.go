@@ -22,7 +22,7 @@ const KindAltNames drivers.Kind = "altnames"
 func AltNamesSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindAltNames, Class: drivers.Volatile, Netdev: true, Fresh: drivers.Default, WhenAsked: true,
-		After: []drivers.Kind{"driver"}, Legal: legalAltNames, Route: routeAltNames,
+		After: []drivers.Kind{"driver", KindName}, Legal: legalAltNames, Route: routeAltNames,
 	}
 }
 

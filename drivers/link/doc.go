@@ -1,7 +1,8 @@
 // Package link has the kinds of a function's netdev: admin (up or down), mtu,
-// altnames, channels, rings and features.
+// altnames, channels, rings and features, and its name and MAC address, which
+// nobody asks for and which are put back to what they were.
 //
-// The first two are read from sysfs, which answers under RCU; the others take
+// Those of one value are read from sysfs, which answers under RCU; the others take
 // rtnl to read, so that they are observed only where they are asked for
 // (drivers.Spec.WhenAsked). All are written over netlink or ethtool. Their
 // target is the PCI function, never the netdev's name: the netdev goes when the

@@ -20,7 +20,7 @@ func (m *machine) enter(w *call) (errno syscall.Errno, over bool) {
 	switch c.Op {
 	case host.OpSysfs:
 		return m.enterSysfs(w)
-	case host.OpMTU, host.OpAdmin, host.OpAltName, host.OpChannels, host.OpRings, host.OpFeature:
+	case host.OpMTU, host.OpAdmin, host.OpName, host.OpMAC, host.OpAltName, host.OpChannels, host.OpRings, host.OpFeature:
 		w.Act = act(c.Op)
 		if n := m.netdev(c.Index); n != nil {
 			w.Address = n.Bus

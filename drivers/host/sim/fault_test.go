@@ -59,6 +59,10 @@ func callOf(label string) (prepare []host.Call, c host.Call) {
 		return []host.Call{unbind("igbvf", vf0)}, probe(vf0)
 	case "mtu":
 		return nil, host.Call{Op: host.OpMTU, Index: 2, Number: 1400}
+	case "name":
+		return nil, host.Call{Op: host.OpName, Index: 4, Value: "lan0"}
+	case "mac":
+		return nil, host.Call{Op: host.OpMAC, Index: 4, Value: "52:54:00:00:01:00"}
 	case "altname":
 		return nil, host.Call{Op: host.OpAltName, Index: 2, Value: "lan", Number: 1}
 	case "channels":

@@ -186,16 +186,62 @@ func (m *machine) setCarrier(where string, on bool) error {
 	return nil
 }
 
+// setName is RTM_SETLINK with IFLA_IFNAME (dev_change_name): a name that it has as
+// an alternative one is taken, too.
+func (m *machine) setName(index int, name string) syscall.Errno {
+	n := m.netdev(index)
+	other := m.named(name)
+	switch {
+	case n == nil:
+		return syscall.ENODEV
+	case n.Name == name:
+		return 0
+	case len(name) > 15:
+		return syscall.ERANGE // ifla_policy
+	case !host.LinkName(name):
+		return syscall.EINVAL
+	case other != nil:
+		return syscall.EEXIST
+	case n.Up && before(m.cfg.Release, 6, 2): // live renaming came with bd039b5ea2a9
+		return syscall.EBUSY
+	}
+	n.Name = name
+	m.event(drivers.Target(n.Bus), host.EventLink)
+	return 0
+}
+
+// setMAC is RTM_SETLINK with IFLA_ADDRESS. The driver of a VF asks its PF, which
+// refuses another address than the one that it has set, unless it trusts the VF
+// (igb_set_vf_mac_addr). A PF that is down is not asked.
+func (m *machine) setMAC(index int, mac string) syscall.Errno {
+	n := m.netdev(index)
+	switch {
+	case n == nil:
+		return syscall.ENODEV
+	case !host.UnicastMAC(mac):
+		return syscall.EADDRNOTAVAIL
+	case n.MAC == mac:
+		return 0
+	}
+	if kept, up := m.keptFor(n.Bus); up {
+		if kept.ByPF && kept.Trust != "on" && kept.MAC != mac {
+			return syscall.EADDRNOTAVAIL
+		}
+		kept.MAC = mac
+	}
+	n.MAC, n.Random, n.Chosen = mac, false, true
+	m.event(drivers.Target(n.Bus), host.EventLink)
+	return 0
+}
+
 // rename gives a netdev another name, as udev does.
 func (m *machine) rename(name, to string) error {
 	n := m.named(name)
-	switch {
-	case n == nil:
+	if n == nil {
 		return fmt.Errorf("no netdev %q", name)
-	case m.named(to) != nil:
-		return fmt.Errorf("netdev %q: %w", to, syscall.EEXIST)
 	}
-	n.Name = to
-	m.event(drivers.Target(n.Bus), host.EventLink)
+	if errno := m.setName(n.Index, to); errno != 0 {
+		return fmt.Errorf("netdev %q: %w", to, errno)
+	}
 	return nil
 }

@@ -82,6 +82,7 @@ type netdev struct {
 	host.Link
 	Dark   bool   `json:"dark,omitempty"`
 	Random bool   `json:"random,omitempty"` // its MAC is made up
+	Chosen bool   `json:"chosen,omitempty"` // its MAC was set by a program
 	Nest   string `json:"nest,omitempty"`
 	// Set is never changed in place: clones share it. AltNames are the Link's.
 	Set       Settings       `json:"set,omitzero"`

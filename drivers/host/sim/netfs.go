@@ -99,7 +99,10 @@ func (m *machine) netdevNode(n *netdev, parent string) node {
 // attribute is the text of one of a netdev's files.
 func (n *netdev) attribute(name string) (string, bool) {
 	switch name {
-	case "addr_assign_type": // NET_ADDR_PERM, NET_ADDR_RANDOM
+	case "addr_assign_type": // NET_ADDR_PERM, NET_ADDR_RANDOM, NET_ADDR_SET
+		if n.Chosen {
+			return "3", true
+		}
 		return strconv.Itoa(boolInt(n.Random)), true
 	case "address":
 		return n.MAC, true

@@ -24,6 +24,8 @@ const (
 	actRescan    act = "rescan"
 	actMTU       act = "mtu"
 	actAdmin     act = "admin"
+	actName      act = "name"
+	actMAC       act = "mac"
 	actAltName   act = "altname"
 	actVF        act = "vf"
 	actChannels  act = "channels"
@@ -202,6 +204,10 @@ func (m *machine) advance(w *call, now time.Time) (errno syscall.Errno, over boo
 		return m.setMTU(w.Call.Index, w.Call.Number), true
 	case actAdmin:
 		return m.setAdmin(w.Call.Index, w.Call.Number != 0), true
+	case actName:
+		return m.setName(w.Call.Index, w.Call.Value), true
+	case actMAC:
+		return m.setMAC(w.Call.Index, w.Call.Value), true
 	case actAltName, actChannels, actRings, actFeature:
 		return m.setSetting(w.Call), true
 	case actVF:

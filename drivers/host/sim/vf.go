@@ -125,26 +125,34 @@ func (k *kept) set(n *netdev, limits *VFLimits, c host.Call) syscall.Errno {
 	return 0
 }
 
+// keptFor is what the PF of a VF keeps for it, to be changed; false where there
+// is no such PF, or it is down and its driver answers no VF.
+func (m *machine) keptFor(vf string) (*kept, bool) {
+	pf := m.find(m.devices[vf].PF)
+	if pf == nil || pf.Driver == "" {
+		return nil, false
+	}
+	at := slices.Index(m.vfs(pf.Address), vf)
+	n := m.netdevOf(pf.Address)
+	if n == nil || !n.Up || at < 0 || at >= len(pf.Kept) {
+		return nil, false
+	}
+	pf.Kept = slices.Clone(pf.Kept)
+	return &pf.Kept[at], true
+}
+
 // askMAC is what igbvf does when it is probed: it asks its PF for a MAC, and
 // tells it the one that it has made up when there is none. A PF that is down
 // does not answer.
 func (m *machine) askMAC(f *function, dev *netdev) {
-	pf := m.find(m.devices[f.Address].PF)
-	if pf == nil || pf.Driver == "" {
-		return
+	kept, up := m.keptFor(f.Address)
+	switch {
+	case !up || !dev.Random:
+	case kept.ByPF:
+		dev.MAC, dev.PermMAC, dev.Random = kept.MAC, kept.MAC, false
+	default:
+		kept.MAC = dev.MAC
 	}
-	at := slices.Index(m.vfs(pf.Address), f.Address)
-	n := m.netdevOf(pf.Address)
-	if n == nil || !n.Up || at < 0 || at >= len(pf.Kept) || !dev.Random {
-		return
-	}
-	if pf.Kept[at].ByPF {
-		dev.MAC, dev.Random = pf.Kept[at].MAC, false
-		dev.PermMAC = dev.MAC
-		return
-	}
-	pf.Kept = slices.Clone(pf.Kept)
-	pf.Kept[at].MAC = dev.MAC
 }
 
 // keptText is what is kept for VFs and is not as at first, for the machine's

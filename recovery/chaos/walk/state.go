@@ -147,10 +147,16 @@ func (e *eyes) netdev(ctx context.Context, addr string, l host.Link) string {
 		perm = "-"
 	case l.MAC:
 		perm = "same"
+	default:
+		perm = orRandom(perm)
 	}
-	return fmt.Sprintf("net %s no=%d up=%t mtu=%d min=%d max=%d mac=%s perm=%s assigned=%s",
+	line := fmt.Sprintf("net %s no=%d up=%t mtu=%d min=%d max=%d mac=%s perm=%s assigned=%s",
 		addr, e.number("net "+addr, uint64(l.Index)), l.Up, l.MTU, l.MinMTU, l.MaxMTU, mac, perm,
 		e.text(ctx, host.SysNet+l.Name+"/addr_assign_type"))
+	if strings.HasPrefix(l.Name, knownName) { // what the kernel calls it differs
+		line += " name=" + l.Name
+	}
+	return line
 }
 
 // orRandom is a MAC, unless it was made up.
@@ -197,6 +203,8 @@ func featureWords(all []host.Feature) string {
 	}
 	return words.String()
 }
+// knownName begins the names that a walk gives.
+const knownName = "lan"
 
 // knownFeature is one that every driver of a Machine lets be changed.
 const knownFeature = "tx-tcp-segmentation"

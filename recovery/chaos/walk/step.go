@@ -23,6 +23,8 @@ const (
 	rescan       verb = "rescan"
 	setMTU       verb = "mtu"
 	setAdmin     verb = "admin"
+	setName      verb = "name"
+	setMAC       verb = "mac"
 	setAltName   verb = "altname" // number: 1 gives it, 0 takes it away
 	setChannels  verb = "channels"
 	setRings     verb = "rings"
@@ -94,7 +96,7 @@ func (s Step) call(release string, now state) host.Call {
 		c.Path, c.Value = host.PCIDrivers+driver+"/"+string(s.verb), s.on
 	case setMTU, setAdmin:
 		c = host.Call{Op: host.Op(s.verb), Target: c.Target, Index: now.indexOf(s.on), Number: s.number}
-	case setAltName, setChannels, setRings, setFeature:
+	case setName, setMAC, setAltName, setChannels, setRings, setFeature:
 		c = host.Call{Op: host.Op(s.verb), Target: c.Target, Index: now.indexOf(s.on), Value: s.value, Number: s.number}
 	case setPort:
 		c = host.Call{Op: s.op, Target: c.Target, Index: now.indexOf(s.on), Value: s.value, Number: s.number}
@@ -116,7 +118,7 @@ func (s Step) told(c host.Call) string {
 	switch s.verb {
 	case setMTU, setAdmin:
 		return fmt.Sprintf("%s %s %d", s.verb, s.on, s.number)
-	case setAltName, setChannels, setRings, setFeature:
+	case setName, setMAC, setAltName, setChannels, setRings, setFeature:
 		return fmt.Sprintf("%s %s %q %d", s.verb, s.on, s.value, s.number)
 	case setPort:
 		return fmt.Sprintf("%s %s %d %q", s.op, s.on, s.number, s.value)

@@ -29,6 +29,8 @@ func admin(on string, n int) Step       { return Step{verb: setAdmin, on: on, nu
 func altName(on, name string, n int) Step {
 	return Step{verb: setAltName, on: on, value: name, number: n}
 }
+func name(on, value string) Step     { return Step{verb: setName, on: on, value: value} }
+func mac(on, value string) Step      { return Step{verb: setMAC, on: on, value: value} }
 func channels(on, value string) Step { return Step{verb: setChannels, on: on, value: value} }
 func rings(on, value string) Step    { return Step{verb: setRings, on: on, value: value} }
 func feature(on string, n int) Step {
@@ -179,6 +181,19 @@ func (m Machine) settings() []Scenario {
 			rings(b.Address, "rx=512 mini=0 jumbo=0 tx=512"), vfs(b.Address, "0"), channels(b.Address, "rx=0 tx=0 combined=3"), feature(b.Address, 0),
 			vfs(b.Address, "1"), vfs(b.Address, "0"), feature(b.Address, 1),
 		}},
+		{"names", slices.Concat([]Step{
+			name(b.Address, "lan0"), name(b.Address, "lan0"), name(vf0, "lan0"), name(b.Address, "lan"+strings.Repeat("x", 12)), name(b.Address, "lan"+strings.Repeat("x", 13)),
+			name(b.Address, "a b"), name(b.Address, "a/b"), name(absent, "lan1"), altName(b.Address, "lan1", 1), name(b.Address, "lan1"), name(vf0, "lan1"),
+			admin(b.Address, 1), name(b.Address, "lan2"),
+		}, anew)},
+		{"MAC addresses", slices.Concat([]Step{
+			mac(b.Address, knownMAC+":00:02:00"), mac(b.Address, "01:00:5e:00:00:01"), mac(b.Address, host.NoMAC), mac(absent, knownMAC+":00:02:00"),
+			admin(b.Address, 1), mac(b.Address, knownMAC+":00:02:01"), mac(vf0, knownMAC+":00:02:02"), unbindFrom("", vf0), toProbe(vf0),
+		}, anew)},
+		{"MAC addresses of VFs whose PF is up", slices.Concat([]Step{
+			admin(a.Address, 1), mac(vf0, knownMAC+":00:02:02"), unbindFrom("", vf0), toProbe(vf0), port(host.OpVFMAC, a.Address, 0, knownMAC+":00:01:00"),
+			unbindFrom("", vf0), toProbe(vf0), mac(vf0, knownMAC+":00:02:03"), port(host.OpVFTrust, a.Address, 0, "on"), mac(vf0, knownMAC+":00:02:03"), vfs(a.Address, "0"),
+		}, anew)},
 		{"features", slices.Concat([]Step{
 			feature(b.Address, 0), feature(b.Address, 0), feature(b.Address, 1), feature(absent, 0), feature(vf0, 0), feature(vf0, 1), feature(b.Address, 0),
 		}, anew)},
