@@ -125,23 +125,12 @@ func (c *churn) churn(ctx context.Context, n *node, l life) (ends, states int, e
 		if err := n.start(ctx); err != nil {
 			return ends, states, err
 		}
-		switch l.rng.IntN(4) {
-		case 0: // until it is right, or told not to be
-			if _, err := n.ran(ctx, "status", "--wait", "10s"); err != nil {
-				return ends, states, err
-			}
-		default:
-			pause(ctx, time.Duration(l.rng.IntN(4000))*time.Millisecond)
+		ended, err := c.next(ctx, n, l)
+		if err != nil {
+			return ends, states, err
 		}
-		if l.chance(40) {
+		if ended {
 			ends++
-			s := syscall.SIGKILL
-			if l.chance(25) {
-				s = syscall.SIGTERM
-			}
-			if err := n.end(ctx, s); err != nil {
-				return ends, states, err
-			}
 		}
 		if time.Since(told) > 30*time.Second {
 			told = time.Now()
@@ -149,6 +138,23 @@ func (c *churn) churn(ctx context.Context, n *node, l life) (ends, states int, e
 		}
 	}
 	return ends, states, context.Cause(ctx)
+}
+
+// next gives the agent time for the desired state, and may end it.
+func (c *churn) next(ctx context.Context, n *node, l life) (ended bool, err error) {
+	if l.rng.IntN(4) == 0 { // until it is right, or said not to be
+		_, err = n.ran(ctx, "status", "--wait", "10s")
+	} else {
+		pause(ctx, time.Duration(l.rng.IntN(4000))*time.Millisecond)
+	}
+	if err != nil || !l.chance(40) {
+		return false, err
+	}
+	s := syscall.SIGKILL
+	if l.chance(25) {
+		s = syscall.SIGTERM
+	}
+	return true, n.end(ctx, s)
 }
 
 // restored releases everything, and returns what is not as it was before.

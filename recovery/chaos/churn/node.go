@@ -112,16 +112,26 @@ func (n *node) ran(ctx context.Context, args ...string) (chaos.Result, error) {
 	return n.vm.Agent(ctx, append(args, "--state-dir", chaos.StateDir)...)
 }
 
-// release gives everything back, and wants that told and true at once.
+// patience is how long a release may take on an emulated machine.
+const patience = 2 * time.Minute
+
+// release gives everything back, and wants that said and true. A release that has
+// not ended after some seconds ends with 3, and goes on by itself: then it is asked
+// again.
 func (n *node) release(ctx context.Context) error {
-	res, err := n.ran(ctx, "release", "--all", "--yes")
-	if err != nil {
-		return err
+	for end := time.Now().Add(patience); ; {
+		res, err := n.ran(ctx, "release", "--all", "--yes")
+		switch {
+		case err != nil:
+			return err
+		case res.OK():
+			return nil
+		case res.Code != 3 || time.Now().After(end):
+			return fmt.Errorf("release --all: %v", res)
+		}
+		fmt.Fprintf(n.out, "  release --all ended with 3, asked again:\n%s", res.Stdout)
+		pause(ctx, time.Second)
 	}
-	if !res.OK() {
-		return fmt.Errorf("release --all: %v", res)
-	}
-	return nil
 }
 
 // quarantined are the operations in quarantine.
