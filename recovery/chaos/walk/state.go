@@ -203,6 +203,7 @@ func featureWords(all []host.Feature) string {
 	}
 	return words.String()
 }
+
 // knownName begins the names that a walk gives.
 const knownName = "lan"
 
