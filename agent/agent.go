@@ -123,7 +123,7 @@ func New(c Config) *Agent {
 	if c.Logger == nil {
 		c.Logger = log.NewNopLogger()
 	}
-	seen := Attentive(c.Host)
+	seen := host.Attentive(c.Host)
 	set := all.New(seen)
 	e := engine.New(engine.Options{
 		Journal: c.Journal, Drivers: set, Host: c.Host, Logger: c.Logger,

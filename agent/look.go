@@ -273,7 +273,7 @@ func (f *finder) concerned(e entry, was request, s scope) bool {
 // is the one that it stood for last.
 func (f *finder) find(ctx context.Context, e entry) request {
 	r := request{asked: e, entry: e.String()}
-	ctx, n := noting(ctx)
+	ctx, n := host.Noting(ctx)
 	var links []host.Link
 	var unread, err error
 	if e.Selector.PCI == "" {
@@ -281,7 +281,7 @@ func (f *finder) find(ctx context.Context, e entry) request {
 	}
 	if unread == nil {
 		r.target, err = f.view.find(ctx, e.Selector, links, f.remembered)
-		unread = n.failed()
+		unread = n.Failed()
 	} else {
 		unread = fmt.Errorf("list network devices: %w", unread)
 	}

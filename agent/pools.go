@@ -14,6 +14,7 @@ import (
 	"eniagent/drivers"
 	"eniagent/drivers/deviceplugin"
 	"eniagent/drivers/dpdk"
+	"eniagent/drivers/host"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
@@ -97,9 +98,9 @@ func (v View) ownPools() (own []drivers.Target) {
 // verified says why a function may not be in its pool now; nil when it may.
 // errUnseen is that a read failed, which says nothing of it.
 func (v View) verified(ctx context.Context, r request) error {
-	ctx, n := noting(ctx)
+	ctx, n := host.Noting(ctx)
 	err := v.asAsked(ctx, r)
-	if unread := n.failed(); err != nil && unread != nil && !errors.Is(err, errUnseen) {
+	if unread := n.Failed(); err != nil && unread != nil && !errors.Is(err, errUnseen) {
 		return fmt.Errorf("%w: %w", errUnseen, unread)
 	}
 	return err

@@ -111,12 +111,12 @@ func (v View) keepUnsure(ctx context.Context, requests []request, s scope) {
 		if r.err != nil || r.order != nil || !r.asked.Kept || !r.released() || r.asked.Object == "" || !s.of(*r) {
 			continue
 		}
-		ctx, n := noting(ctx)
+		ctx, n := host.Noting(ctx)
 		at := slices.IndexFunc(requests, func(o request) bool {
 			return !o.asked.Kept && o.asked.Object == r.asked.Object && o.asked.Selector.PCI == "" && (errors.Is(o.err, errNobody) || o.unread)
 		})
 		hidden := at >= 0 && v.userspace(ctx, r.target)
-		switch err := n.failed(); {
+		switch err := n.Failed(); {
 		case at >= 0 && requests[at].unread:
 			r.unreadable(requests[at].err)
 		case at >= 0 && err != nil:
@@ -248,9 +248,9 @@ func (v View) userspace(ctx context.Context, t drivers.Target) bool {
 // ask fills in what is to be true of the function, unless that takes a read that
 // failed.
 func (v View) ask(ctx context.Context, r *request) {
-	ctx, n := noting(ctx)
+	ctx, n := host.Noting(ctx)
 	v.fill(ctx, r)
-	if err := n.failed(); err != nil {
+	if err := n.Failed(); err != nil {
 		r.unreadable(err)
 	}
 }

@@ -152,7 +152,7 @@ func (v View) addresses(ctx context.Context, requests []request, s scope) (by ma
 
 // makesOf are the virtual functions that a physical one is asked to have.
 func (v View) makesOf(ctx context.Context, pf request) made {
-	ctx, n := noting(ctx)
+	ctx, n := host.Noting(ctx)
 	m := made{own: map[drivers.Target]request{}, last: v.lastVFs(pf.target)}
 	if m.err = pf.err; m.err == nil {
 		m.all, m.err = sriov.Addresses(ctx, v.Host, pf.target, pf.asked.VFs.Count)
@@ -161,7 +161,7 @@ func (v View) makesOf(ctx context.Context, pf request) made {
 		return m
 	}
 	m.all, _ = host.VFsOf(ctx, v.Host, string(pf.target)) // the first error says it
-	if m.unread = pf.unread || n.failed() != nil; m.unread && len(m.last) > 0 {
+	if m.unread = pf.unread || n.Failed() != nil; m.unread && len(m.last) > 0 {
 		m.all = m.last
 	}
 	m.all = m.all[:min(len(m.all), pf.asked.VFs.Count)]
@@ -188,9 +188,9 @@ func virtual(requests []request, pf drivers.Target) []request {
 // that were touched. While it has other ones than it had before, they are given
 // back with it. An error is that nobody can tell now.
 func (v View) givenBack(ctx context.Context, r request, requests []request) (all []request, err error) {
-	ctx, n := noting(ctx)
+	ctx, n := host.Noting(ctx)
 	defer func() {
-		if unread := n.failed(); unread != nil {
+		if unread := n.Failed(); unread != nil {
 			all, err = nil, unread
 		}
 	}()
@@ -235,9 +235,9 @@ func (v View) gather(ctx context.Context, requests []request, s scope) {
 		if !s.of(*r) || r.err != nil || r.asked.VFs == nil && !r.released() && !left {
 			continue
 		}
-		ctx, n := noting(ctx)
+		ctx, n := host.Noting(ctx)
 		v.gatherOne(ctx, r, requests)
-		if err := n.failed(); err != nil {
+		if err := n.Failed(); err != nil {
 			r.leaveUnread(requests, err)
 		}
 	}

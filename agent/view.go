@@ -24,7 +24,7 @@ import (
 type View struct {
 	Records     *journal.Records
 	Drivers     drivers.Set
-	Host        host.Host // Attentive, that of the drivers too; nil on another machine: all is unknown
+	Host        host.Host // host.Attentive, that of the drivers too; nil on another machine: all is unknown
 	BootID      string
 	MachineID   string
 	NoIOMMU     bool

@@ -13,6 +13,7 @@ import (
 
 	"eniagent/agent/plan"
 	"eniagent/drivers"
+	"eniagent/drivers/host"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
@@ -167,7 +168,8 @@ func (e *Engine) mayDrive(ctx context.Context, op *journal.Operation, observed p
 	if op.State == journal.Reverting {
 		return nil // going back is not refused for what going forward would be
 	}
-	return e.Observer().Precheck(ctx, observed, asked(op, goal))
+	ctx, n := host.Noting(ctx)
+	return unasked(n, e.Observer().Precheck(ctx, observed, asked(op, goal)))
 }
 
 // asked is a goal without the keys that nobody asks for.
@@ -219,7 +221,8 @@ func (e *Engine) step(ctx context.Context, op *journal.Operation, s drivers.Step
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.StepTimeout)
 	defer cancel()
 	began := time.Now()
-	err = d.Apply(ctx, s.Key.Target, s.To)
+	ctx, n := host.Noting(ctx)
+	err = unread(n, d.Apply(ctx, s.Key.Target, s.To))
 	elapsed := time.Since(began)
 	e.Metrics.step(s.Key.Kind, elapsed, err)
 	fields := []any{

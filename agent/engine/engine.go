@@ -179,6 +179,25 @@ func keeps(err error) bool {
 		errors.Is(err, errUnobservable) || errors.Is(err, errGuarded) || errors.Is(err, errUnsynced) || drivers.Starved(err)
 }
 
+// unread says of what went wrong whether it is no more than a read that failed:
+// that tells nothing of the goal, and is charged to nobody. One that can only fail
+// again is left to those who may revert.
+func unread(n *host.Noted, err error) error {
+	if err == nil || permanent(err) || !n.Caused(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnobservable, err)
+}
+
+// unasked says of a refusal whether it may come of a read that failed: to a rule,
+// one looks like a no.
+func unasked(n *host.Noted, err error) error {
+	if failed := n.Failed(); err != nil && failed != nil && !permanent(failed) {
+		return fmt.Errorf("%w: %w: %w", errUnobservable, failed, err)
+	}
+	return err
+}
+
 // hold makes the caller the only one that works on the targets, or says who
 // cannot be had. The journal claims targets across restarts; this claims them
 // between goroutines, from before an operation is begun or judged until after

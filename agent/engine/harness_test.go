@@ -137,7 +137,7 @@ func (w *world) copyFile() string {
 
 // drivers are the kinds of a machine, and one that is registered only here.
 func (w *world) drivers() drivers.Set {
-	set := all.New(w.kernel)
+	set := all.New(host.Attentive(w.kernel))
 	set.Specs, set.Drivers[kindEntry] = specs(), entry{w}
 	return set
 }

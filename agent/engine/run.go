@@ -12,6 +12,7 @@ import (
 
 	"eniagent/agent/plan"
 	"eniagent/drivers"
+	"eniagent/drivers/host"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
@@ -38,7 +39,7 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 			return Result{Outcome: Blocked, Err: fmt.Errorf("%s is %s, not %s as planned: %w", key, o, before, orChanged(o.Err))}
 		}
 	}
-	if err := e.mayBegin(ctx, observed, d); drivers.Starved(err) {
+	if err := e.mayBegin(ctx, observed, d); drivers.Starved(err) || errors.Is(err, errUnobservable) {
 		return Result{Outcome: Blocked, Err: err}
 	} else if err != nil {
 		return Result{Outcome: Refused, Err: err}
@@ -61,10 +62,11 @@ func (e *Engine) run(stop context.Context, d plan.Draft, reason journal.Reason, 
 
 // mayBegin asks the drivers and the rules about a goal.
 func (e *Engine) mayBegin(ctx context.Context, observed plan.Observed, d plan.Draft) error {
+	ctx, n := host.Noting(ctx)
 	if err := e.Observer().Precheck(ctx, observed, d.Asked()); err != nil || e.Guard == nil {
-		return err
+		return unasked(n, err)
 	}
-	return e.Guard.MayDrive(ctx, observed, d.After)
+	return unasked(n, e.Guard.MayDrive(ctx, observed, d.After))
 }
 
 // bothOf are the two states of each key.

@@ -157,7 +157,7 @@ func (c *cli) view(ctx context.Context, h host.Host, records *journal.Records) (
 	if err != nil {
 		return agent.View{}, err
 	}
-	h = agent.Attentive(h)
+	h = host.Attentive(h)
 	allocated := c.options.Allocated(h)
 	v := agent.View{
 		Records: records, Drivers: all.New(h), Host: h, BootID: bootID, MachineID: host.MachineID(ctx, h),
