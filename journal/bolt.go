@@ -61,7 +61,7 @@ func openBolt(path string, want os.FileInfo, o Options) (*boltStore, error) {
 		return err
 	})
 	if err == nil {
-		s.db.AllocSize = 1 << 20
+		s.db.AllocSize = allocSize
 		return s, nil
 	}
 	if s.file != nil {
@@ -211,6 +211,15 @@ func createTemp(path string, rows []write, o Options) (temp string, warnings []s
 	return temp, warnings, nil
 }
 
+const (
+	// allocSize is by how much the file grows. bbolt refuses a page from MaxSize less
+	// this on, 16 MiB unless it is set, which is possible after Open only.
+	allocSize = 1 << 20
+	// freshFill is how full the pages of a fresh file are, so that all that the limits
+	// allow fits it; bbolt's default is half.
+	freshFill = 0.9
+)
+
 func fillTemp(temp string, rows []write, o Options) error {
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -226,11 +235,14 @@ func fillTemp(temp string, rows []write, o Options) error {
 		if err != nil {
 			return err
 		}
+		db.AllocSize = allocSize
 		err = db.Update(func(tx *bolt.Tx) error {
 			for _, name := range buckets() {
-				if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				b, err := tx.CreateBucket([]byte(name))
+				if err != nil {
 					return err
 				}
+				b.FillPercent = freshFill
 			}
 			return putRows(tx, rows)
 		})
