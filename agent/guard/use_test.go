@@ -295,3 +295,39 @@ func TestInAContainerTheProcessesTellWhoHoldsAFunction(t *testing.T) {
 		})
 	}
 }
+
+// TestWantedCountsOnlyIfItCanFollow: the other function of the group is wanted
+// for a program as well, and may not leave its driver.
+func TestWantedCountsOnlyIfItCanFollow(t *testing.T) {
+	for name, tc := range map[string]struct {
+		other, want string
+	}{
+		"it carries the default route": {manager, "it cannot follow: 0000:00:05.0: refused by management-path"},
+		"a pod has it":                 {portB, "allocated to pod media/encoder-0"},
+		"it may":                       {portB, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := sim.DefaultNode()
+			for i := range c.Devices {
+				if a := c.Devices[i].Address; a == portA || a == tc.other {
+					c.Devices[i].IOMMUGroup = "10"
+				}
+			}
+			k := sim.New(c)
+			g := guard.New(guard.Options{
+				Host: k, Specs: all.New(k).Specs, Wanted: func(drivers.Target) bool { return true },
+				Allocated: func(context.Context, time.Time) (map[drivers.Target]string, error) {
+					if name == "a pod has it" {
+						return map[drivers.Target]string{portB: "pod media/encoder-0"}, nil
+					}
+					return map[drivers.Target]string{}, nil
+				},
+			})
+			err := cut{dpdk.KindDriver, dpdk.Bound("igb"), dpdk.Bound("vfio-pci")}.ask(t, g, portA)
+			var refusal *guard.Refusal
+			if tc.want == "" && err != nil || tc.want != "" && (!errors.As(err, &refusal) || refusal.Rule != guard.Group || !errors.Is(err, drivers.ErrBarred) || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("want %q, got %v", tc.want, err)
+			}
+		})
+	}
+}

@@ -57,7 +57,7 @@ func (c *cli) simCommand() *cobra.Command {
 		&cobra.Command{Use: "plug ADDRESS", Short: "Put a function in again that was pulled out", Args: oneArg("a PCI address"), RunE: on(func(f *sim.File, a []string) error { return f.Replug(a[0]) })},
 		&cobra.Command{Use: "hold ADDRESS", Short: "Hold a function's vfio group as a DPDK program would, until interrupted", Args: oneArg("a PCI address"), RunE: on(c.simHold)},
 		c.simFileCommand(on), c.simFaultCommand(on), c.simWriteCommand(on), c.simSetCommand(on), c.simAilCommand(on), c.simCarrierCommand(on),
-		c.simLinkCommand(on), c.simRouteCommand(on), c.simRuleCommand(on),
+		c.simLinkCommand(on), c.simRouteCommand(on), c.simRuleCommand(on), c.simGroupCommand(on),
 	)
 	return group(cmd)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -49,6 +50,32 @@ func (c *cli) simLinkCommand(on func(func(*sim.File, []string) error) func(*cobr
 	f.StringSliceVar(&remotes, "remote", nil, "the far end of a tunnel")
 	f.BoolVar(&open, "open", false, "the far end of a tunnel is not known")
 	return cmd
+}
+
+// simGroupCommand puts functions into one IOMMU group, as a port without ACS
+// above them does.
+func (c *cli) simGroupCommand(on func(func(*sim.File, []string) error) func(*cobra.Command, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: "group NUMBER ADDRESS...", Short: "Put functions into one IOMMU group",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usage(errors.New("agent sim group wants a number and PCI addresses"))
+			}
+			return nil
+		},
+		RunE: on(func(f *sim.File, args []string) error {
+			return f.Edit(func(cfg *sim.Config) error {
+				for _, address := range args[1:] {
+					at := slices.IndexFunc(cfg.Devices, func(d sim.Device) bool { return d.Address == address })
+					if at < 0 {
+						return usage(fmt.Errorf("no function %s", address))
+					}
+					cfg.Devices[at].IOMMUGroup = args[0]
+				}
+				return nil
+			})
+		}),
+	}
 }
 
 // simRouteCommand adds a route as some other tool would.
