@@ -188,7 +188,7 @@ func (s *stack) far(l host.Link, t host.Tunnel, seen map[int]bool) (r reach) {
 // inert says that no packet leaves the host by a netdev, unless by those that are
 // listed as its members, of which it has none.
 func inert(l host.Link) bool {
-	return l.Name == "lo" || slices.Contains([]string{"dummy", "ifb", "nlmon", "bridge", "bond", "team", "vrf", ovs, "vxlan", "netdevsim"}, l.Kind)
+	return l.Name == "lo" || slices.Contains([]string{"dummy", "ifb", "nlmon", "bridge", "bond", "team", "vrf", ovs, "netdevsim"}, l.Kind)
 }
 
 // anyOf are the netdevs that may carry what is lost from sight.
