@@ -122,12 +122,9 @@ test-image: ## Hold that image against the Dockerfile, and against itself built 
 	cd .ci/image && GOFLAGS=-mod=readonly GOWORK=off go test -count=1 -v -timeout 15m ./...
 
 .PHONY: install
-install: bin/agent ## Install bin/agent and its systemd service (root; PREFIX= DESTDIR= as usual)
+install: ## Install bin/agent and its systemd service, built anew where its sources are newer (root; PREFIX= DESTDIR= as usual)
+	@deploy/systemd/fresh.sh
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' deploy/systemd/install.sh install
-
-# What is there is installed as it is: root may have neither the Go nor the git of whoever built it.
-bin/agent:
-	@$(MAKE) build
 
 .PHONY: uninstall
 uninstall: ## Remove what install laid, once all functions are given back (FORCE=1: whatever the agent has)

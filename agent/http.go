@@ -127,7 +127,9 @@ func (a *Agent) socketHandler() http.Handler {
 	mux := http.NewServeMux()
 	answer := func(fn func(*http.Request) (any, error)) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
+			began := time.Now()
 			v, err := fn(r)
+			a.debugAsked(r, began, err)
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
 				return

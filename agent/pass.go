@@ -42,6 +42,7 @@ func (a *Agent) inForce() edition { return edition{a.revision, a.source.Generati
 
 // act does what a pass over a scope is for, with all entries resolved.
 func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s scope, of edition) {
+	a.debugLook(requests, s)
 	a.dropYielded(entries, requests)
 	requests = a.dropVanished(ctx, requests)
 	a.resolved = resolution{requests, of.revision}
@@ -334,6 +335,7 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	}
 	a.changed()
 	if known && last.Condition == c && strings.TrimSpace(last.Reason) == strings.TrimSpace(reason) {
+		level.Debug(a.logger).Log("entry", r.entry, "target", r.target, "state", c, "observed", observedText(next.Observed), "why", reason, "msg", "looked at, as before")
 		return
 	}
 	what := "interface is "

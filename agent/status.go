@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -13,6 +14,7 @@ import (
 	"eniagent/agent/engine"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
+	"eniagent/journal"
 )
 
 // Status is how everything stands.
@@ -94,7 +96,7 @@ func (a *Agent) Ready() error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	if d, degraded := a.c.Journal.Degraded(); degraded {
-		return fmt.Errorf("journal was unusable: %s", d.Reason)
+		return errors.New(lossText(d))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -189,4 +191,18 @@ func (a *Agent) Acknowledge(ctx context.Context, who, why string) error {
 	}
 	a.Wake()
 	return err
+}
+
+// lossText is for whoever finds that a damaged journal was replaced: where it is,
+// what its loss means, and how it goes on.
+func lossText(d journal.Degradation) string {
+	s := "journal was unusable: " + d.Reason
+	if d.Aside != "" {
+		s += "; the damaged file is kept as " + d.Aside
+	}
+	s += fmt.Sprintf("; %d of its records were saved", d.Saved)
+	if len(d.Lost) > 0 {
+		s += ", lost are: " + strings.Join(d.Lost, ", ")
+	}
+	return s + "; baselines that are lost cannot be restored by a release any more; nothing is written until somebody takes that on: agent journal acknowledge --reason TEXT"
 }

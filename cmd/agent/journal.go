@@ -78,6 +78,10 @@ func (c *cli) read(copied string) (*journal.Snapshot, error) {
 	case errors.Is(err, journal.ErrLocked) && copied == "":
 		return nil, fmt.Errorf("%w; where it is the agent, it is starting or stopping and does not answer on %s yet", err, c.options.SocketPath())
 	}
+	if errors.Is(err, journal.ErrCorrupt) && copied == "" {
+		return nil, fmt.Errorf("%w; nothing was changed. The next start of the agent keeps it as %s.corrupt-..., brings over what can be read, and writes "+
+			"nothing until agent journal acknowledge: baselines that are lost cannot be restored by a release any more", err, path)
+	}
 	return s, err
 }
 

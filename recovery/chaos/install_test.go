@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // staging is a directory that is installed into, as a package's build does.
@@ -137,4 +138,57 @@ func (s staging) runs(during func()) {
 	during()
 	must(s.t, cmd.Process.Signal(syscall.SIGTERM))
 	must(s.t, cmd.Wait())
+}
+
+// TestInstallBuildsWhatIsStale: after a pull, what is installed is built from what
+// was pulled, or nothing is; what is up to date needs neither Go nor git.
+func TestInstallBuildsWhatIsStale(t *testing.T) {
+	repo := t.TempDir()
+	script, err := os.ReadFile("../../deploy/systemd/fresh.sh")
+	must(t, err)
+	write := func(name, content string, mode fs.FileMode) {
+		path := filepath.Join(repo, name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.WriteFile(path, []byte(content), mode))
+	}
+	at := func(name string, hour int) {
+		when := time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC)
+		must(t, os.Chtimes(filepath.Join(repo, name), when, when))
+	}
+	write("deploy/systemd/fresh.sh", string(script), 0o755)
+	write("go.mod", "module x\n", 0o644)
+	write("agent/x.go", "package agent\n", 0o644)
+	write("agent/x_test.go", "package agent\n", 0o644)
+	write("bin/agent", "old", 0o755)
+	builds := func(recipe string) { write("Makefile", "build:\n\t@"+recipe+"\n", 0o644) }
+	run := func(want string, code int, env ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(repo, "deploy/systemd/fresh.sh"))
+		cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SUDO_USER=") }), env...)
+		said, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+			t.Fatalf("exit status %v, want %d:\n%s", err, code, said)
+		}
+		if is, err := os.ReadFile(filepath.Join(repo, "bin/agent")); err != nil || string(is) != want {
+			t.Errorf("bin/agent is %q (%v), want %q", is, err, want)
+		}
+		return string(said)
+	}
+	for _, name := range []string{"go.mod", "agent/x.go"} {
+		at(name, 1)
+	}
+	at("bin/agent", 2)
+	at("agent/x_test.go", 3) // no part of it
+	builds("false")
+	run("old", 0)
+	at("agent/x.go", 3) // a pull
+	if said := run("old", 1); !strings.Contains(said, "older than ./agent/x.go") || !strings.Contains(said, "make build && sudo make install") {
+		t.Errorf("it said:\n%s", said)
+	}
+	if said := run("old", 0, "STALE=1"); !strings.Contains(said, "as it is") {
+		t.Errorf("it said:\n%s", said)
+	}
+	builds("printf new >$(OUT)")
+	run("new", 0)
+	run("new", 0)
 }
