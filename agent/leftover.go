@@ -94,16 +94,13 @@ func (v View) askBackKey(ctx context.Context, r *request, was journal.Goal) {
 // wayBack is the state that a key is given back to.
 func (v View) wayBack(ctx context.Context, r *request, key drivers.Key) (drivers.State, bool) {
 	b, ok := v.baseline(key, r.identity)
-	if ok && v.madeByAgent(r) && v.wroteBefore(b) {
-		ok = false
-	}
 	if ok && b.Unknown && key.Kind == dpdk.KindDriver {
 		return v.adopted(ctx, r.target)
 	}
-	if ok && !b.Unknown && b.State != drivers.Hidden {
+	if ok && v.restorable(b) {
 		return b.State, true
 	}
-	if !v.madeByAgent(r) {
+	if !v.baselines().Made(key, r.identity) {
 		return "", false // it was never changed
 	}
 	// Nothing was before it: it is what the kernel makes of it.
@@ -120,23 +117,10 @@ func (v View) wayBack(ctx context.Context, r *request, key drivers.Key) (drivers
 	return sriov.Unset(key.Kind)
 }
 
-// wroteBefore says that a baseline is what the agent itself had brought its key to.
-func (v View) wroteBefore(b journal.Baseline) bool {
-	return slices.ContainsFunc(v.Records.History(0), func(op journal.Operation) bool {
-		return op.State == journal.Done && op.After()[b.Key] == b.State && !op.Updated.After(b.Created)
-	})
-}
-
 // madeByAgent says that a function is a virtual one that was not there before
 // the agent changed the number of them.
 func (v View) madeByAgent(r *request) bool {
-	if r.identity.PF == "" {
-		return false
-	}
-	key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.identity.PF}
-	b, ok := v.baseline(key, drivers.Identity{})
-	spec, _ := v.Drivers.Specs.Find(key.Kind)
-	return ok && !slices.Contains(spec.Makes(b.State), r.target)
+	return v.baselines().MadeVF(r.target, r.identity)
 }
 
 // names says that the entry asks for a kind, also where it has no goal of it yet.

@@ -16,6 +16,7 @@ import (
 	"eniagent/drivers/host"
 	"eniagent/drivers/link"
 	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
 	"eniagent/journal"
 	"eniagent/recovery"
 )
@@ -393,16 +394,17 @@ func (v View) release(ctx context.Context, r *request) {
 	}
 }
 
-// unset asks for what a VF has of which nobody has set anything, as far as all
-// drivers agree on that and this one tells of it.
+// unset asks for what a VF has of which nobody has set anything, as far as its
+// physical function's driver tells of it.
 func (v View) unset(ctx context.Context, r *request) {
 	for _, spec := range v.Drivers.Specs {
-		key := drivers.Key{Kind: spec.Kind, Target: r.target}
-		if !spec.OfVF || spec.Unset == "" {
+		to, known := sriov.Unset(spec.Kind)
+		if !known {
 			continue
 		}
+		key := drivers.Key{Kind: spec.Kind, Target: r.target}
 		if o := v.observer().Observe(ctx, key); o.Presence == drivers.Present && spec.Legal(r.target, o.State) == nil {
-			r.goal[key] = spec.Unset
+			r.goal[key] = to
 		}
 	}
 }

@@ -69,8 +69,6 @@ type Spec struct {
 	// one, whatever that is bound to: it goes with the VF, and is hidden while the
 	// physical one has no netdev.
 	OfVF bool
-	// Resets says that another driver of the VF may change the state.
-	Resets bool
 	// Hides says that, in this state, the function has no netdev. Only a kind
 	// that re-creates the netdev has it.
 	Hides func(State) bool
@@ -101,9 +99,6 @@ type Spec struct {
 	// Fresh is the value the kernel gives a netdev that has just come up, or a
 	// target that was just made; Default where it depends on the device.
 	Fresh State
-	// Unset is the state of a target of which nobody has set anything, where all
-	// devices agree on it; "" where they do not.
-	Unset State
 	// WhenAsked says that the kind is observed only of a function of which it is
 	// asked for, or that is about to lose it: reading it takes rtnl, which a node
 	// that does not use it shall not pay for.

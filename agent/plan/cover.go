@@ -92,8 +92,6 @@ func (f Function) takeAlong(specs drivers.Specs, d *Draft, fates map[drivers.Tar
 			if _, asked := f.Want[key]; f.along(specs, key) && !asked {
 				d.take(key)
 			}
-		} else if _, covered := d.After[key]; !covered && f.resets(specs, key, at) {
-			f.mayReset(d, key, at)
 		}
 	}
 	return nil
@@ -195,7 +193,7 @@ func Loses(specs drivers.Specs, f Function) (keys []drivers.Key) {
 // goes says whether what a key is about goes, or is made anew.
 func (f Function) goes(specs drivers.Specs, key drivers.Key, at fate) bool {
 	spec, _ := specs.Find(key.Kind)
-	return at.remade && (spec.Netdev || spec.OfVF || spec.Hides != nil) || at.renewed && spec.Netdev || f.resets(specs, key, at)
+	return at.remade && (spec.Netdev || spec.OfVF || spec.Hides != nil) || at.renewed && spec.Netdev
 }
 
 // along says whether a key is one whose failure is not the operation's: one of
@@ -203,25 +201,6 @@ func (f Function) goes(specs drivers.Specs, key drivers.Key, at fate) bool {
 func (f Function) along(specs drivers.Specs, key drivers.Key) bool {
 	spec, _ := specs.Find(key.Kind)
 	return spec.WhenAsked && (spec.Netdev || spec.OfVF)
-}
-
-// resets says whether another driver of a VF may change what its physical
-// function keeps for it.
-func (f Function) resets(specs drivers.Specs, key drivers.Key, at fate) bool {
-	spec, _ := specs.Find(key.Kind)
-	return spec.Resets && at.renewed && !at.remade
-}
-
-// mayReset leads a state that another driver may have changed back to what it was
-// before, when the VF is back on one of the kernel's; else it is only remembered.
-func (f Function) mayReset(d *Draft, key drivers.Key, at fate) {
-	o, was := f.Observed[key], f.Baseline[key]
-	if was == "" || at.hidden || o.Presence != drivers.Present || o.State == was {
-		d.lose(key, o.State)
-		return
-	}
-	d.Before[key], d.After[key] = o.State, was
-	d.take(key)
 }
 
 // maxAlong is how many bytes of states an operation takes along: with the rest of

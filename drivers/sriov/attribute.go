@@ -45,14 +45,10 @@ func AttributeSpecs() []drivers.Spec {
 			Legal: func(t drivers.Target, to drivers.State) error { return legalAttribute(kind, t, to) },
 		}
 	}
-	// A VF that is reset forgets a MAC that it chose itself (igb_vf_reset_event),
-	// and may choose another at the next probe.
-	mac, vlan, trust := spec(KindMAC, readdresses), spec(KindVLAN, readdresses), spec(KindTrust, nil)
-	mac.Resets = true
-	vlan.Unset, trust.Unset = drivers.State(host.VLAN{}.String()), "off"
-	state, rate := spec(KindLinkState, darkens), spec(KindRate, nil, "admin")
-	state.Unset, rate.Unset = drivers.State(host.LinkStates()[0]), drivers.State(host.Rate{}.String())
-	return []drivers.Spec{mac, vlan, trust, spec(KindSpoofCheck, nil), state, rate}
+	return []drivers.Spec{
+		spec(KindMAC, readdresses), spec(KindVLAN, readdresses), spec(KindTrust, nil), spec(KindSpoofCheck, nil),
+		spec(KindLinkState, darkens), spec(KindRate, nil, "admin"),
+	}
 }
 
 // readdresses says whether who could reach a VF may no longer.
