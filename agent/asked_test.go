@@ -129,7 +129,9 @@ func TestSettingsOfWhatHasNoNetdevYet(t *testing.T) {
 		settled(5 * time.Second)
 		n.want(withSettings(pci(portA, "")))
 		settled(5 * time.Second)
-		n.expect("pci 0000:02:00.0=refused") // there is nothing to set, and nobody asks for a netdev
+		n.expect("pci 0000:02:00.0=right") // the driver that nobody asks for any more went back, and what it was is known
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
 		n.want(withSettings(pci(portA, "igb")))
 		settled(5 * time.Second)
 		n.expect("pci 0000:02:00.0=right")

@@ -299,7 +299,9 @@ func (l *life) askedVFs() source.Interface {
 	}
 	count := l.number(0, 5)
 	if count == 0 {
-		return vfs(0, source.VF{})
+		asked := vfs(0, source.VF{})
+		asked.VFs.ReplaceVFs = "lives"
+		return asked
 	}
 	var overrides []source.Override
 	for i := range count {
@@ -310,7 +312,11 @@ func (l *life) askedVFs() source.Interface {
 			overrides = append(overrides, o)
 		}
 	}
-	return vfs(count, vf(), overrides...)
+	asked := vfs(count, vf(), overrides...)
+	if l.chance(80) {
+		asked.VFs.ReplaceVFs = "lives"
+	}
+	return asked
 }
 
 // end releases everything and holds the node against what it was.

@@ -216,7 +216,9 @@ func (n *node) portsThereAndBack(count int) {
 	no := false
 	p := vlan(100)
 	p.Trust = &no
-	n.want(portsOf(count, p, only(0, source.Port{MAC: "52:54:00:00:01:00"})))
+	asked := portsOf(count, p, only(0, source.Port{MAC: "52:54:00:00:01:00"}))
+	asked.VFs.ReplaceVFs = "their ports are asked for"
+	n.want(asked)
 	settled(10 * time.Second)
 	if got := n.keptFor(); len(got) != count || got[1].VLAN != "id=100 qos=1 protocol=802.1Q" || got[1].Trust != "off" {
 		n.t.Errorf("kept %v", got)

@@ -239,6 +239,9 @@ func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observe
 	}
 	v.returns(r, &f)
 	d, err := plan.Cover(v.Drivers.Specs, f)
+	if err == nil {
+		err = v.mayReplace(r, observed, d)
+	}
 	return d, observed, err
 }
 

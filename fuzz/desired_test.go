@@ -205,6 +205,9 @@ func renderVFs(v *source.VFs) any {
 	if v.Defaults != (source.VF{}) {
 		all["defaults"] = v.Defaults
 	}
+	if v.ReplaceVFs != "" {
+		all["replaceVFs"] = v.ReplaceVFs
+	}
 	if len(v.Overrides) > 0 {
 		all["overrides"] = v.Overrides
 	}

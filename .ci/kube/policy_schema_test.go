@@ -105,6 +105,7 @@ func TestWhatAPolicyCannotSay(t *testing.T) {
 		{"a pool with a bad name", `{name: a, pool: intel.com/a.b}`, of + "pool", pool},
 		{"a pool of several drivers", `{name: a, pool: x/y, driver: igb}, {name: b, pool: x/y, driver: vfio-pci}`, "spec.interfaces", "interfaces of one pool are asked to be on several drivers; give one of them another pool"},
 		{"no reason", `{name: a, up: true, allowManagementPath: "  "}`, of + "allowManagementPath", "want the reason, in words"},
+		{"no reason to replace VFs", `{name: a, vfs: {count: 1, replaceVFs: " "}}`, of + "vfs.replaceVFs", "want the reason, in words"},
 		{"VFs without a count", `{name: a, vfs: {defaults: {up: true}}}`, of + "vfs.count", "Required value"},
 		{"many VFs", `{name: a, vfs: {count: 257}}`, of + "vfs.count", "less than or equal to 256"},
 		{"something of no VFs", `{name: a, vfs: {count: 0, defaults: {up: true}}}`, of + "vfs", "there are to be none, so nothing can be asked of them; remove defaults and overrides"},

@@ -72,6 +72,9 @@ type VFs struct {
 	Count     int        `json:"count"` // 0 asks for none
 	Defaults  VF         `json:"defaults"`
 	Overrides []Override `json:"overrides,omitempty"` // by ascending index, each once
+	// ReplaceVFs is the reason for making anew, with another count, VFs that
+	// somebody else has configured; "" forbids it.
+	ReplaceVFs string `json:"replace_vfs,omitempty"`
 }
 
 // VF is what is asked of one virtual function; a nil or empty field asks for

@@ -82,6 +82,8 @@ func TestParseRefuses(t *testing.T) {
 		{"duplicate top key", head + "- {name: a, up: true}\ninterfaces: []\n", `f: line 4: interfaces: given twice, first on line 2; remove one`},
 		{"two documents", head + "- {name: a, up: true}\n---\n" + head, `f: line 4: a second YAML document; keep one, without "---" between`},
 		{"two documents, one empty", head + "- {name: a, up: true}\n---\n", `f: line 4: a second YAML document; keep one, without "---" between`},
+		{"no reason to replace", head + "- {name: a, vfs: {count: 1, replaceVFs: \" \"}}\n", `f: line 3: interfaces[0].vfs.replaceVFs: " ": want the reason, in words, for making VFs anew that somebody else has configured`},
+		{"a reason that is none", head + "- {name: a, vfs: {count: 1, replaceVFs: true}}\n", `f: line 3: interfaces[0].vfs.replaceVFs: true: want the reason, in words, for making VFs anew that somebody else has configured`},
 		{"no reason", head + "- {name: a, up: true, allowManagementPath: \"\"}\n", `f: line 3: interfaces[0].allowManagementPath: "": want the reason, in words, for touching the node's management path`},
 		{"too many", head + strings.Repeat("- {pci: a}\n", maxInterfaces+1), "f: line 2: interfaces: 2049 of them; want at most 2048, one for each function of the node"},
 		{"too large", head + strings.Repeat("#", MaxSize), `f: 1048618 bytes: want at most 1048576`},

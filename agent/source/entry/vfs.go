@@ -34,12 +34,15 @@ func (p *parser) vfs(f field, path string) *source.VFs {
 		return nil
 	}
 	before := len(p.problems)
-	fields, meant := p.fields(n, path, []string{"count", "defaults", "overrides"})
+	fields, meant := p.fields(n, path, []string{"count", "defaults", "overrides", "replaceVFs"})
 	v := &source.VFs{}
 	if count, ok := fields["count"]; ok {
 		v.Count = p.number(count, join(path, "count"), 0, maxVFs, "want the number of virtual functions, from 0 to 256")
 	} else if !meant["count"] {
 		p.problems.add(f.line, join(path, "count"), nil, "missing; say how many virtual functions there shall be, 0 for none")
+	}
+	if r, ok := fields["replaceVFs"]; ok {
+		v.ReplaceVFs = p.replaceVFs(r, join(path, "replaceVFs"))
 	}
 	if d, ok := fields["defaults"]; ok {
 		v.Defaults = p.vf(d.value, d.line, join(path, "defaults"), nil, "")
@@ -60,6 +63,16 @@ func (p *parser) vfs(f field, path string) *source.VFs {
 		p.problems.add(f.line, path, nil, "there are to be none, so nothing can be asked of them; remove "+strings.Join(asked, ", "))
 	}
 	return v
+}
+
+// replaceVFs reads the reason for replacing VFs that somebody else configured.
+func (p *parser) replaceVFs(f field, path string) string {
+	n, ok := scalar(f.value)
+	if !ok || n.ShortTag() != "!!str" || strings.TrimSpace(n.Value) == "" {
+		p.problems.add(f.line, path, f.value, "want the reason, in words, for making VFs anew that somebody else has configured")
+		return ""
+	}
+	return strings.TrimSpace(n.Value)
 }
 
 // number reads a plain decimal.

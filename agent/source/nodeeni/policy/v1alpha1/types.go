@@ -255,6 +255,11 @@ type VFs struct {
 	// +listMapKey=index
 	// +kubebuilder:validation:MaxItems=256
 	Overrides []Override `json:"overrides,omitempty"`
+	// The reason, in words, for making VFs anew, with another count, that somebody else has configured
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.trim() != \"\"",message="want the reason, in words, for making VFs anew that somebody else has configured"
+	ReplaceVFs string `json:"replaceVFs,omitempty"`
 }
 
 // VF is what is asked of a virtual function.

@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"eniagent/agent/source"
+	"eniagent/drivers/host"
+)
+
+// TestVFsOfSomebodyElseAreNotReplaced without a reason, which says what they have;
+// with one, what stays is as it was, and release restores the rest.
+func TestVFsOfSomebodyElseAreNotReplaced(t *testing.T) {
+	for _, count := range []int{0, 1, 4} {
+		withNode(t, func(n *node) {
+			n.byHand(host.OpVFVLAN, 1, "id=7 qos=1 protocol=802.1Q")
+			n.byHand(host.OpVFTrust, 1, "on")
+			before := n.keptFor()
+			asked := vfs(count, source.VF{})
+			if labels := n.written(func() { n.want(asked); settled(time.Minute) }); len(labels) > 0 {
+				t.Errorf("count %d: written: %v", count, labels)
+			}
+			r := n.agent.Status(t.Context()).Interfaces[0]
+			for _, s := range []string{"vfs.count", "VF 1, 0000:01:10.2, has vf.vlan id=7 qos=1 protocol=802.1Q, vf.trust on", "vfs.replaceVFs"} {
+				if r.Condition != Refused || !strings.Contains(r.Reason, s) || strings.Contains(r.Reason, "VF 0") {
+					t.Errorf("count %d: %s, %q: want it refused with %q", count, r.Condition, r.Reason, s)
+				}
+			}
+			asked = vfs(count, source.VF{})
+			asked.VFs.ReplaceVFs = "the new layout"
+			n.want(asked)
+			settled(time.Minute)
+			got := n.keptFor()
+			if len(got) != count || !slices.Equal(got[:min(count, 2)], before[:min(count, 2)]) {
+				t.Errorf("count %d: kept %v, want %v to stay", count, got, before)
+			}
+			n.want(releasedMaker())
+			settled(time.Minute)
+			if got := n.keptFor(); !slices.Equal(got, before) {
+				t.Errorf("count %d: released: %v, want %v\n%s", count, got, before, n.log)
+			}
+		})
+	}
+}
+
+// TestVFsOfTheAgentAreReplaced: what it made, or set itself, needs no reason.
+func TestVFsOfTheAgentAreReplaced(t *testing.T) {
+	withNode(t, func(n *node) {
+		n.want(vfs(3, source.VF{Driver: "vfio-pci", Port: vlan(100)}))
+		settled(time.Minute)
+		n.want(vfs(5, source.VF{}))
+		settled(time.Minute)
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right, pci 0000:01:00.0 vf 2=right, pci 0000:01:00.0 vf 3=right, pci 0000:01:00.0 vf 4=right")
+	})
+}
