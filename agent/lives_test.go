@@ -135,13 +135,19 @@ func (l *life) setUp() {
 			do(host.Call{Op: host.OpSysfs, Target: made[i], Path: driver + "bind", Value: string(made[i])})
 		}
 	}
+	l.setUpPorts(do)
+}
+
+// setUpPorts is what somebody set of network devices.
+func (l *life) setUpPorts(do func(host.Call)) {
 	for _, t := range []drivers.Target{portA, portB} {
 		dev, err := host.NetdevOf(l.t.Context(), l.kernel, string(t))
 		if err != nil {
 			l.t.Fatal(err)
 		}
 		for _, c := range []host.Call{
-			{Op: host.OpAltName, Value: "rack7-" + dev.Name, Number: 1}, {Op: host.OpMTU, Number: 4000},
+			{Op: host.OpAltName, Value: "rack7-" + dev.Name, Number: 1},
+			{Op: host.OpMTU, Number: 4000},
 			{Op: host.OpRings, Value: host.Rings{RX: 512, TX: 1024}.String()},
 			{Op: host.OpChannels, Value: host.Channels{Combined: 2}.String()},
 			{Op: host.OpFeature, Value: "rx-gro"},

@@ -43,7 +43,7 @@ func TestExample(t *testing.T) {
 				Defaults: source.VF{Driver: "vfio-pci", Port: source.Port{
 					VLAN: &source.VLAN{ID: ptr(100), QoS: ptr(0), Protocol: "802.1Q"}, Trust: ptr(false), SpoofCheck: ptr(true), LinkState: "auto", MaxTxRate: ptr(1000),
 				}},
-				Overrides: []source.Override{{VF: source.VF{Port: source.Port{MAC: "52:54:00:00:01:00", VLAN: &source.VLAN{ID: ptr(200)}}}}},
+				Overrides:  []source.Override{{VF: source.VF{Port: source.Port{MAC: "52:54:00:00:01:00", VLAN: &source.VLAN{ID: ptr(200)}}}}},
 				ReplaceVFs: "the rack's new layout",
 			}},
 			{Selector: source.Selector{Name: "eth3"}, State: source.Configured, MTU: 9000, AllowManagementPath: "the whole rack goes to jumbo frames tonight"},
