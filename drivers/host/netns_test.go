@@ -190,6 +190,11 @@ func TestVethHasNoLower(t *testing.T) {
 				t.Errorf("%s sits on index %d: %+v", name, l.Lower, l)
 			}
 		}
+		links := dump(t)
+		a, b, c := byName(t, links, "veth0"), byName(t, links, "veth1"), byName(t, links, "host0")
+		if a.Peer != b.Index || b.Peer != a.Index || a.Elsewhere || c.Peer != 0 || !c.Elsewhere {
+			t.Errorf("peers are %+v, %+v, %+v", a, b, c)
+		}
 	})
 }
 

@@ -175,9 +175,10 @@ func (p *Pool) Network(ctx context.Context, to []string) (Network, error) {
 	return r.Net, err
 }
 
-// Children asks in a child: it is a dump of links for each namespace.
+// Children asks in a child: it is a dump of links for each namespace. One that
+// hangs does not keep this namespace's own from being read.
 func (p *Pool) Children(ctx context.Context) ([]Child, error) {
-	r, err := p.ask(ctx, netns, "children", request{Children: true}, p.opts.ReadTimeout)
+	r, err := p.ask(ctx, "namespaces", "children", request{Children: true}, p.opts.ReadTimeout)
 	return r.Children, err
 }
 
