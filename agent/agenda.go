@@ -156,6 +156,7 @@ func (a *Agent) wakeFor(targets ...drivers.Target) {
 
 // wakeAt asks for a look at targets, and at nothing else, at a time or sooner.
 func (a *Agent) wakeAt(at time.Time, targets ...drivers.Target) {
+	at = time.Now().Add(time.Until(at)) // by the clock that nobody sets
 	for _, t := range targets {
 		if t != "" {
 			a.agenda.add(matter{target: t}, at)

@@ -135,7 +135,7 @@ func New(c Config) *Agent {
 		logger: log.With(c.Logger, "component", "agent"),
 		view: View{
 			Records: c.Journal.Records, Drivers: set, Host: seen, BootID: c.BootID, MachineID: c.MachineID,
-			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile,
+			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile, started: now,
 			Allocated: c.Allocated,
 		},
 		agenda: newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),

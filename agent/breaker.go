@@ -216,8 +216,8 @@ func (a *Agent) run(ctx context.Context, d plan.Draft, reason journal.Reason) en
 }
 
 // putOff says why a goal is not tried now, and when it is.
-func putOff(t drivers.Target, f journal.Failure) string {
-	when := "tried again at " + f.Until.UTC().Format(time.RFC3339)
+func putOff(t drivers.Target, f journal.Failure, until time.Time) string {
+	when := "tried again at " + until.UTC().Format(time.RFC3339)
 	if f.Panics < engine.MaxPanics {
 		return when + ": " + f.LastError
 	}

@@ -236,7 +236,7 @@ func repairs(t drivers.Target, done []journal.Operation, unknown bool) (n int, t
 		if unknown {
 			now, unknown = op.Created, false
 		}
-		if now.Sub(op.Created) > repairWindow {
+		if !within(op.Created, now, repairWindow) {
 			break
 		}
 		n++

@@ -80,8 +80,11 @@ func (v View) planEntry(ctx context.Context, r request) PlanEntry {
 		case !failed || len(e.Steps) == 0:
 		case f.Reverts >= engine.MaxReverts:
 			e.Condition, e.Reason, e.Steps = Failed, givenUp(f), []StepReport{}
-		case time.Now().Before(f.Until):
-			e.Reason = putOff(r.target, f)
+		default:
+			now := time.Now()
+			if until := putOffUntil(f, cmp.Or(v.started, now), now); !until.IsZero() {
+				e.Reason = putOff(r.target, f, until)
+			}
 		}
 	}
 	return e

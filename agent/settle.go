@@ -156,13 +156,14 @@ func (a *Agent) letGo(ctx context.Context, r request) {
 
 // tooSoon says whether a goal that failed before is to be left alone now.
 func (a *Agent) tooSoon(r request, f journal.Failure, seen sight) bool {
+	until := putOffUntil(f, a.started, time.Now())
 	switch {
 	case f.Reverts >= engine.MaxReverts:
 		a.report(r, Failed, givenUp(f), seen, 0)
 		return true
-	case time.Now().Before(f.Until):
-		a.report(r, Pending, putOff(r.target, f), seen, 0)
-		a.wakeAt(f.Until, r.target)
+	case !until.IsZero():
+		a.report(r, Pending, putOff(r.target, f, until), seen, 0)
+		a.wakeAt(until, r.target)
 		return true
 	}
 	return false
@@ -227,7 +228,7 @@ func (a *Agent) settleOne(ctx context.Context, r request, g journal.Goal) bool {
 // when last.
 func (a *Agent) reached(g journal.Goal) (last time.Time, n int) {
 	for _, op := range a.c.Journal.History(0) {
-		if op.State != journal.Done || op.BootID != a.c.BootID || op.After()[g.Key] != g.State || time.Since(op.Created) > repairWindow {
+		if op.State != journal.Done || op.BootID != a.c.BootID || op.After()[g.Key] != g.State || !within(op.Created, time.Now(), repairWindow) {
 			continue
 		}
 		if n++; op.Created.After(last) {

@@ -258,7 +258,7 @@ func (a *Agent) noteState(r request, c Condition, seen sight) {
 		state: a.view.stateOf(r, t, c, seen),
 		own: func(since time.Time) bool {
 			return slices.ContainsFunc(a.c.Journal.History(0), func(op journal.Operation) bool {
-				return op.Created.After(since) && slices.Contains(op.Targets(), t)
+				return time.Since(op.Created) < time.Since(since) && slices.Contains(op.Targets(), t)
 			})
 		},
 	})

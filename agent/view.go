@@ -34,6 +34,7 @@ type View struct {
 	PluginFile  string // the device plugin's configuration
 	// Allocated is what guard.Options wants: nil where there is no kubelet.
 	Allocated func(ctx context.Context, since time.Time) (map[drivers.Target]string, error)
+	started   time.Time // when the agent was; zero while none runs
 	// before are the goals that were in force last; nil is not looked up yet.
 	before map[drivers.Key]journal.Goal
 }

@@ -5,7 +5,7 @@
 # bound of 64 MiB holds 48 MiB.
 #
 # Seen on linux/amd64, Go 1.26, with a bound of 64 MiB, in MiB of pages that were
-# in use when ErrMaxSizeReached came (both less what the last transaction lost):
+# in use before ErrMaxSizeReached came:
 #
 #   AllocSize as it is: 47
 #   AllocSize 1 MiB:    62

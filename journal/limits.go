@@ -6,14 +6,14 @@ const MaxDocument = 512 << 10
 // What a record may hold. They are part of the format: a reader refuses what
 // a writer could not have written.
 const (
-	maxName     = 256       // sources, entries, boot ids
-	maxText     = 4 << 10   // errors, outcomes, paths
-	maxState    = 32 << 10  // one state of one key
+	maxName     = 256      // sources, entries, boot ids
+	maxText     = 4 << 10  // errors, outcomes, paths
+	maxState    = 32 << 10 // one state of one key
 	maxDocument = MaxDocument
-	maxChanges  = 4096      // keys of one operation
-	maxGoals    = 16384     // goals of one source
-	maxFacts    = 64        // facts of one control record
-	maxCount    = 1 << 30   // any counter
+	maxChanges  = 4096    // keys of one operation
+	maxGoals    = 16384   // goals of one source
+	maxFacts    = 64      // facts of one control record
+	maxCount    = 1 << 30 // any counter
 
 	// A whole record, by kind. An operation on a physical function carries all
 	// 256 of its virtual ones.
