@@ -18,15 +18,12 @@ import (
 // that of another NIC; one that another VF has now is taken from it first.
 
 // macOf is the MAC that a request asks its physical function to keep; "" is none.
+// One that is only to be given back is not asked for.
 func (r *request) macOf() string {
-	if r.err != nil || r.released() {
+	if r.err != nil || r.released() || r.asked.Port == nil {
 		return ""
 	}
-	mac := string(r.goal[drivers.Key{Kind: sriov.KindMAC, Target: r.target}])
-	if mac == host.NoMAC {
-		return ""
-	}
-	return mac
+	return r.asked.Port.MAC
 }
 
 // refuseSharedMACs refuses a MAC that is asked for twice, and that of a NIC.
@@ -39,6 +36,13 @@ func (v View) refuseSharedMACs(ctx context.Context, requests []request) {
 	}
 	if len(by) == 0 {
 		return
+	}
+	for i := range requests {
+		r := &requests[i]
+		key := drivers.Key{Kind: sriov.KindMAC, Target: r.target}
+		if back := string(r.goal[key]); r.err == nil && r.macOf() == "" && !r.released() && by[back] != nil {
+			r.aim(key, host.NoMAC) // what it had before is another one's now
+		}
 	}
 	taken, err := v.nicMACs(ctx)
 	for mac, at := range by {
