@@ -18,6 +18,7 @@ import (
 	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
+	"eniagent/journal"
 )
 
 // eachRead has each read go wrong alone in one of so many ways; 1 is in all.
@@ -128,6 +129,73 @@ func (n *node) unmoved(change func(*Config), h *unreliable) (broken []string) {
 		broken = append(broken, "it does not come back: "+all)
 	}
 	return broken
+}
+
+// TestAfterARebootWhatCannotBeReadIsInNoPool: there, what was read last is another
+// kernel's.
+func TestAfterARebootWhatCannotBeReadIsInNoPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.writePlugin(theirs)
+		h := &unreliable{Host: n.kernel, random: rand.New(rand.NewPCG(1, 2))}
+		change := func(c *Config) { withPlugin(c); c.Host = h }
+		n.start(change)
+		n.want(inPool(pci(portA, "vfio-pci"), poolX), pooledVFs(2))
+		settled(30 * time.Second)
+		n.expectPool(poolX, vf0, vf1, portA)
+		n.halt()
+		n.kernel.Reboot()
+		h.trouble(troubles()["fails"], h.about(portA)...)
+		n.start(change)
+		settled(time.Minute)
+		n.expectPool(poolX, vf0, vf1)
+		h.trouble(trouble{})
+		settled(time.Minute)
+		n.expectPool(poolX, vf0, vf1, portA)
+		n.halt()
+	})
+}
+
+// TestWhatIsGivenBackWhileReadsFail comes back once, as it was: what could not be
+// read was not taken for back.
+func TestWhatIsGivenBackWhileReadsFail(t *testing.T) {
+	for seed := range uint64(6) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNode(t, sim.DefaultNode())
+			n.writePlugin(theirs)
+			h := &unreliable{Host: n.kernel, random: rand.New(rand.NewPCG(seed, 3))}
+			n.start(func(c *Config) { withPlugin(c); c.Host = h })
+			n.want(inPool(pci(portA, "vfio-pci"), poolX), pooledVFs(4))
+			settled(30 * time.Second)
+			n.expectPool(poolX, vf0, vf1, vf2, vf3, portA)
+			h.trouble(trouble{errors: []error{syscall.EIO, syscall.ENOMEM}, takes: 10 * time.Millisecond, share: int(2 + 6*seed)})
+			released := pci(maker, "")
+			released.State = source.Released
+			n.want(releasedPCI(portA), released)
+			settled(5 * time.Minute)
+			h.trouble(trouble{})
+			settled(10 * time.Minute)
+			n.expect("pci 0000:02:00.0=released, pci 0000:01:00.0=released")
+			n.virtual(vf0, vf1)
+			n.driver(vf0, "igbvf")
+			n.driver(vf1, "igbvf")
+			n.driver(portA, "igb")
+			n.expectPool(poolX)
+			for _, op := range n.journal.History(0) {
+				if op.State != journal.Done {
+					n.t.Errorf("seed %d: operation %d is %s: %s\n%s", seed, op.ID, op.State, op.Outcome, n.log)
+				}
+			}
+			n.halt()
+		})
+	}
+}
+
+// about are the reads that there were of a function.
+func (u *unreliable) about(t string) []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(u.reads)), func(read string) bool { return !strings.Contains(read, t) })
 }
 
 // TestAPoolOutlivesACountThatCannotBe: more VFs than the device makes are refused,
