@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"eniagent/agent/health"
@@ -17,7 +18,7 @@ import (
 // same. That is told and nothing else: it is no reason to touch the function.
 func (a *Agent) reportRight(ctx context.Context, r request, observed plan.Observed) {
 	v := a.health.Look(ctx, a.c.Host, healthOf(r, observed))
-	condition, reason := Right, strings.Join(v.Notes, "; ")
+	condition, reason := Right, strings.Join(slices.Concat(r.notes, v.Notes), "; ")
 	if len(v.Findings) > 0 {
 		var texts []string
 		for _, f := range v.Findings {

@@ -128,7 +128,7 @@ func (v View) planUncounted(ctx context.Context, r request) (PlanEntry, []plan.D
 	e.Steps = append(e.Steps, reportSteps(v.foreseen(r, draft, steps))...)
 	switch {
 	case len(e.Steps) > 0:
-		e.Condition = Pending
+		e.Condition, e.Reason = Pending, strings.Join(r.planNotes(), "; ")
 	case r.released():
 		e.Condition, e.Reason = Released, r.why()
 	case r.later != "":

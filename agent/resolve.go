@@ -38,6 +38,9 @@ type request struct {
 	makes []drivers.Target
 	// joined are functions of its IOMMU group that go to vfio-pci with it.
 	joined []joined
+	// untold is how many virtual functions are to be made whose addresses are not
+	// known before.
+	untold int
 	// pool is the name of a pool, of which this request is, and members the
 	// requests that ask for it.
 	pool    string
@@ -52,6 +55,8 @@ type request struct {
 	later string
 	// left are the keys of the goal that are no longer asked for, and given back.
 	left []drivers.Key
+	// notes are what a person may want to know of it all the same.
+	notes []string
 	// err says why it cannot be acted on now; condition says which way.
 	err       error
 	condition Condition
@@ -243,7 +248,7 @@ func (v View) remember(ctx context.Context, s source.Selector, remembered []jour
 // userspace says whether a function is on a driver that leaves it no netdev.
 func (v View) userspace(ctx context.Context, t drivers.Target) bool {
 	driver, err := host.DriverOf(ctx, v.Host, string(t))
-	return err == nil && drivers.Userspace(driver)
+	return err == nil && drivers.Bare(driver)
 }
 
 // ask fills in what is to be true of the function, unless that takes a read that
@@ -262,7 +267,7 @@ func (v View) fill(ctx context.Context, r *request) {
 		r.cannot(Waiting, err)
 		return
 	}
-	r.identity, r.goal, r.later, r.left = id, plan.Goal{}, "", nil
+	r.identity, r.goal, r.later, r.left, r.notes = id, plan.Goal{}, "", nil, nil
 	if r.released() {
 		v.release(ctx, r)
 		return
@@ -288,7 +293,9 @@ func (v View) fill(ctx context.Context, r *request) {
 	}
 	if r.asked.Driver != "" {
 		r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] = dpdk.Bound(r.asked.Driver)
-		v.prepare(ctx, r)
+		if v.supported(ctx, r) {
+			v.prepare(ctx, r)
+		}
 	}
 	v.askBack(ctx, r)
 }
@@ -330,6 +337,9 @@ func (v View) prepare(ctx context.Context, r *request) {
 		modules, err := module.Closure(ctx, v.Host, driver)
 		if err != nil && !registered {
 			r.cannot(Refused, fmt.Errorf("driver %s is not registered, and %w", driver, err))
+			return
+		}
+		if !v.remark(ctx, r, modules) {
 			return
 		}
 		for _, t := range modules {

@@ -58,6 +58,9 @@ func (a *Agent) settle(ctx context.Context, r request) {
 		return
 	}
 	a.report(r, Changing, "", seen, 0)
+	for _, note := range r.notes {
+		level.Warn(a.logger).Log("entry", r.entry, "target", r.target, "why", note, "msg", "done all the same")
+	}
 	result := a.run(ctx, draft, reason)
 	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)

@@ -73,7 +73,7 @@ func (r *request) make(m made) {
 	case m.err != nil:
 		r.cannot(conditionOf(m.err), m.err)
 	default:
-		r.makes = append(r.makes, m.all...)
+		r.makes, r.untold = append(r.makes, m.all...), m.untold
 	}
 }
 
@@ -97,6 +97,7 @@ func (v View) virtualOf(pf request, m made, s scope) (all []request) {
 // touched is kept as it is asked.
 type made struct {
 	all    []drivers.Target
+	untold int                        // how many it is asked to have, where their addresses are not known yet
 	own    map[drivers.Target]request // those that have an entry of their own
 	last   []drivers.Target           // that were asked for before
 	err    error
@@ -155,7 +156,10 @@ func (v View) makesOf(ctx context.Context, pf request) made {
 	ctx, n := host.Noting(ctx)
 	m := made{own: map[drivers.Target]request{}, last: v.lastVFs(pf.target)}
 	if m.err = pf.err; m.err == nil {
-		m.all, m.err = sriov.Addresses(ctx, v.Host, pf.target, pf.asked.VFs.Count)
+		m.all, m.err = v.vfAddresses(ctx, pf.target, pf.asked.VFs.Count)
+	}
+	if errors.Is(m.err, sriov.ErrUntold) {
+		m.untold, m.err = pf.asked.VFs.Count, nil
 	}
 	if m.err == nil {
 		return m
@@ -258,11 +262,11 @@ func (r *request) leaveUnread(requests []request, err error) {
 func (v View) gatherOne(ctx context.Context, r *request, requests []request) {
 	key := drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}
 	left := slices.Contains(r.left, key)
+	now := v.observer().Observe(ctx, key)
 	if !r.released() && !left {
-		r.goal[key] = v.wantedVFs(ctx, key, r).State()
+		r.goal[key] = v.wantedVFs(key, r, now).State()
 	}
 	want, ok := r.goal[key]
-	now := v.observer().Observe(ctx, key)
 	r.makes = nil
 	if !ok || now.Is(want) {
 		return
@@ -275,7 +279,7 @@ func (v View) gatherOne(ctx context.Context, r *request, requests []request) {
 	if r.released() || left {
 		v.restore(r, spec.Makes(want))
 	} else {
-		v.absorb(ctx, r, requests)
+		v.absorb(ctx, r, requests, justMade(now.State, want))
 	}
 	r.makes = slices.Concat(spec.Makes(now.State), spec.Makes(want))
 	slices.Sort(r.makes)
@@ -314,7 +318,7 @@ func (v View) goWithPF(ctx context.Context, requests []request, s scope) {
 var errMadeFirst = errors.New("makes its VFs first")
 
 // absorb takes what is asked of its virtual functions into a request.
-func (v View) absorb(ctx context.Context, r *request, requests []request) {
+func (v View) absorb(ctx context.Context, r *request, requests []request, how makingOf) {
 	for i := range requests {
 		vf := &requests[i]
 		if vf.pf != r.target || vf.released() || vf.err != nil {
@@ -323,7 +327,7 @@ func (v View) absorb(ctx context.Context, r *request, requests []request) {
 		maps.Copy(r.goal, vf.goal)
 		r.first = append(r.first, vf.first...)
 		if _, named := vf.goal[drivers.Key{Kind: dpdk.KindDriver, Target: vf.target}]; !named {
-			v.natural(ctx, r, vf.target)
+			v.natural(ctx, r, vf.target, how)
 		}
 		vf.cannot(Waiting, fmt.Errorf("%s %w", r.target, errMadeFirst))
 	}
@@ -343,24 +347,37 @@ func (v View) restore(r *request, vfs []drivers.Target) {
 
 // wantedVFs are those that a request asks for, with the switch as it was before
 // the agent first touched it.
-func (v View) wantedVFs(ctx context.Context, key drivers.Key, r *request) sriov.VFs {
+func (v View) wantedVFs(key drivers.Key, r *request, now drivers.Observation) sriov.VFs {
 	want := sriov.VFs{Autoprobe: true, Addresses: r.makes}
-	was := v.observer().Observe(ctx, key).State
+	if n, making := v.makingUntold(key, r); making {
+		return sriov.VFs{Count: n}
+	}
+	was := now.State
 	if b, ok := v.baseline(key, r.identity); ok {
 		was = b.State
 	}
 	if vfs, err := sriov.Parse(was); err == nil {
 		want.Autoprobe = vfs.Autoprobe
 	}
+	if r.untold > 0 {
+		return firstMake(r.untold, want.Autoprobe, now.State)
+	}
 	return want
 }
 
 // natural asks for the driver that the kernel has for a function that is still
 // to be made, unless it is there now, and has one; none is no driver.
-func (v View) natural(ctx context.Context, r *request, t drivers.Target) {
+func (v View) natural(ctx context.Context, r *request, t drivers.Target, how makingOf) {
 	key := drivers.Key{Kind: dpdk.KindDriver, Target: t}
-	if now := v.observer().Observe(ctx, key); now.Presence == drivers.Present {
+	now := v.observer().Observe(ctx, key)
+	if now.Presence == drivers.Present && !(how.just && now.Is(dpdk.Binding{}.State())) {
 		return // it stays as it is
+	}
+	if !how.probed {
+		if r.goal != nil {
+			r.goal[key] = dpdk.Binding{}.State()
+		}
+		return // as the kernel leaves it while nothing is probed
 	}
 	names, err := module.ByVF(ctx, v.Host, r.target)
 	switch {

@@ -44,7 +44,11 @@ func (v View) observer() recovery.Host {
 	if v.Host == nil {
 		return nowhere{}
 	}
-	return engine.Observer{Drivers: v.Drivers, Host: v.Host}
+	return v.engineObserver()
+}
+
+func (v View) engineObserver() engine.Observer {
+	return engine.Observer{Drivers: v.Drivers, Host: v.Host, Made: engine.Made(v.Drivers.Specs, v.Records, v.BootID)}
 }
 
 // nowhere is the host that a copy of a journal was taken from: elsewhere.
@@ -309,7 +313,7 @@ func (v View) precheck(ctx context.Context, observed plan.Observed, d plan.Draft
 			return err
 		}
 	}
-	err := engine.Observer{Drivers: v.Drivers, Host: v.Host}.Precheck(ctx, observed, d.Asked())
+	err := v.engineObserver().Precheck(ctx, observed, d.Asked())
 	if first && errors.Is(err, drivers.ErrNotReady) {
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 // one call is one write of the host. There is no undo and no verify: they are
 // Apply with the state before, and Observe.
 //
-// A driver may also implement Prechecker and Syncer.
+// A driver may also implement Prechecker or Companion, and Syncer.
 type Driver interface {
 	Observe(ctx context.Context, t Target) Observation
 	Apply(ctx context.Context, t Target, to State) error
@@ -43,6 +43,13 @@ type Beside struct {
 // counts is the limit at the goal, and not today's.
 type BesidePrechecker interface {
 	PrecheckBeside(ctx context.Context, t Target, from, to State, beside []Beside) error
+}
+
+// Companion is a Driver whose refusals depend on what becomes of other kinds of
+// the same target in the same operation. With is the state that one of them is
+// to get; false where it stays as it is. It is asked in the place of Prechecker.
+type Companion interface {
+	PrecheckWith(ctx context.Context, t Target, from, to State, with func(Kind) (State, bool)) error
 }
 
 // Syncer is a Driver of what is in files. Sync makes what is there durable,
@@ -76,6 +83,10 @@ type Spec struct {
 	// without it: the virtual functions of a physical one. Going from one to
 	// another makes all of them anew.
 	Makes func(State) []Target
+	// Meets says whether a state that was seen is one that a goal asks for. A goal
+	// may leave open what only the device decides, such as the addresses of VFs
+	// that are still to be made. Nil means that the two are equal.
+	Meets func(goal, seen State) bool
 	// Names are the targets that a state of this kind hands to others, such as
 	// the functions of a pool. While an operation has it in a state before or
 	// after, none is carried out on them.
@@ -115,6 +126,11 @@ type Spec struct {
 	// Lands says whether a write on the way to a state may leave another one than
 	// it should, because the device rounds. Nil means never.
 	Lands func(from, to, x State) bool
+}
+
+// Met says whether a state that was seen is one that a goal asks for.
+func (s Spec) Met(goal, seen State) bool {
+	return goal == seen || s.Meets != nil && s.Meets(goal, seen)
 }
 
 // Hops is the way from one state to another; empty when they are equal.

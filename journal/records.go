@@ -334,6 +334,10 @@ func (r *Records) Quarantined() []Operation {
 	return sorted(r.quarantine)
 }
 
+// BootID is the boot that volatile records are held against: the one that the
+// journal was opened in, of a copy the one it was written in.
+func (r *Records) BootID() string { return r.bootID }
+
 // History is the last n operations that were closed, newest first; all for
 // n <= 0.
 func (r *Records) History(n int) []Operation {

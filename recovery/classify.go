@@ -48,7 +48,7 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 	switch {
 	case o.State == c.Before && c.Before == c.After:
 		return Unchanged
-	case o.State == c.After:
+	case spec.Met(c.After, o.State):
 		return After
 	case o.State == c.Before:
 		return Before

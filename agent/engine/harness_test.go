@@ -375,13 +375,13 @@ func (w *world) closed() []journal.Operation {
 }
 
 func (w *world) observe(keys plan.Goal) plan.Observed {
-	return engine.Observer{Drivers: w.drivers(), Host: w.kernel}.All(context.Background(), keys)
+	return engine.Observer{Drivers: w.drivers(), Host: w.kernel, Made: madeLate}.All(context.Background(), keys)
 }
 
 // at says whether the host is at the goal.
 func (w *world) at(goal plan.Goal) bool {
 	for k, o := range w.observe(goal) {
-		if !o.Is(goal[k]) {
+		if spec, _ := w.drivers().Specs.Find(k.Kind); o.Presence > drivers.Concealed || !spec.Met(goal[k], o.State) {
 			return false
 		}
 	}
@@ -441,7 +441,7 @@ func (w *world) rebind(to string) {
 // scenarios is each kind of operation there is.
 func scenarios() []scenario {
 	restored := plan.Goal{keyOf("mtu", port): "9000", keyOf("admin", port): "up"}
-	return slices.Concat(entryScenarios(), poolScenarios(), settingScenarios(), vfScenarios(), portScenarios(), []scenario{
+	return slices.Concat(entryScenarios(), poolScenarios(), settingScenarios(), vfScenarios(), lateScenarios(), portScenarios(), []scenario{
 		{
 			name: "bind", foreign: func(w *world) { w.takeAway(port, "uio_pci_generic") },
 			draft: func(w *world) plan.Draft { return w.cover(port, driverGoal(port, "vfio-pci"), nil) },

@@ -33,6 +33,9 @@ func permanentErrors() []error {
 type Observer struct {
 	Drivers drivers.Set
 	Host    host.Host
+	// Made is which function makes a target that no function tells of now; nil
+	// knows of none.
+	Made func(drivers.Target) (drivers.Target, bool)
 }
 
 // Observe reads one key. A target that a write still holds is not read.
@@ -53,7 +56,7 @@ func (o Observer) Observe(ctx context.Context, k drivers.Key) drivers.Observatio
 		return seen
 	}
 	// A VF that its PF does not make now is hidden by that, not gone.
-	switch _, made, err := host.MakerOf(ctx, o.Host, k.Target); {
+	switch _, made, err := o.maker(ctx, k.Target); {
 	case err != nil:
 		return drivers.Observation{Presence: drivers.Unobservable, Err: err}
 	case made:
@@ -69,7 +72,7 @@ func (o Observer) Identify(ctx context.Context, t drivers.Target) (drivers.Ident
 	if !errors.Is(err, drivers.ErrGone) {
 		return id, err
 	}
-	pf, made, makerErr := host.MakerOf(ctx, o.Host, t)
+	pf, made, makerErr := o.maker(ctx, t)
 	if makerErr != nil || !made {
 		return id, errors.Join(err, makerErr)
 	}
@@ -106,6 +109,8 @@ func (o Observer) Precheck(ctx context.Context, observed plan.Observed, goal pla
 		switch p := d.(type) {
 		case drivers.BesidePrechecker:
 			err = p.PrecheckBeside(ctx, key.Target, from, to, beside)
+		case drivers.Companion:
+			err = p.PrecheckWith(ctx, key.Target, from, to, with(key.Target, goal))
 		case drivers.Prechecker:
 			if to != from {
 				err = p.Precheck(ctx, key.Target, from, to)
@@ -135,5 +140,15 @@ func (o Observer) beside(k drivers.Key, observed plan.Observed, goal plan.Goal) 
 	return all
 }
 
+// with is what another kind of a target is to get.
+func with(t drivers.Target, goal plan.Goal) func(drivers.Kind) (drivers.State, bool) {
+	return func(k drivers.Kind) (drivers.State, bool) {
+		s, ok := goal[drivers.Key{Kind: k, Target: t}]
+		return s, ok
+	}
+}
+
 // Observer is the engine's own.
-func (e *Engine) Observer() Observer { return Observer{Drivers: e.Drivers, Host: e.Host} }
+func (e *Engine) Observer() Observer {
+	return Observer{Drivers: e.Drivers, Host: e.Host, Made: Made(e.Drivers.Specs, e.Journal.Records, e.Journal.BootID())}
+}

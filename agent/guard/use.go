@@ -33,6 +33,9 @@ func (g *Guard) inUse(ctx context.Context, spec drivers.Spec, t drivers.Target, 
 	if drivers.Userspace(binding.Driver) {
 		return g.held(ctx, t, binding.Driver)
 	}
+	if drivers.Bare(binding.Driver) {
+		return nil // it has no netdev that could be elsewhere
+	}
 	dev, err := host.NetdevOf(ctx, g.o.Host, string(t))
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func Of(ctx context.Context, r host.Reader, key drivers.Key, want drivers.State)
 	s := search{reader: r, address: address, key: key, want: want}
 	var known, likely []Owner
 	for _, look := range []func(context.Context) []Owner{
-		s.networkManager, s.networkd, s.driverctl, s.operator, s.udev, s.processes, s.overridden,
+		s.networkManager, s.networkd, s.driverctl, s.operator, s.linkFile, s.udev, s.processes, s.overridden,
 	} {
 		for _, o := range look(ctx) {
 			if o.Known {
@@ -142,10 +142,12 @@ func (s search) driverctl(ctx context.Context) []Owner {
 		if b, err := dpdk.Parse(s.want); err == nil && b.Driver == says {
 			return nil
 		}
-		return []Owner{{
-			Name: "driverctl", Evidence: fmt.Sprintf("%s says %s", file, says), Known: true,
-			Remedy: "rm " + file + ", or ask for driver " + says + " here too",
-		}}
+		remedy := "rm " + file
+		// "none" is how driverctl keeps every driver away: no driver to ask for.
+		if _, err := dpdk.Parse(dpdk.Bound(says)); err == nil && says != "none" && says != "" {
+			remedy += ", or ask for driver " + says + " here too"
+		}
+		return []Owner{{Name: "driverctl", Evidence: fmt.Sprintf("%s says %s", file, says), Known: true, Remedy: remedy}}
 	}
 	return nil
 }

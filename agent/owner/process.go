@@ -69,7 +69,7 @@ func (s search) overridden(ctx context.Context) []Owner {
 		return nil
 	}
 	driver, err := host.DriverOf(ctx, s.reader, s.address)
-	if err != nil || driver == "" || drivers.Userspace(driver) {
+	if err != nil || driver == "" || drivers.Bare(driver) {
 		return nil
 	}
 	override, err := s.reader.Read(ctx, host.Attr(s.address, "driver_override"))

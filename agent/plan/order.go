@@ -38,18 +38,56 @@ func Order(specs drivers.Specs, observed Observed, goal Goal) ([]drivers.Step, e
 	if err != nil {
 		return nil, err
 	}
-	var steps []drivers.Step
+	w := walk{specs: specs, at: at, goal: goal}
 	for _, key := range keys {
-		spec, _ := specs.Find(key.Kind)
-		if goal[key] == drivers.Hidden {
-			continue // the key that hides it is on its own way
-		}
-		for _, hop := range spec.Hops(at[key], goal[key]) {
-			steps = append(steps, drivers.Step{Key: key, From: at[key], To: hop})
-			follow(specs, spec, at, key, hop)
+		w.key(key)
+	}
+	return w.steps, nil
+}
+
+// walk is the way to a goal so far.
+type walk struct {
+	specs drivers.Specs
+	at    map[drivers.Key]drivers.State
+	goal  Goal
+	steps []drivers.Step
+}
+
+// key goes the way of one key. What a function makes goes before its own driver
+// does, and is made by the driver that it is to have.
+func (w *walk) key(key drivers.Key) {
+	if w.goal[key] == drivers.Hidden {
+		return // the key that hides it is on its own way
+	}
+	spec, _ := w.specs.Find(key.Kind)
+	driver, rebound := w.rebinds(spec, key.Target)
+	if rebound && len(spec.Makes(w.at[key])) == 0 {
+		w.key(driver)
+		rebound = false
+	}
+	for _, hop := range spec.Hops(w.at[key], w.goal[key]) {
+		w.steps = append(w.steps, drivers.Step{Key: key, From: w.at[key], To: hop})
+		follow(w.specs, spec, w.at, key, hop)
+		if rebound && len(spec.Makes(hop)) == 0 {
+			w.key(driver)
+			rebound = false
 		}
 	}
-	return steps, nil
+}
+
+// rebinds is the key of a function's driver, where that changes on the way and
+// the function makes others.
+func (w *walk) rebinds(maker drivers.Spec, t drivers.Target) (drivers.Key, bool) {
+	if maker.Makes == nil {
+		return drivers.Key{}, false
+	}
+	for key, to := range w.goal {
+		spec, _ := w.specs.Find(key.Kind)
+		if key.Target == t && spec.Hides != nil && w.at[key] != to {
+			return key, true
+		}
+	}
+	return drivers.Key{}, false
 }
 
 // follow notes what a step does to others: the netdev of its function goes, or

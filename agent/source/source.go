@@ -150,7 +150,7 @@ func (v VFs) Of(index int) VF {
 		if o.Pool != "" {
 			vf.Pool = o.Pool
 		}
-		if drivers.Userspace(o.Driver) {
+		if drivers.Bare(o.Driver) {
 			vf.Up, vf.MTU = nil, 0 // no netdev for the defaults to be of
 		}
 		vf.Port = o.over(vf.Port)

@@ -156,6 +156,9 @@ func planTable(w io.Writer, p agent.PlanReport) {
 			}
 			rows = append(rows, row)
 		}
+		if len(e.Steps) > 0 && e.Reason != "" {
+			rows = append(rows, []string{" ", string(e.Target), "note", e.Reason})
+		}
 	}
 	if len(rows) > 0 {
 		columns(w, append([][]string{{"ENTRY", "TARGET", "KIND", "STEP"}}, rows...))

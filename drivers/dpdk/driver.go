@@ -152,9 +152,15 @@ func remedy(err error, goal Binding) string {
 	return ""
 }
 
-// Precheck refuses what is known to fail, or to destroy, before anything is
-// unbound. What it cannot read it does not take for harmless.
+// Precheck is PrecheckWith nothing else.
 func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers.State) error {
+	return d.PrecheckWith(ctx, t, from, to, func(drivers.Kind) (drivers.State, bool) { return "", false })
+}
+
+// PrecheckWith refuses what is known to fail, or to destroy, before anything is
+// unbound. What it cannot read it does not take for harmless. That the function
+// has VFs is no matter where they go, or are made anew, in the same operation.
+func (d binder) PrecheckWith(ctx context.Context, t drivers.Target, from, to drivers.State, with func(drivers.Kind) (drivers.State, bool)) error {
 	goal, err := Parse(to)
 	if err != nil {
 		return err
@@ -165,8 +171,9 @@ func (d binder) Precheck(ctx context.Context, t drivers.Target, from, to drivers
 	notReady := func(why, remedy string) error {
 		return d.fault(t, "precheck", fmt.Errorf("%w, %w: %s", drivers.ErrRefused, drivers.ErrNotReady, why), remedy)
 	}
+	_, remade := with("numvfs")
 	switch err := d.sparesVFs(ctx, t, "precheck"); {
-	case err != nil:
+	case err != nil && !remade:
 		return err
 	case goal.Driver == "":
 		return nil

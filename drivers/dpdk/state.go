@@ -61,9 +61,9 @@ func Parse(s drivers.State) (Binding, error) {
 }
 
 // Bound is the State in which the driver has the function: with its override
-// for a userspace driver, without one for the kernel's.
+// for a driver that takes any function, without one for the others.
 func Bound(driver string) drivers.State {
-	if drivers.Userspace(driver) {
+	if drivers.Bare(driver) {
 		return Binding{Driver: driver, Override: driver}.State()
 	}
 	return Binding{Driver: driver}.State()
@@ -114,7 +114,7 @@ func foreignDriver(s drivers.State) string {
 // hides says that the function has no netdev in this state.
 func hides(s drivers.State) bool {
 	driver := foreignDriver(s)
-	return driver == "" || drivers.Userspace(driver)
+	return driver == "" || drivers.Bare(driver)
 }
 
 // cuts says that the function loses the driver it has.

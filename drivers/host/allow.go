@@ -90,8 +90,8 @@ func (r Rules) allowed(c Call) error {
 	case OpLoad:
 		name, ok := c.Target.ModuleName()
 		file := moduleFile.FindStringSubmatch(c.Path)
-		if !ok || file == nil || strings.ReplaceAll(file[1], "-", "_") != name || c.Value != "" {
-			return errors.New("want a module target, its file below /lib/modules and no parameters")
+		if !ok || file == nil || strings.ReplaceAll(file[1], "-", "_") != name || !paramsAre.MatchString(c.Value) {
+			return errors.New("want a module target, its file below /lib/modules and parameters on one line")
 		}
 	case OpUnload:
 		name, ok := c.Target.ModuleName()
@@ -103,6 +103,9 @@ func (r Rules) allowed(c Call) error {
 	}
 	return nil
 }
+
+// paramsAre is what modprobe.d may give a module, as the kernel takes it.
+var paramsAre = regexp.MustCompile(`^[\t\x20-\x7e]{0,1000}$`)
 
 // maxAltName is ALTIFNAMSIZ without its NUL.
 const maxAltName = 127

@@ -19,15 +19,23 @@ import (
 // or, built in, in modules.builtin.modinfo. Userspace drivers are not among
 // them, whose aliases have another prefix.
 func ByAlias(ctx context.Context, r host.Reader, t drivers.Target) ([]string, error) {
+	modalias, err := modaliasOf(ctx, r, t)
+	if err != nil {
+		return nil, err
+	}
+	return byModalias(ctx, r, modalias)
+}
+
+func modaliasOf(ctx context.Context, r host.Reader, t drivers.Target) (string, error) {
 	address, ok := t.PCIAddress()
 	if !ok {
-		return nil, fmt.Errorf("%q: %w", t, drivers.ErrIllegal)
+		return "", fmt.Errorf("%q: %w", t, drivers.ErrIllegal)
 	}
 	modalias, err := r.Read(ctx, host.Attr(address, "modalias"))
 	if err != nil {
-		return nil, fmt.Errorf("read modalias of %s: %w", t, err)
+		return "", fmt.Errorf("read modalias of %s: %w", t, err)
 	}
-	return byModalias(ctx, r, modalias)
+	return modalias, nil
 }
 
 var deviceOf = regexp.MustCompile(`d0000[0-9A-F]{4}sv`)
@@ -36,19 +44,29 @@ var deviceOf = regexp.MustCompile(`d0000[0-9A-F]{4}sv`)
 // physical one, which may not be there yet: they differ from it in the device
 // ID, which its capability tells (sriov_vf_device).
 func ByVF(ctx context.Context, r host.Reader, pf drivers.Target) ([]string, error) {
-	modalias, err := r.Read(ctx, host.Attr(string(pf), "modalias"))
+	modalias, err := modaliasOfVF(ctx, r, pf)
 	if err != nil {
-		return nil, fmt.Errorf("read modalias of %s: %w", pf, err)
+		return nil, err
+	}
+	return byModalias(ctx, r, modalias)
+}
+
+func modaliasOfVF(ctx context.Context, r host.Reader, pf drivers.Target) (string, error) {
+	modalias, err := modaliasOf(ctx, r, pf)
+	if err != nil {
+		return "", err
 	}
 	device, err := r.Read(ctx, host.Attr(string(pf), "sriov_vf_device"))
 	if err != nil {
-		return nil, fmt.Errorf("read the device ID of the VFs of %s: %w", pf, err)
+		return "", fmt.Errorf("read the device ID of the VFs of %s: %w", pf, err)
 	}
 	device = strings.ToUpper(strings.TrimPrefix(device, "0x"))
-	return byModalias(ctx, r, deviceOf.ReplaceAllString(modalias, "d0000"+device+"sv"))
+	return deviceOf.ReplaceAllString(modalias, "d0000"+device+"sv"), nil
 }
 
-func byModalias(ctx context.Context, r host.Reader, modalias string) ([]string, error) {
+// matches are all aliases for PCI functions that the running kernel's modules
+// have, loadable and built in.
+func matches(ctx context.Context, r host.Reader) ([]match, error) {
 	release, err := host.KernelRelease(ctx, r)
 	if err != nil {
 		return nil, err
@@ -62,8 +80,16 @@ func byModalias(ctx context.Context, r host.Reader, modalias string) ([]string, 
 	if err != nil {
 		return nil, err
 	}
+	return append(aliases(text), builtinAliases(builtin)...), nil
+}
+
+func byModalias(ctx context.Context, r host.Reader, modalias string) ([]string, error) {
+	all, err := matches(ctx, r)
+	if err != nil {
+		return nil, err
+	}
 	var names []string
-	for _, m := range append(aliases(text), builtinAliases(builtin)...) {
+	for _, m := range all {
 		// A pattern that is malformed matches nothing.
 		if hit, err := path.Match(m.pattern, modalias); err != nil || !hit {
 			continue
@@ -72,12 +98,64 @@ func byModalias(ctx context.Context, r host.Reader, modalias string) ([]string, 
 		if err != nil {
 			return nil, err
 		}
-		if !drivers.Userspace(name) {
+		if !drivers.Bare(name) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+// Support is what is known of a driver and a function.
+type Support int
+
+// What may be known.
+const (
+	Unknown  Support = iota // nobody says what the driver takes
+	Takes                   // its table has the function, or it takes any
+	Declines                // its table does not have the function
+)
+
+// Supports says whether a driver takes a function, by the driver's table as its
+// module tells it in its aliases (pci_match_device of drivers/pci/pci-driver.c
+// goes by that table). vf says that t is the physical function of the one that is
+// meant, which is not there yet. A driver of no module with such aliases is
+// Unknown: what a built-in one takes is told since Linux 5.2
+// (modules.builtin.modinfo), and what was added through new_id never is.
+func Supports(ctx context.Context, r host.Reader, t drivers.Target, vf bool, driver string) (Support, error) {
+	if drivers.Bare(driver) {
+		return Takes, nil
+	}
+	read := modaliasOf
+	if vf {
+		read = modaliasOfVF
+	}
+	modalias, err := read(ctx, r, t)
+	if err != nil {
+		return Unknown, err
+	}
+	all, err := matches(ctx, r)
+	if err != nil {
+		return Unknown, err
+	}
+	own := canonical(driver)
+	link, err := r.Readlink(ctx, host.PCIDrivers+driver+"/module")
+	if err == nil {
+		own = canonical(path.Base(link))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return Unknown, fmt.Errorf("read the module of driver %s: %w", driver, err)
+	}
+	support := Unknown
+	for _, m := range all {
+		if canonical(m.module) != own {
+			continue
+		}
+		if hit, err := path.Match(m.pattern, modalias); err == nil && hit {
+			return Takes, nil
+		}
+		support = Declines
+	}
+	return support, nil
 }
 
 // match is one alias of a module.

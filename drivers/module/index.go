@@ -17,13 +17,13 @@ import (
 type index struct {
 	file    map[string]string   // name to absolute path
 	deps    map[string][]string // name to all it needs, in the order to load
-	pre     map[string][]string // soft dependencies before
-	post    map[string][]string // and after
 	builtin map[string]bool
+	config  *config
 }
 
 // readIndex reads modules.dep, modules.softdep and modules.builtin of the
-// running kernel (formats: modules.dep(5), and "softdep" of modprobe.d(5)).
+// running kernel, and modprobe's configuration (formats: modules.dep(5) and
+// modprobe.d(5)).
 func readIndex(ctx context.Context, r host.Reader) (*index, error) {
 	release, err := host.KernelRelease(ctx, r)
 	if err != nil {
@@ -36,7 +36,6 @@ func readIndex(ctx context.Context, r host.Reader) (*index, error) {
 	}
 	x := &index{
 		file: map[string]string{}, deps: map[string][]string{}, builtin: map[string]bool{},
-		pre: map[string][]string{}, post: map[string][]string{},
 	}
 	for line := range strings.Lines(text) {
 		file, deps, ok := strings.Cut(strings.TrimSpace(line), ":")
@@ -51,10 +50,9 @@ func readIndex(ctx context.Context, r host.Reader) (*index, error) {
 		slices.Reverse(x.deps[name]) // depmod lists the last to load first
 	}
 	// Both are optional: older depmods write none.
-	if text, err = optional(ctx, r, dir+"modules.softdep"); err != nil {
+	if x.config, err = readConfig(ctx, r, dir); err != nil {
 		return nil, err
 	}
-	x.softdeps(text)
 	if text, err = optional(ctx, r, dir+"modules.builtin"); err != nil {
 		return nil, err
 	}
@@ -79,27 +77,6 @@ func absolute(dir, file string) string {
 		return file
 	}
 	return dir + file
-}
-
-// softdeps reads lines such as "softdep vfio post: vfio_iommu_type1".
-func (x *index) softdeps(text string) {
-	for line := range strings.Lines(text) {
-		words := strings.Fields(line)
-		if len(words) < 3 || words[0] != "softdep" {
-			continue
-		}
-		name, into := canonical(words[1]), x.pre
-		for _, w := range words[2:] {
-			switch w {
-			case "pre:":
-				into = x.pre
-			case "post:":
-				into = x.post
-			default:
-				into[name] = append(into[name], canonical(w))
-			}
-		}
-	}
 }
 
 func nameOf(file string) string {
@@ -143,11 +120,12 @@ func (x *index) visit(name string, seen map[string]bool, order *[]string) {
 		return
 	}
 	seen[name] = true
-	for _, d := range slices.Concat(x.deps[name], x.pre[name]) {
+	soft := x.config.softdepsOf(name)
+	for _, d := range slices.Concat(x.deps[name], soft.pre) {
 		x.visit(d, seen, order)
 	}
 	*order = append(*order, name)
-	for _, d := range x.post[name] {
+	for _, d := range soft.post {
 		x.visit(d, seen, order)
 	}
 }

@@ -97,7 +97,7 @@ func (l loader) Apply(ctx context.Context, t drivers.Target, to drivers.State) e
 		if !ok {
 			return l.fault(t, "load", fmt.Errorf("no module file: %w", drivers.ErrUnsupported), "install it for the running kernel")
 		}
-		call = host.Call{Op: host.OpLoad, Target: t, Path: file}
+		call = host.Call{Op: host.OpLoad, Target: t, Path: file, Value: index.config.optionsOf(name)}
 	}
 	err := l.host.Do(ctx, call)
 	// EEXIST is that somebody else loaded it first, or that something of its
@@ -143,11 +143,13 @@ func remedy(op host.Op, err error) string {
 	}
 	switch {
 	case errors.Is(err, syscall.EPERM):
-		return "loading modules wants CAP_SYS_MODULE and kernel.modules_disabled=0"
+		return "loading modules wants CAP_SYS_MODULE and kernel.modules_disabled=0, and no module_blacklist on the kernel's command line"
 	case errors.Is(err, syscall.EKEYREJECTED), errors.Is(err, syscall.EBADMSG):
 		return "the kernel wants signed modules (lockdown or Secure Boot) and this one is not"
 	case errors.Is(err, syscall.ENOENT):
 		return "a symbol is missing: a module it depends on is not loaded"
+	case errors.Is(err, syscall.EINVAL):
+		return "the module does not take a parameter that modprobe.d or the kernel's command line gives it: see the kernel's log"
 	case errors.Is(err, syscall.ENOEXEC):
 		return "the module was built for another kernel"
 	}

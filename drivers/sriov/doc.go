@@ -6,7 +6,8 @@
 // sriov_drivers_autoprobe with them, because VFs are made with it off: no
 // driver of the kernel's is to flicker up on a VF that is for vfio-pci. It is
 // back where it was before anything is bound, as it gates every later probe of
-// a VF that has no override (seen on Linux 6.12).
+// a VF that has no override (seen on Linux 6.12). Where a function tells the
+// addresses of its VFs only while it has some, a goal may be their number alone.
 //
 // The attributes of a VF (vf.mac, vf.vlan, vf.trust, vf.spoofchk, vf.state and
 // vf.rate, as ip link set PF vf N has them) have the VF as their target, and are

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"eniagent/drivers"
@@ -19,7 +20,7 @@ const KindNumVFs drivers.Kind = "numvfs"
 // NumVFsSpec is the kind numvfs on any machine.
 func NumVFsSpec() drivers.Spec {
 	return drivers.Spec{
-		Kind: KindNumVFs, Class: drivers.Volatile, WhenAsked: true, Makes: made, Cuts: cuts, Legal: legal, Route: route,
+		Kind: KindNumVFs, Class: drivers.Volatile, WhenAsked: true, Makes: made, Meets: meets, Cuts: cuts, Legal: legal, Route: route,
 		// Drivers give queues of the physical function to the virtual ones, and set up
 		// what is left anew (igb_sriov_reinit of igb_main.c, ixgbe_sriov_reinit).
 		Moves: []drivers.Kind{"channels", "rings", "features", "mtu", "admin"},
@@ -86,15 +87,15 @@ func (m maker) hop(ctx context.Context, t drivers.Target, to drivers.State) erro
 	if err != nil {
 		return m.fault(t, "read VFs", err, "")
 	}
-	if at.State() == to {
+	if meets(to, at.State()) {
 		return nil // another hand was here first
 	}
 	goal, err := Parse(to)
 	if err != nil {
 		return err
 	}
-	call := host.Call{Op: host.OpSysfs, Target: t, Path: host.Attr(string(t), "sriov_numvfs"), Value: strconv.Itoa(len(goal.Addresses))}
-	if slices.Equal(at.Addresses, goal.Addresses) {
+	call := host.Call{Op: host.OpSysfs, Target: t, Path: host.Attr(string(t), "sriov_numvfs"), Value: strconv.Itoa(goal.number())}
+	if goal.same(at) {
 		call.Path, call.Value = host.Attr(string(t), "sriov_drivers_autoprobe"), strconv.Itoa(flag(goal.Autoprobe))
 	}
 	if err := m.host.Do(ctx, call); err != nil {
@@ -103,10 +104,10 @@ func (m maker) hop(ctx context.Context, t drivers.Target, to drivers.State) erro
 	if at, err = m.read(ctx, t); err != nil {
 		return m.fault(t, "read back", err, "")
 	}
-	if at.State() == to {
+	if meets(to, at.State()) {
 		return nil
 	}
-	if n, want := len(at.Addresses), len(goal.Addresses); n != want {
+	if n, want := at.number(), goal.number(); n != want {
 		return m.fault(t, "read back", fmt.Errorf("%d VFs were asked for and %d are there: %w", want, n, drivers.ErrUnverified),
 			"the device or its driver makes no more: ask for fewer, and see the kernel's log")
 	}
@@ -137,31 +138,49 @@ func remedy(err error) string {
 	return ""
 }
 
-// Precheck refuses a number that the function cannot make, and addresses that
-// its VFs will not have.
+// Precheck is PrecheckWith nothing else.
 func (m maker) Precheck(ctx context.Context, t drivers.Target, from, to drivers.State) error {
+	return m.PrecheckWith(ctx, t, from, to, func(drivers.Kind) (drivers.State, bool) { return "", false })
+}
+
+// PrecheckWith refuses a number that the function cannot make, addresses that
+// its VFs will not have, and a driver that makes none.
+func (m maker) PrecheckWith(ctx context.Context, t drivers.Target, from, to drivers.State, with func(drivers.Kind) (drivers.State, bool)) error {
 	goal, err := Parse(to)
-	if err != nil || len(goal.Addresses) == 0 || slices.Equal(goal.Addresses, made(from)) {
+	if err != nil || goal.number() == 0 || !cuts(from, to) {
 		return err
 	}
 	refused := func(remedy, why string, args ...any) error {
 		return m.fault(t, "precheck", fmt.Errorf("%w: %s", drivers.ErrRefused, fmt.Sprintf(why, args...)), remedy)
 	}
 	driver, err := host.DriverOf(ctx, m.host, string(t))
+	state, rebound := with("driver")
+	if rebound { // before the VFs are made
+		driver = driverIn(state)
+	}
 	switch {
 	case err != nil:
 		return m.fault(t, "precheck", err, "")
-	case driver == "" || drivers.Userspace(driver):
+	case driver == "vfio-pci":
+		return refused("ask for its kernel driver, or for driver: pci-pf-stub where it has none", "it is on vfio-pci, whose VFs (module parameter enable_sriov) only programs can use that share a token with the one that has their PF")
+	case !drivers.MakesVFs(driver):
 		return refused("bind its kernel driver first", "it is on %q, which makes no VFs", orNone(driver))
 	}
-	will, err := Addresses(ctx, m.host, t, len(goal.Addresses))
+	will, err := Addresses(ctx, m.host, t, goal.number())
 	switch {
+	case errors.Is(err, ErrUntold), err == nil && goal.Count > 0:
 	case err != nil:
 		return m.fault(t, "precheck", err, "")
 	case !slices.Equal(will, goal.Addresses):
 		return refused("", "its VFs will be %v, not %v", will, goal.Addresses)
 	}
 	return nil
+}
+
+// driverIn is the driver in a state of the kind driver, "driver=igb override=-".
+func driverIn(s drivers.State) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(string(s), "driver="), " ")
+	return strings.TrimPrefix(name, "-")
 }
 
 func number(ctx context.Context, r host.Reader, t drivers.Target, name string) (int, error) {

@@ -3,6 +3,7 @@ package sriov
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"eniagent/drivers"
@@ -16,15 +17,43 @@ const maxVFs = 256
 type VFs struct {
 	Autoprobe bool
 	Addresses []drivers.Target
+	// Count is how many VFs are asked for whose addresses nobody knows yet; 0 where
+	// these are known. A State with it is a goal, and never observed.
+	Count int
 }
 
-// State is "autoprobe=1 vfs=0000:01:10.0,0000:01:10.2", with "-" for none.
+// State is "autoprobe=1 vfs=0000:01:10.0,0000:01:10.2", with "-" for none, and
+// "autoprobe=0 count=2" where the addresses are not known yet.
 func (v VFs) State() drivers.State {
+	if v.Count > 0 {
+		return drivers.State(fmt.Sprintf("autoprobe=%d count=%d", flag(v.Autoprobe), v.Count))
+	}
 	list := make([]string, len(v.Addresses))
 	for i, a := range v.Addresses {
 		list[i] = string(a)
 	}
 	return drivers.State(fmt.Sprintf("autoprobe=%d vfs=%s", flag(v.Autoprobe), orNone(strings.Join(list, ","))))
+}
+
+// number is how many VFs there are.
+func (v VFs) number() int { return max(v.Count, len(v.Addresses)) }
+
+// same says whether these are the same VFs, as far as their addresses are known.
+func (v VFs) same(o VFs) bool {
+	if v.Count > 0 || o.Count > 0 {
+		return v.number() == o.number()
+	}
+	return slices.Equal(v.Addresses, o.Addresses)
+}
+
+// meets says whether a state that was seen is what a goal asks for.
+func meets(goal, seen drivers.State) bool {
+	if goal == seen {
+		return true
+	}
+	want, err := Parse(goal)
+	is, serr := Parse(seen)
+	return err == nil && serr == nil && want.Count > 0 && want.Autoprobe == is.Autoprobe && want.same(is)
 }
 
 func flag(on bool) int {
@@ -46,12 +75,21 @@ func Parse(s drivers.State) (VFs, error) {
 	wrong := func(why string) (VFs, error) {
 		return VFs{}, fmt.Errorf("%q is not a state of numvfs: %s", s, why)
 	}
-	switches, list, ok := strings.Cut(string(s), " vfs=")
-	if !ok || switches != "autoprobe=0" && switches != "autoprobe=1" || list == "" {
-		return wrong("want autoprobe=0|1 vfs=ADDRESS,...|-")
+	switches, rest, _ := strings.Cut(string(s), " ")
+	what, list, ok := strings.Cut(rest, "=")
+	if !ok || switches != "autoprobe=0" && switches != "autoprobe=1" || list == "" || what != "vfs" && what != "count" {
+		return wrong("want autoprobe=0|1 vfs=ADDRESS,...|-, or count=NUMBER")
 	}
 	v := VFs{Autoprobe: switches == "autoprobe=1"}
-	if list == "-" {
+	switch {
+	case what == "count":
+		n, err := strconv.Atoi(list)
+		if err != nil || n < 1 || n > maxVFs || strconv.Itoa(n) != list {
+			return wrong("want a count from 1 to 256")
+		}
+		v.Count = n
+		return v, nil
+	case list == "-":
 		return v, nil
 	}
 	for _, a := range strings.Split(list, ",") {
@@ -86,16 +124,16 @@ func route(from, to drivers.State) []drivers.State {
 	}
 	var hops []drivers.State
 	hop := func(next VFs) {
-		if next.State() != at.State() {
+		if !meets(next.State(), at.State()) {
 			at = next
 			hops = append(hops, at.State())
 		}
 	}
-	if !slices.Equal(at.Addresses, goal.Addresses) {
+	if !at.same(goal) {
 		hop(VFs{Autoprobe: at.Autoprobe})
-		if len(goal.Addresses) > 0 {
+		if goal.number() > 0 {
 			hop(VFs{})
-			hop(VFs{Addresses: goal.Addresses})
+			hop(VFs{Addresses: goal.Addresses, Count: goal.Count})
 		}
 	}
 	hop(goal)
@@ -103,7 +141,9 @@ func route(from, to drivers.State) []drivers.State {
 }
 
 func cuts(from, to drivers.State) bool {
-	return !slices.Equal(made(from), made(to))
+	at, err := Parse(from)
+	goal, gerr := Parse(to)
+	return err == nil && gerr == nil && !at.same(goal)
 }
 
 func legal(t drivers.Target, to drivers.State) error {

@@ -133,11 +133,11 @@ func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields 
 			"a released interface gets its baseline back; remove "+strings.Join(asked, ", "))
 	case e.State == source.Configured && len(asked) == 0:
 		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up, mtu, pool or vfs, or \"state: released\"")
-	case len(link) > 0 && drivers.Userspace(e.Driver):
+	case len(link) > 0 && drivers.Bare(e.Driver):
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
 			"this driver leaves no network interface to configure; remove "+strings.Join(link, ", "))
 	}
-	if e.VFs != nil && drivers.Userspace(e.Driver) {
+	if e.VFs != nil && e.Driver != "" && !drivers.MakesVFs(e.Driver) {
 		p.problems.add(fields["driver"].line, join(path, "driver"), fields["driver"].value,
 			"only a kernel driver makes virtual functions; remove vfs, or this driver")
 	}

@@ -123,7 +123,7 @@ func (p *parser) vf(n *yaml.Node, line int, path string, also []string, above st
 	switch {
 	case len(present(fields, asks)) == 0 && len(meant) == 0:
 		p.problems.add(line, path, nil, "nothing is asked; add "+strings.Join(asks, ", ")+", or remove it")
-	case len(link) > 0 && drivers.Userspace(driver):
+	case len(link) > 0 && drivers.Bare(driver):
 		p.problems.add(line, path, nil, driver+" leaves no network interface to configure; remove "+strings.Join(link, ", "))
 	}
 	if d := misnamed(e.Driver); d != "" {

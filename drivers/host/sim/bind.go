@@ -77,7 +77,7 @@ func (m *machine) detach(f *function, seq uint64) bool {
 		f.Leaving = true
 		m.dirty = true
 	}
-	if !m.dropVFs(f, seq) {
+	if !m.drivers[f.Driver].StubVFs && !m.dropVFs(f, seq) {
 		return false
 	}
 	if m.drivers[f.Driver].Makes == MakesVFIO && m.held(f.Address) {

@@ -46,6 +46,7 @@ type Device struct {
 	BareVFs         int     `json:"bare_vfs,omitempty"`  // that the function has room for, when a driver makes fewer; 0 is TotalVFs
 	NumVFs          int     `json:"num_vfs,omitempty"`   // at the first boot
 	BootVFs         int     `json:"boot_vfs,omitempty"`  // at every later boot: some unit of the host makes them
+	LateVFs         bool    `json:"late_vfs,omitempty"`  // First VF Offset and VF Stride read 0 while it has too few VFs for them
 	Override        string  `json:"override,omitempty"`  // driver_override that the host sets at each boot
 	Absent          bool    `json:"absent,omitempty"`    // an empty slot
 	Net             *Netdev `json:"net,omitempty"`
@@ -132,6 +133,9 @@ type Driver struct {
 	// RandomIsPermanent is that it tells a MAC that it has made up as the
 	// device's permanent one (igbvf_reset copies it to perm_addr).
 	RandomIsPermanent bool `json:"random_is_permanent,omitempty"`
+	// StubVFs is that it makes VFs and leaves them when it goes, with no netdev to
+	// set anything of them (pci_sriov_configure_simple).
+	StubVFs bool `json:"stub_vfs,omitempty"`
 	// VFs is what it lets be set of the VFs that it makes; nil is nothing.
 	VFs *VFLimits `json:"vfs,omitempty"`
 }

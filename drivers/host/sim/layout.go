@@ -106,11 +106,14 @@ func (l *layout) needs(m *Module) []*Module {
 
 // depmod writes the files that modprobe reads.
 func (l *layout) depmod() {
-	var dep, soft, builtin, aliases []string
+	var dep, soft, builtin, modinfo, aliases []string
 	for i := range l.cfg.Modules {
 		m := &l.cfg.Modules[i]
 		if m.Builtin {
 			builtin = append(builtin, m.Path)
+			for _, pattern := range m.aliases() {
+				modinfo = append(modinfo, m.Name+".alias="+pattern+"\x00")
+			}
 			continue
 		}
 		line := m.Path + ":"
@@ -123,10 +126,8 @@ func (l *layout) depmod() {
 		if len(m.SoftPre)+len(m.SoftPost) > 0 {
 			soft = append(soft, softdep(m))
 		}
-		for _, d := range m.Drivers {
-			for _, id := range d.Match {
-				aliases = append(aliases, "alias "+alias(id)+" "+m.Name)
-			}
+		for _, pattern := range m.aliases() {
+			aliases = append(aliases, "alias "+pattern+" "+m.Name)
 		}
 	}
 	for name, lines := range map[string][]string{
@@ -137,6 +138,17 @@ func (l *layout) depmod() {
 	} {
 		l.root.put(l.moduleDir()+name, &tree{file: true, text: strings.Join(lines, "\n")})
 	}
+	l.root.put(l.moduleDir()+"modules.builtin.modinfo", &tree{file: true, text: strings.Join(modinfo, "")})
+}
+
+// aliases are the patterns of the devices that a module's drivers take.
+func (m *Module) aliases() (all []string) {
+	for _, d := range m.Drivers {
+		for _, id := range d.Match {
+			all = append(all, alias(id))
+		}
+	}
+	return all
 }
 
 func softdep(m *Module) string {

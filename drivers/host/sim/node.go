@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"syscall"
 
 	"eniagent/drivers/host"
@@ -8,7 +9,7 @@ import (
 
 // DefaultNode is a believable node for a demonstration: a management NIC that
 // nobody should touch, and three Intel 82576 ports, one of which has two
-// virtual functions. The DPDK drivers are there as modules, not loaded.
+// virtual functions and two of which tell the addresses of theirs late. The DPDK drivers are there as modules, not loaded.
 func DefaultNode() Config {
 	c := Config{
 		Seed:    "demo",
@@ -39,25 +40,29 @@ func DefaultNode() Config {
 		if i == 0 {
 			pf.NumVFs, pf.BootVFs = 2, 2
 		}
+		// Two of them tell the addresses of their VFs when they have some.
+		pf.LateVFs = i > 0
 		c.Devices = append(c.Devices,
 			Device{Address: port.bridge, Vendor: "0x1b36", Device: "0x000c", Class: "0x060400", IOMMUGroup: port.bridgeGroup}, pf)
 	}
-	for _, vf := range []struct{ address, group, name string }{
-		{"0000:01:10.0", "8", "enp1s0v0"},
-		{"0000:01:10.2", "9", "enp1s0v1"},
-		{"0000:01:10.4", "12", "enp1s0v2"},
-		{"0000:01:10.6", "13", "enp1s0v3"},
-		{"0000:01:11.0", "14", "enp1s0v4"},
-		{"0000:01:11.2", "15", "enp1s0v5"},
-		{"0000:01:11.4", "16", "enp1s0v6"},
+	for port, groups := range [][]string{
+		{"8", "9", "12", "13", "14", "15", "16"}, {"17", "18", "19", "20", "21", "22", "23"}, {"24", "25", "26", "27", "28", "29", "30"},
 	} {
-		c.Devices = append(c.Devices, Device{
-			Address: vf.address, Vendor: "0x8086", Device: "0x10ca", SubsystemVendor: "0x8086", SubsystemDevice: "0xa03c",
-			Class: "0x020000", Bridge: "0000:00:1c.0", PF: "0000:01:00.0", IOMMUGroup: vf.group,
-			Net: &Netdev{Name: vf.name, MTU: 1500, MinMTU: 68, MaxMTU: 9216, Set: IGBVF()},
-		})
+		for i, group := range groups {
+			c.Devices = append(c.Devices, igbvf(port, i, group))
+		}
 	}
 	return c
+}
+
+// igbvf is a virtual function of a port: First VF Offset 128, VF Stride 2.
+func igbvf(port, index int, group string) Device {
+	return Device{
+		Address: fmt.Sprintf("0000:%02x:%02x.%x", port+1, 0x10+index*2/8, index*2%8),
+		Vendor:  "0x8086", Device: "0x10ca", SubsystemVendor: "0x8086", SubsystemDevice: "0xa03c",
+		Class: "0x020000", Bridge: fmt.Sprintf("0000:00:1c.%d", port), PF: fmt.Sprintf("0000:%02x:00.0", port+1), IOMMUGroup: group,
+		Net: &Netdev{Name: fmt.Sprintf("enp%ds0v%d", port+1, index), MTU: 1500, MinMTU: 68, MaxMTU: 9216, Set: IGBVF()},
+	}
 }
 
 func igb(address, group, name, mac string) Device {
@@ -119,6 +124,10 @@ func modules() []Module {
 		{Name: "vfio_pci_core", Path: "kernel/drivers/vfio/pci/vfio-pci-core.ko.xz", Needs: []string{"vfio", "irqbypass"}},
 		{Name: "vfio_pci", Path: "kernel/drivers/vfio/pci/vfio-pci.ko.xz", Needs: []string{"vfio_pci_core", "vfio"}, Drivers: []Driver{
 			{Name: "vfio-pci", Makes: MakesVFIO},
+		}},
+		{Name: "pci_stub", Path: "kernel/drivers/pci/pci-stub.ko.xz", Drivers: []Driver{{Name: "pci-stub"}}},
+		{Name: "pci_pf_stub", Path: "kernel/drivers/pci/pci-pf-stub.ko.xz", Drivers: []Driver{
+			{Name: "pci-pf-stub", Match: []string{"1d0f:0053"}, StubVFs: true},
 		}},
 		{Name: "uio", Path: "kernel/drivers/uio/uio.ko.xz"},
 		{Name: "uio_pci_generic", Path: "kernel/drivers/uio/uio_pci_generic.ko.xz", Needs: []string{"uio"}, Drivers: []Driver{

@@ -288,7 +288,7 @@ func (m *machine) setNumVFs(f *function, w *call) (errno syscall.Errno, over boo
 	switch {
 	case f.VFs == w.Number:
 		return 0, true
-	case f.Driver == "" || m.drivers[f.Driver].Makes != MakesNet:
+	case f.Driver == "" || m.drivers[f.Driver].Makes != MakesNet && !m.drivers[f.Driver].StubVFs:
 		return syscall.ENOENT, true
 	case w.Number == 0:
 		return 0, m.dropVFs(f, w.Seq)

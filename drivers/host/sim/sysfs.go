@@ -226,6 +226,9 @@ func (m *machine) routingNode(f *function, name string) (node, bool) {
 	for _, vf := range m.vfs(f.Address) {
 		ids = append(ids, routingID(vf))
 	}
+	if m.devices[f.Address].LateVFs { // legal by the PCIe specification, 9.3.3.9
+		ids = ids[:min(len(ids), 1+f.VFs)]
+	}
 	n := 0
 	switch {
 	case len(ids) < 2:
