@@ -157,12 +157,6 @@ func TestVFsWithoutACSAreNotMade(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := sim.DefaultNode()
-			for i, vf := range vfs {
-				c.Devices = append(c.Devices, sim.Device{
-					Address: vf, Vendor: "0x8086", Device: "0x10ca", Class: "0x020000", Bridge: port, PF: portA,
-					Net: &sim.Netdev{Name: "enp2s0v" + string(rune('0'+i)), Set: sim.IGBVF()},
-				})
-			}
 			groupTogether(c, tc.group...)
 			onNode(t, c, func(n *node) {
 				writes := n.kernel.Writes()

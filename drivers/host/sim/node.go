@@ -9,7 +9,7 @@ import (
 
 // DefaultNode is a believable node for a demonstration: a management NIC that
 // nobody should touch, and three Intel 82576 ports, one of which has two
-// virtual functions and two of which tell the addresses of theirs late. The DPDK drivers are there as modules, not loaded.
+// virtual functions and one of which tells the addresses of its late. The DPDK drivers are there as modules, not loaded.
 func DefaultNode() Config {
 	c := Config{
 		Seed:    "demo",
@@ -40,8 +40,7 @@ func DefaultNode() Config {
 		if i == 0 {
 			pf.NumVFs, pf.BootVFs = 2, 2
 		}
-		// Two of them tell the addresses of their VFs when they have some.
-		pf.LateVFs = i > 0
+		pf.LateVFs = i == 2
 		c.Devices = append(c.Devices,
 			Device{Address: port.bridge, Vendor: "0x1b36", Device: "0x000c", Class: "0x060400", IOMMUGroup: port.bridgeGroup}, pf)
 	}
