@@ -260,7 +260,7 @@ func TestWhatTheChartsValuesDo(t *testing.T) {
 		}},
 		{[]string{"--set", "stateDir=/data/eniagent"}, []string{`"--state-dir=/data/eniagent"`, `"mountPath":"/data/eniagent"`, `"path":"/data/eniagent"`}},
 		{[]string{"--set", "podResources=/data/kubelet/k.sock,metadata=http://10.0.0.1,kernelDriver=igb"}, []string{
-			`"--pod-resources=/host/data/kubelet/k.sock"`, `"--metadata=http://10.0.0.1"`, `"--kernel-driver=igb"`,
+			`"--pod-resources=/host/data/kubelet/k.sock"`, `"mountPath":"/host/data/kubelet"`, `"path":"/data/kubelet"`, `"--metadata=http://10.0.0.1"`, `"--kernel-driver=igb"`,
 		}},
 		{[]string{"--set", "listen.host=,listen.port=9000"}, []string{`"--listen=:9000"`, `"host":"127.0.0.1"`, `"port":9000`}},
 		{[]string{"--set", "keepReachable={10.0.0.1,fd00::1},allowNoIOMMU=true,log.level=debug,log.format=json,extraArgs={--interval=1m}"}, []string{
@@ -383,20 +383,8 @@ func TestThePod(t *testing.T) {
 	if grace := time.Duration(*spec.TerminationGracePeriodSeconds) * time.Second; grace <= patience {
 		t.Errorf("%s of grace, and a stop may take %s", grace, patience)
 	}
-	mounts := map[string]corev1.VolumeMount{}
-	paths := map[string]string{}
-	for _, v := range spec.Volumes {
-		paths[v.Name] = v.HostPath.Path
-	}
-	for _, m := range container.VolumeMounts {
-		mounts[paths[m.Name]] = m
-	}
-	for path, want := range map[string]corev1.VolumeMount{
-		state: {MountPath: state}, "/sys": {MountPath: "/host/sys"}, plugin: {MountPath: "/host" + plugin}, "/": {MountPath: "/host", ReadOnly: true},
-	} {
-		if m := mounts[path]; m.MountPath != want.MountPath || m.ReadOnly != want.ReadOnly {
-			t.Errorf("%s of the node is mounted as %+v", path, m)
-		}
+	if faults := exposed(spec, spec.Containers[0], state, plugin); len(faults) > 0 {
+		t.Error(strings.Join(faults, "\n"))
 	}
 	for _, arg := range []string{"--observe=true", "--root=/host", "--state-dir=" + state, "--listen=" + listen} {
 		if !slices.Contains(container.Args, arg) {

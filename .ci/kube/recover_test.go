@@ -177,7 +177,8 @@ func isTheAgents(t *testing.T, pod *corev1.Pod, ds *appsv1.DaemonSet) {
 	}
 	var mounts []corev1.VolumeMount
 	for _, m := range b.VolumeMounts {
-		mounts = append(mounts, corev1.VolumeMount{Name: m.Name, MountPath: m.MountPath, ReadOnly: true})
+		all := corev1.RecursiveReadOnlyIfPossible
+		mounts = append(mounts, corev1.VolumeMount{Name: m.Name, MountPath: m.MountPath, ReadOnly: true, RecursiveReadOnly: &all})
 	}
 	if !reflect.DeepEqual(a.VolumeMounts, mounts) {
 		t.Errorf("the pod mounts\n%+v\nwant\n%+v", a.VolumeMounts, mounts)

@@ -30,18 +30,7 @@ func view(spec corev1.PodSpec, scratch, bin string, readOnly bool) string {
 			if v.Name != m.Name {
 				continue
 			}
-			from, to := v.HostPath.Path, at+m.MountPath
-			if *v.HostPath.Type == corev1.HostPathDirectoryOrCreate {
-				from = scratch + "/node" + from
-				line("mkdir -p %s", from)
-			}
-			if strings.HasPrefix(m.MountPath, "/host/etc/") {
-				line("mount -t tmpfs none %s/host/etc", at) // a machine that is no node has no such directory
-			}
-			line("mkdir -p %s; mount --rbind %s %s; mount --make-rslave %s", to, from, to, to)
-			if m.ReadOnly || readOnly {
-				line("mount -o remount,ro,bind %s", to)
-			}
+			s.WriteString(mounted(*v.HostPath, m, scratch, readOnly))
 		}
 	}
 	var keep []string
@@ -50,6 +39,29 @@ func view(spec corev1.PodSpec, scratch, bin string, readOnly bool) string {
 	}
 	line("mount -o remount,ro %s", at)
 	line(`exec chroot %s $(command -v setpriv) --no-new-privs --inh-caps=-all --bounding-set=-all,%s -- "$@"`, at, strings.Join(keep, ","))
+	return s.String()
+}
+
+// mounted are the lines that make one mount of a view.
+func mounted(of corev1.HostPathVolumeSource, m corev1.VolumeMount, scratch string, readOnly bool) string {
+	var s strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&s, format+"\n", args...) }
+	from, to := of.Path, scratch+"/root"+m.MountPath
+	if strings.HasSuffix(string(*of.Type), "OrCreate") {
+		from = scratch + "/node" + from
+	}
+	if *of.Type == corev1.HostPathFileOrCreate {
+		line("mkdir -p $(dirname %s %s); touch %s %s", from, to, from, to)
+	} else {
+		line("mkdir -p %s %s", from, to)
+	}
+	line("mount --rbind %s %s; mount --make-rslave %s", from, to, to)
+	switch {
+	case readOnly || m.ReadOnly && m.RecursiveReadOnly != nil:
+		line("findmnt -Rrno TARGET %s | while read -r m; do mount -o remount,ro,bind $m; done", to)
+	case m.ReadOnly:
+		line("mount -o remount,ro,bind %s", to)
+	}
 	return s.String()
 }
 
@@ -115,7 +127,7 @@ func (s sandbox) start(more ...string) (kill func()) {
 // told everything and write nothing.
 func TestThePodsView(t *testing.T) {
 	c := requireCluster(t)
-	for _, name := range []string{"unshare", "setpriv", "ldd"} {
+	for _, name := range []string{"unshare", "setpriv", "ldd", "findmnt"} {
 		if _, err := exec.LookPath(name); err != nil || os.Geteuid() != 0 {
 			t.Skipf("NOT TESTED IN THE POD'S VIEW: it needs root and %s", name)
 		}
@@ -129,9 +141,9 @@ func TestThePodsView(t *testing.T) {
 	s.says(true, 7, "read-only", "run", "--root=/host", "--listen=")
 	c.node(t, here, "view")
 	_, config := asTheAgent(t, c)
-	kubeconfig := filepath.Join(s.scratch, "kubeconfig")
-	must(t, os.WriteFile(kubeconfig, leading(config.Host, config.CAData, config.BearerToken), 0o600))
-	kill := s.start("--kubeconfig=/host"+kubeconfig, "--listen=") // another agent may have the port
+	const kubeconfig = "/var/lib/eniagent/kubeconfig" // the pod sees nothing else that a test may write
+	must(t, os.WriteFile(s.scratch+"/node"+kubeconfig, leading(config.Host, config.CAData, config.BearerToken), 0o600))
+	kill := s.start("--kubeconfig="+kubeconfig, "--listen=") // another agent may have the port
 	s.says(true, 0, "Mode observe", "status")
 	const nothing = "Nothing was left unfinished"
 	s.says(true, 0, nothing, "recover", "--dry-run", "--root=/host")

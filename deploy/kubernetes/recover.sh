@@ -59,7 +59,7 @@ fields=(
 	"{$container.image}" "{$container.imagePullPolicy}" "{$container.resources}" "{$container.securityContext}" "{$container.env}"
 	'{.spec.template.spec.volumes}' '{.spec.template.spec.tolerations}' '{.spec.template.spec.imagePullSecrets}'
 	'{.spec.template.spec.serviceAccountName}' '{.spec.template.spec.priorityClassName}'
-	"{range $container.volumeMounts[*]}"'{"{\"name\":\""}{.name}{"\",\"mountPath\":\""}{.mountPath}{"\",\"readOnly\":true},"}{end}'
+	"{range $container.volumeMounts[*]}"'{"{\"name\":\""}{.name}{"\",\"mountPath\":\""}{.mountPath}{"\",\"readOnly\":true,\"recursiveReadOnly\":\"IfPossible\"},"}{end}'
 	"{range $container.args[*]}"'{@}{"\n"}{end}'
 )
 of_set=$(kubectl -n "$namespace" get daemonset eniagent -o jsonpath="$(printf '%s{"\\n"}' "${fields[@]}")") ||
