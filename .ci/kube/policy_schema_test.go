@@ -45,7 +45,7 @@ func TestWhatAPolicyCannotSay(t *testing.T) {
 		rates    = `swap them, or ask for less`
 		mac      = `want the MAC address of one interface, such as 52:54:00:00:00:01`
 		pci      = `want domain:bus:device.function in hex, such as "0000:3b:00.1"`
-		name     = `want an interface's name: at most 15 characters, no '/', ':' or spaces`
+		name     = `want an interface's name: at most 127 bytes, no '/', ':' or spaces`
 		altName  = `want a name of 1 to 127 characters, no '/', ':', '%' or spaces, not only digits`
 		driver   = `want a driver's name as in /sys/bus/pci/drivers, such as vfio-pci`
 		pool     = `want the name of a resource of the device plugin, prefix/name, such as intel.com/sriov_dpdk`
@@ -64,7 +64,7 @@ func TestWhatAPolicyCannotSay(t *testing.T) {
 		{"a multicast mac", `{mac: "01:00:5e:00:00:01", up: true}`, of + "mac", mac},
 		{"a mac of zeros", `{mac: "00:00:00:00:00:00", up: true}`, of + "mac", mac},
 		{"a mac of mixed dashes", `{mac: "52:54-00:00:00:01", up: true}`, of + "mac", mac},
-		{"a long name", `{name: abcdefghijklmnop, up: true}`, of + "name", "may not be more than 15"},
+		{"a long name", `{name: `+strings.Repeat("abcdefgh", 16)+`, up: true}`, of + "name", "may not be more than 127"},
 		{"a name with a slash", `{name: a/b, up: true}`, of + "name", name},
 		{"a name with a space", `{name: "a b", up: true}`, of + "name", name},
 		{"a name of a dot", `{name: ., up: true}`, of + "name", name},

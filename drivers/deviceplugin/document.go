@@ -12,7 +12,8 @@ import (
 	"eniagent/drivers/host"
 )
 
-// byteOrderMark may begin a text; it is kept.
+// byteOrderMark is what some editors begin a text with. The plugin cannot read
+// it: encoding/json takes none (RFC 8259, section 8.1).
 const byteOrderMark = "\ufeff"
 
 // Document is a configuration's text, and where in it is what.
@@ -85,7 +86,10 @@ func Parse(text string) (*Document, error) {
 	if len(text) > host.MaxFile {
 		return nil, fmt.Errorf("it has %d bytes: more than %d are not edited", len(text), host.MaxFile)
 	}
-	body := strings.TrimPrefix(text, byteOrderMark)
+	if strings.HasPrefix(text, byteOrderMark) {
+		return nil, at(text, 0, "it begins with a byte order mark, which the plugin cannot read: save it as UTF-8 without one")
+	}
+	body := text
 	if strings.TrimSpace(body) == "" {
 		return nil, at(text, len(text), "it is empty")
 	}

@@ -164,7 +164,6 @@ func (d *Document) layoutAt(v value) layout {
 	}
 	l.lines = l.lines || strings.Contains(d.text[v.from:v.to], "\n")
 	line := d.text[strings.LastIndexByte(d.text[:from], '\n')+1:]
-	line = strings.TrimPrefix(line, byteOrderMark)
 	l.indent = line[:len(line)-len(strings.TrimLeft(line, " \t"))]
 	return l
 }

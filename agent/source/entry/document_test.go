@@ -54,7 +54,7 @@ func TestParseRefuses(t *testing.T) {
 		gone  = `nothing is given back by leaving it out: write "state: released" for an interface to release`
 		pci   = `want domain:bus:device.function in hex, such as "0000:3b:00.1"`
 		mac   = `want the MAC address of one interface, such as 52:54:00:00:00:01`
-		name  = `want an interface's name: at most 15 characters, no '/', ':' or spaces, in quotes if it looks like a number`
+		name  = `want an interface's name: at most 127 bytes, no '/', ':' or spaces, in quotes if it looks like a number`
 		drv   = `want a driver's name as in /sys/bus/pci/drivers, such as vfio-pci`
 		mtu   = `want a number of bytes from 68 to 65535, without quotes, such as 9000`
 		upOr  = `want true or false`
@@ -113,7 +113,7 @@ func TestParseRefuses(t *testing.T) {
 		{"mac of 8 bytes", head + "- {mac: 02:00:5e:10:00:00:00:01, up: true}\n", `f: line 3: interfaces[0].mac: 02:00:5e:10:00:00:00:01: ` + mac},
 		{"mac multicast", head + "- {mac: 01:00:5e:00:00:01, up: true}\n", `f: line 3: interfaces[0].mac: 01:00:5e:00:00:01: ` + mac},
 		{"mac all zero", head + "- {mac: \"00:00:00:00:00:00\", up: true}\n", `f: line 3: interfaces[0].mac: "00:00:00:00:00:00": ` + mac},
-		{"name too long", head + "- {name: abcdefghijklmnop, up: true}\n", `f: line 3: interfaces[0].name: abcdefghijklmnop: ` + name},
+		{"name too long", head + "- {name: " + strings.Repeat("abcdefgh", 16) + ", up: true}\n", `f: line 3: interfaces[0].name: ` + strings.Repeat("abcdefgh", 16)[:60] + `...: ` + name},
 		{"name with slash", head + "- {name: a/b, up: true}\n", `f: line 3: interfaces[0].name: a/b: ` + name},
 		{"name with space", head + "- {name: a b, up: true}\n", `f: line 3: interfaces[0].name: a b: ` + name},
 		{"name with line break", head + "- {name: \"a\\nb\", up: true}\n", `f: line 3: interfaces[0].name: "a\nb": ` + name},
@@ -167,6 +167,10 @@ func TestParseRefuses(t *testing.T) {
 		{"released with more", head + "- {name: a, state: released, driver: ena, mtu: 1500}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove driver, mtu`},
 		{"pool without a prefix", head + "- {name: a, pool: sriov}\n", `f: line 3: interfaces[0].pool: sriov: ` + wantPool},
 		{"pool with a bad name", head + "- {name: a, pool: intel.com/a.b}\n", `f: line 3: interfaces[0].pool: intel.com/a.b: ` + wantPool},
+		{"pool that no quota can name", head + "- {name: a, pool: " + strings.Repeat("a.", 122) + "a/b}\n", `f: line 3: interfaces[0].pool: ` + strings.Repeat("a.", 30) + `...: ` + wantPool},
+		{"pool of Kubernetes' own", head + "- {name: a, pool: x.kubernetes.io/a}\n", `f: line 3: interfaces[0].pool: x.kubernetes.io/a: ` + wantPool},
+		{"pool of a quota", head + "- {name: a, pool: requests.intel.com/a}\n", `f: line 3: interfaces[0].pool: requests.intel.com/a: ` + wantPool},
+		{"pool that ends in a dash", head + "- {name: a, pool: intel.com/a-}\n", `f: line 3: interfaces[0].pool: intel.com/a-: ` + wantPool},
 		{"pool with a bad prefix", head + "- {name: a, pool: Intel.com/a}\n", `f: line 3: interfaces[0].pool: Intel.com/a: ` + wantPool},
 		{"no pool, where there is none to leave", head + "- {name: a, pool: none}\n", `f: line 3: interfaces[0].pool: none: ` + wantPool},
 		{"released with a pool", head + "- {name: a, state: released, pool: a/b}\n", `f: line 3: interfaces[0].state: released: a released interface gets its baseline back; remove pool`},

@@ -23,7 +23,7 @@ const (
 )
 
 const (
-	maxName   = 15  // IFNAMSIZ without its NUL
+	maxName   = 127 // of an alternative name, ALTIFNAMSIZ without its NUL; a name itself has at most 15
 	maxScalar = 256 // no legal value is longer
 )
 
@@ -43,7 +43,7 @@ func selectors() []attribute {
 	return []attribute{
 		{"pci", "want domain:bus:device.function in hex, such as \"0000:3b:00.1\"", setPCI},
 		{"mac", "want the MAC address of one interface, such as 52:54:00:00:00:01", setMAC},
-		{"name", "want an interface's name: at most 15 characters, no '/', ':' or spaces, in quotes if it looks like a number", setName},
+		{"name", "want an interface's name: at most 127 bytes, no '/', ':' or spaces, in quotes if it looks like a number", setName},
 	}
 }
 

@@ -75,7 +75,7 @@ func TestListRefuses(t *testing.T) {
 		{"an mtu", `[{"name":"a","mtu":9000},{"name":"b","mtu":70000}]`, `spec.interfaces[1].mtu: 70000: ` + mtu},
 		{"an mtu in quotes", `[{"name":"b","mtu":"9000"}]`, `spec.interfaces[0].mtu: "9000": ` + mtu},
 		{"half a byte", `[{"name":"b","mtu":1500.5}]`, `spec.interfaces[0].mtu: 1500.5: ` + mtu},
-		{"a number as a name", `[{"name":5,"mtu":1500}]`, `spec.interfaces[0].name: 5: want an interface's name: at most 15 characters, no '/', ':' or spaces, in quotes if it looks like a number`},
+		{"a number as a name", `[{"name":5,"mtu":1500}]`, `spec.interfaces[0].name: 5: want an interface's name: at most 127 bytes, no '/', ':' or spaces, in quotes if it looks like a number`},
 		{"null for a value", `[{"name":"a","up":null}]`, `spec.interfaces[0].up: null: want true or false`},
 		{"an alias of YAML", `[{"name":"a","up":"*x"}]`, `spec.interfaces[0].up: "*x": want true or false`},
 		{"one twice", `[{"pci":"3b:00.1","up":true},{"pci":"0000:3B:00.1","mtu":1500}]`, `spec.interfaces[1]: pci 0000:3b:00.1 is at spec.interfaces[0] already; merge the two entries`},

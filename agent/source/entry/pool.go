@@ -2,6 +2,8 @@ package entry
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
@@ -11,10 +13,24 @@ import (
 
 const wantPool = "want the name of a resource of the device plugin, prefix/name, such as intel.com/sriov_dpdk: a DNS subdomain, then letters, digits, '-' and '_'"
 
+// resourceName is what may follow the '/': the kubelet wants a qualified name, of
+// which the plugin takes no dots.
+var resourceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`)
+
+// Resource says whether the kubelet takes a name for an extended resource's:
+// none of Kubernetes' own, and a qualified name with "requests." before it too,
+// as a quota has it (IsExtendedResourceName of pkg/apis/core/v1/helper).
+func Resource(name string) bool {
+	const quota, maxPrefix = "requests.", 253
+	prefix, resource, _ := strings.Cut(name, "/")
+	return resourceName.MatchString(resource) && len(quota)+len(prefix) <= maxPrefix &&
+		!strings.HasPrefix(name, quota) && !strings.Contains(name, "kubernetes.io/")
+}
+
 func setPool(e *source.Interface, n *yaml.Node) bool {
 	e.Pool = n.Value
 	_, err := drivers.FileEntry("/x", n.Value)
-	return text(n) && err == nil
+	return text(n) && err == nil && Resource(n.Value)
 }
 
 // member is a function that says both its pool and its driver.

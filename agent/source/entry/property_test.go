@@ -75,7 +75,7 @@ func interfaces() *rapid.Generator[source.Interface] {
 		}
 		if i.State != source.Released && rapid.Bool().Draw(t, "pooled") {
 			// One for each driver, or the two would be refused.
-			i.Pool = rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?(\.[a-z]{1,3})?/[a-zA-Z0-9_-]{0,9}`).Draw(t, "pool") + "-" + i.Driver
+			i.Pool = rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?(\.[a-z]{1,3})?/[a-zA-Z0-9][a-zA-Z0-9_-]{0,9}`).Draw(t, "pool") + "-" + i.Driver + "0"
 		}
 		return i
 	})

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"eniagent/agent/source"
+	"eniagent/agent/source/entry"
 	"eniagent/agent/source/nodeeni/v1alpha1"
 	"eniagent/drivers"
 )
@@ -22,7 +23,7 @@ func poolOf(s v1alpha1.NodeENISpec) (string, *source.Problem) {
 		name = defaultPrefix + "/" + name
 	}
 	// The file does not matter: what a resource may be called is the same in all.
-	if _, err := drivers.FileEntry("/config.json", name); err != nil {
+	if _, err := drivers.FileEntry("/config.json", name); err != nil || !entry.Resource(name) {
 		return "", wrong("spec.dpdkResourceName", s.DPDKResourceName, "want prefix/name, a DNS subdomain and letters, digits, '-' and '_', such as intel.com/sriov")
 	}
 	return name, nil

@@ -117,8 +117,8 @@ type Interface struct {
 	// Name of the network interface, or an alternative name. It is looked up once and remembered as a PCI address
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=15
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[^/:[:space:][:cntrl:]]+$') && self != '.' && self != '..'",message="want an interface's name: at most 15 characters, no '/', ':' or spaces"
+	// +kubebuilder:validation:MaxLength=127
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^/:[:space:][:cntrl:]]+$') && self != '.' && self != '..'",message="want an interface's name: at most 127 bytes, no '/', ':' or spaces"
 	Name string `json:"name,omitempty"`
 	// configured, or released: what it was before the agent first touched it is restored
 	// +optional
