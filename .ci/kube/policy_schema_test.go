@@ -64,7 +64,7 @@ func TestWhatAPolicyCannotSay(t *testing.T) {
 		{"a multicast mac", `{mac: "01:00:5e:00:00:01", up: true}`, of + "mac", mac},
 		{"a mac of zeros", `{mac: "00:00:00:00:00:00", up: true}`, of + "mac", mac},
 		{"a mac of mixed dashes", `{mac: "52:54-00:00:00:01", up: true}`, of + "mac", mac},
-		{"a long name", `{name: `+strings.Repeat("abcdefgh", 16)+`, up: true}`, of + "name", "may not be more than 127"},
+		{"a long name", `{name: ` + strings.Repeat("abcdefgh", 16) + `, up: true}`, of + "name", "may not be more than 127"},
 		{"a name with a slash", `{name: a/b, up: true}`, of + "name", name},
 		{"a name with a space", `{name: "a b", up: true}`, of + "name", name},
 		{"a name of a dot", `{name: ., up: true}`, of + "name", name},
