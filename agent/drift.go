@@ -272,7 +272,7 @@ func (a *Agent) history(r request) []journal.Operation {
 // changed now; false when it has drifted and is left as it is, which it reports.
 func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed) (journal.Reason, bool) {
 	reason := a.reason(r)
-	f := a.drifts.find(r, observed, a.history(r))
+	f := a.drifts.find(r, a.settled(observed), a.history(r))
 	if len(f.keys) == 0 {
 		return reason, true
 	}
@@ -311,6 +311,19 @@ func (a *Agent) mayRepair(ctx context.Context, r request, observed plan.Observed
 
 // driftText begins what is said of drift that is not repaired.
 const driftText = "drift: "
+
+// settled is what was observed without what netdevs have instead: that a driver
+// was not probed since is no other hand's doing.
+func (a *Agent) settled(observed plan.Observed) plan.Observed {
+	all := maps.Clone(observed)
+	for k, o := range all {
+		if spec, _ := a.view.Drivers.Specs.Find(k.Kind); o.Presence == drivers.Present {
+			o.State = spec.Settled(o.State)
+			all[k] = o
+		}
+	}
+	return all
+}
 
 // why is for people: what happened, who it probably was, and how it goes on.
 // It names nothing that changes with each look.

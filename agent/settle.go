@@ -13,6 +13,7 @@ import (
 	"eniagent/agent/engine"
 	"eniagent/agent/plan"
 	"eniagent/drivers"
+	"eniagent/drivers/host"
 	"eniagent/journal"
 )
 
@@ -65,6 +66,11 @@ func (a *Agent) settle(ctx context.Context, r request) {
 	a.drifts.ended(r, reason, result)
 	a.reportResult(ctx, r, result)
 	a.after(result, false, r.target)
+	if result.Outcome == engine.Done && r.pf == "" {
+		// What its VFs have may be seen otherwise now: one that is up answers them.
+		vfs, _ := host.VFsOf(context.WithoutCancel(ctx), a.c.Host, string(r.target)) // else the full pass looks
+		a.wakeFor(vfs...)
+	}
 }
 
 // reportThere reports a function that is as asked.

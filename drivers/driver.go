@@ -79,6 +79,18 @@ type Spec struct {
 	// Hides says that, in this state, the function has no netdev. Only a kind
 	// that re-creates the netdev has it.
 	Hides func(State) bool
+	// Renew is the state, next to one in which the function has a netdev, through
+	// which that is made anew. Only a kind with Hides has it.
+	Renew func(State) State
+	// Probed says that the function's driver takes the state up only when it is
+	// probed: the state is written while the function has no netdev, which is made
+	// anew for it. It takes a state apart from what the netdev still has instead,
+	// "" where that is none; a state with it can be left, and is never a goal. Nil
+	// is a state that is in force at once.
+	Probed func(State) (bare, instead State)
+	// Gives are the kinds of a netdev that is made anew whose state follows from
+	// this one then, and is not what it was.
+	Gives func(State) []Kind
 	// Makes are the targets that exist by a state of this kind, and by none
 	// without it: the virtual functions of a physical one. Going from one to
 	// another makes all of them anew.

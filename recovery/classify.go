@@ -60,6 +60,8 @@ func Classify(specs drivers.Specs, op *journal.Operation, c journal.Change, o dr
 		return Between
 	case spec.Between(c.Before, c.After, o.State):
 		return Between
+	case spec.Renew != nil && o.State == spec.Renew(c.Before) && specs.Renews(c.Key.Target, op.States()):
+		return Between // its netdev is being made anew
 	case specs.Moved(c.Key, op.States()):
 		return Fresh // a write of this operation moved it, and it is still to be brought to its goal
 	}

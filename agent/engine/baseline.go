@@ -27,7 +27,7 @@ func (e *Engine) baselines(op journal.Operation, lost plan.Goal) []journal.Basel
 			return
 		}
 		bs = append(bs, journal.Baseline{
-			Key: k, State: before, Class: spec.Class, Incarnation: recovery.Life(id),
+			Key: k, State: spec.Settled(before), Class: spec.Class, Incarnation: recovery.Life(id),
 			Unknown: spec.Taken != nil && spec.Taken(before),
 		})
 	}

@@ -48,6 +48,16 @@ func portScenarios() []scenario {
 	before := func(w *world) { w.setPort(sriov.KindVLAN, 0, vlan7); w.setPort(sriov.KindMAC, 1, "52:54:00:00:01:01") }
 	return []scenario{
 		{
+			name: "a MAC for which a VF's driver is bound anew, its PF up", foreign: func(w *world) { w.takeAway(vf, "uio_pci_generic") },
+			setup: func(w *world) { w.setLink(maker, 1500, true); w.setLink(vf, 1400, true) },
+			draft: func(w *world) plan.Draft { return w.coverPorts(one()) },
+		},
+		{
+			name: "a MAC that a VF's netdev does not have, its PF up", foreign: func(w *world) { w.takeAway(vf, "uio_pci_generic") },
+			setup: func(w *world) { w.setPort(sriov.KindMAC, 0, vfMAC); w.setLink(maker, 1500, true) },
+			draft: func(w *world) plan.Draft { return w.coverPorts(plan.Goal{keyOf(sriov.KindMAC, vf): vfMAC}) },
+		},
+		{
 			// Its driver makes a MAC up each time that it is given none, and tells it.
 			name: "a VF with a MAC that its driver refuses, its PF up", foreign: func(w *world) { w.takeAway(vf, "uio_pci_generic") },
 			setup: func(w *world) {
@@ -152,8 +162,8 @@ func (w *world) setPort(kind drivers.Kind, n int, to drivers.State) {
 func (w *world) coverPorts(want plan.Goal) plan.Draft {
 	w.t.Helper()
 	keys := maps.Clone(want)
-	if _, binds := want[keyOf("driver", vf)]; binds {
-		keys[keyOf("mtu", vf)], keys[keyOf("admin", vf)] = "", ""
+	for _, k := range []drivers.Kind{"driver", "mtu", "admin"} {
+		keys[keyOf(k, vf)] = ""
 	}
 	if _, counts := want[keyOf(sriov.KindNumVFs, maker)]; counts {
 		for _, t := range []drivers.Target{vf, sibling} {

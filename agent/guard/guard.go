@@ -138,7 +138,7 @@ func (g *Guard) MayDrive(ctx context.Context, observed plan.Observed, goal plan.
 			return err
 		}
 	}
-	return nil
+	return g.mayRenew(ctx, observed, goal)
 }
 
 // mayCut asks the rules about a write that cuts the function, and with it those

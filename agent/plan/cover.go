@@ -87,6 +87,10 @@ func (f Function) takeAlong(specs drivers.Specs, d *Draft, fates map[drivers.Tar
 			// What is destroyed without having been seen could never be given back.
 			return fmt.Errorf("%s is %s, and would be lost: %w", key, o, orUnknown(o.Err))
 		}
+		if f.given(specs, key, at) {
+			d.lose(key, o.State) // which release puts back
+			continue
+		}
 		if to, ok := f.takenAlong(specs, key, at); ok {
 			d.Before[key], d.After[key] = o.State, to
 			if _, asked := f.Want[key]; f.along(specs, key) && !asked {
@@ -114,6 +118,25 @@ func (d *Draft) takeRestored(specs drivers.Specs) {
 			return
 		}
 	}
+}
+
+// given says whether a state of a netdev that is made anew follows from another
+// one that is asked for.
+func (f Function) given(specs drivers.Specs, key drivers.Key, at fate) bool {
+	if _, asked := f.Want[key]; asked || !at.renewed && !at.remade || f.Observed[key].Presence != drivers.Present {
+		return false
+	}
+	for by, want := range f.Want {
+		spec, _ := specs.Find(by.Kind)
+		if by.Target != key.Target || spec.Gives == nil {
+			continue
+		}
+		// What is made anew to take one up does not keep what it was given before.
+		if slices.Contains(spec.Gives(want), key.Kind) || at.probed && slices.Contains(spec.Gives(f.Observed[by].State), key.Kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // mayHave says why the function cannot have what is asked of a key.
@@ -246,7 +269,7 @@ func (d *Draft) shorten() {
 func (f Function) takenAlong(specs drivers.Specs, key drivers.Key, at fate) (drivers.State, bool) {
 	spec, _ := specs.Find(key.Kind)
 	o := f.Observed[key]
-	if o.Presence > drivers.Concealed || !at.remade && !(at.renewed && spec.Netdev) {
+	if o.Presence > drivers.Concealed || !at.remade && !(at.renewed && spec.Netdev) && !(at.probed && spec.Renew != nil) {
 		return "", false
 	}
 	want, asked := f.Want[key]
@@ -257,7 +280,7 @@ func (f Function) takenAlong(specs drivers.Specs, key drivers.Key, at fate) (dri
 	case asked:
 		return want, true
 	case o.Presence == drivers.Present:
-		return o.State, true
+		return spec.Settled(o.State), true
 	}
 	return remembered, known
 }
@@ -276,6 +299,7 @@ type fate struct {
 	gone    bool // at the end there is no such function
 	renewed bool // its netdev is made anew, or goes
 	hidden  bool // at the end it has none
+	probed  bool // its netdev is made anew for what only a probe takes up
 }
 
 func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
@@ -304,6 +328,9 @@ func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
 		}
 		at.renewed = at.renewed || spec.Hides(o.State) != spec.Hides(end)
 		at.hidden = at.hidden || spec.Hides(end)
+		at.probed = at.probed || spec.Renew != nil && o.Presence == drivers.Present && !spec.Hides(o.State)
 	}
+	at.probed = at.probed && !at.hidden && !at.remade && specs.Renews(t, states)
+	at.renewed = at.renewed || at.probed
 	return at
 }

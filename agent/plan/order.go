@@ -65,6 +65,10 @@ func (w *walk) key(key drivers.Key) {
 		w.key(driver)
 		rebound = false
 	}
+	w.renew(key)
+	if spec.Settled(w.at[key]) == w.goal[key] {
+		return // no write of its own changes what a netdev has instead
+	}
 	for _, hop := range spec.Hops(w.at[key], w.goal[key]) {
 		w.steps = append(w.steps, drivers.Step{Key: key, From: w.at[key], To: hop})
 		follow(w.specs, spec, w.at, key, hop)
@@ -88,6 +92,25 @@ func (w *walk) rebinds(maker drivers.Spec, t drivers.Target) (drivers.Key, bool)
 		}
 	}
 	return drivers.Key{}, false
+}
+
+// renew takes the netdev of a function away before a state is written that its
+// driver takes up only when it is probed (Spec.Probed). The key that hides the
+// netdev brings it back on its own way; without one in the goal, nothing does.
+func (w *walk) renew(key drivers.Key) {
+	if spec, _ := w.specs.Find(key.Kind); !spec.Renews(w.at[key], w.goal[key]) {
+		return
+	}
+	for hider, want := range w.goal {
+		spec, _ := w.specs.Find(hider.Kind)
+		at := w.at[hider]
+		if hider.Target != key.Target || spec.Renew == nil || want == drivers.Hidden || at == drivers.Hidden || spec.Hides(want) || spec.Hides(at) {
+			continue
+		}
+		w.steps = append(w.steps, drivers.Step{Key: hider, From: at, To: spec.Renew(at)})
+		follow(w.specs, spec, w.at, hider, spec.Renew(at))
+		return
+	}
 }
 
 // follow notes what a step does to others: the netdev of its function goes, or

@@ -23,7 +23,7 @@ func DriverSpec() drivers.Spec {
 		// A VF's driver that was given no MAC makes one up, and tells it to the
 		// physical function (igbvf_probe, iavf_process_config).
 		Moves: []drivers.Kind{"vf.mac"},
-		Hides: hides, Taken: taken, Cuts: cuts, Legal: legal, Route: route,
+		Hides: hides, Renew: driverless, Taken: taken, Cuts: cuts, Legal: legal, Route: route,
 	}
 }
 

@@ -117,6 +117,16 @@ func hides(s drivers.State) bool {
 	return driver == "" || drivers.Bare(driver)
 }
 
+// driverless is the state without the driver that a function has.
+func driverless(s drivers.State) drivers.State {
+	b, err := Parse(s)
+	if err != nil {
+		return s // what could not be written is not left for its own sake
+	}
+	b.Driver = ""
+	return b.State()
+}
+
 // cuts says that the function loses the driver it has.
 func cuts(from, to drivers.State) bool {
 	driver := foreignDriver(from)

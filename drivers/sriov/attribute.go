@@ -45,8 +45,10 @@ func AttributeSpecs() []drivers.Spec {
 			Legal: func(t drivers.Target, to drivers.State) error { return legalAttribute(kind, t, to) },
 		}
 	}
+	mac := spec(KindMAC, readdresses)
+	mac.Probed, mac.Route, mac.Gives = probedMAC, routeMAC, givesMAC
 	return []drivers.Spec{
-		spec(KindMAC, readdresses), spec(KindVLAN, readdresses), spec(KindTrust, nil), spec(KindSpoofCheck, nil),
+		mac, spec(KindVLAN, readdresses), spec(KindTrust, nil), spec(KindSpoofCheck, nil),
 		spec(KindLinkState, darkens), spec(KindRate, nil, "admin"),
 	}
 }
@@ -196,55 +198,9 @@ func (a attribute) read(ctx context.Context, t drivers.Target) (drivers.State, p
 	}
 	state := a.of(s.VFs[at])
 	if a.kind == KindMAC && state != host.NoMAC && state != untold {
-		chosen, err := a.chosen(ctx, t, string(state))
-		if err != nil {
-			return "", p, err
-		}
-		if chosen {
-			state = host.NoMAC
-		}
+		state, err = a.taken(ctx, t, p, state)
 	}
-	return state, p, nil
-}
-
-// chosen says whether the MAC that a physical function tells of a VF is the VF's
-// own choice: its driver makes one up where it is given none, and tells it
-// (igbvf_probe, iavf_process_config). That is no administrative MAC, and another
-// one after each probe. An administrative one is to the VF as a permanent one
-// (NET_ADDR_PERM of linux/netdevice.h), and one that was made up, or set by
-// somebody, is not.
-func (a attribute) chosen(ctx context.Context, t drivers.Target, mac string) (bool, error) {
-	dev, err := host.NetdevOf(ctx, a.host, string(t))
-	if err != nil || dev.Name == "" {
-		return false, err
-	}
-	own, err := dev.Attr(ctx, a.host, "address")
-	if err == nil && own == mac {
-		var assigned string
-		assigned, err = dev.Attr(ctx, a.host, "addr_assign_type")
-		return err == nil && assigned != "0", gone(err)
-	}
-	return false, gone(err)
-}
-
-// gone takes a netdev that went between two reads for none.
-func gone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// of is the attribute of a VF.
-func (a attribute) of(vf host.VF) drivers.State {
-	text := map[drivers.Kind]string{
-		KindMAC: vf.MAC, KindVLAN: vf.VLAN, KindTrust: vf.Trust, KindSpoofCheck: vf.SpoofCheck,
-		KindLinkState: vf.LinkState, KindRate: vf.Rate,
-	}[a.kind]
-	if text == "" {
-		return untold
-	}
-	return drivers.State(text)
+	return state, p, err
 }
 
 // Observe asks the driver of the physical function, whatever the VF is bound to.
@@ -268,7 +224,7 @@ func (a attribute) Apply(ctx context.Context, t drivers.Target, to drivers.State
 	switch {
 	case err != nil:
 		return a.fault(t, "find physical function", err, "")
-	case at == to:
+	case bareMAC(at) == to:
 		return nil
 	case at == drivers.Hidden:
 		return a.fault(t, "find physical function", drivers.ErrHidden, noNetdev)
@@ -280,7 +236,7 @@ func (a attribute) Apply(ctx context.Context, t drivers.Target, to drivers.State
 	if at, _, err = a.read(ctx, t); err != nil {
 		return a.fault(t, "read back", err, "")
 	}
-	if at != to {
+	if bareMAC(at) != to {
 		return a.fault(t, "read back", fmt.Errorf("want %s, found %s: %w", to, at, drivers.ErrUnverified), "")
 	}
 	return nil

@@ -70,3 +70,45 @@ func TestAVFsOwnMACIsNoneOfItsPF(t *testing.T) {
 		t.Errorf("its PF tells %s of a VF that has made one up", told())
 	}
 }
+
+// TestAMACThatANetdevDoesNotHave is told with what it has instead, as long as a
+// probe would make it the same: a PF that is down answers no VF.
+func TestAMACThatANetdevDoesNotHave(t *testing.T) {
+	const mac = "52:54:00:00:01:00"
+	k := sim.New(sim.DefaultNode())
+	dev, err := host.NetdevOf(t.Context(), k, string(pf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := sriov.NewAttribute(sriov.KindMAC)(k)
+	up := func(on int) { must(t, k, host.Call{Op: host.OpAdmin, Target: pf, Index: dev.Index, Number: on}) }
+	link, err := host.NetdevOf(t.Context(), k, string(vf0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := link.Attr(t.Context(), k, "address")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Apply(t.Context(), vf0, mac); err != nil {
+		t.Fatalf("with a PF that is down: %v", err)
+	}
+	spec := sriov.AttributeSpecs()[0]
+	for _, tc := range []struct {
+		when string
+		up   int
+		want drivers.State
+	}{{"its PF is down", 0, mac}, {"its PF is up", 1, drivers.State(mac + " netdev=" + own)}} {
+		up(tc.up)
+		o := d.Observe(t.Context(), vf0)
+		if !o.Is(tc.want) {
+			t.Errorf("%s: observed %s (%v), want %s", tc.when, o, o.Err, tc.want)
+		}
+		if got := spec.Settled(o.State); got != mac {
+			t.Errorf("%s: it is settled at %s, want %s", tc.when, got, mac)
+		}
+		if err := spec.Legal(vf0, o.State); (err == nil) != (tc.want == mac) {
+			t.Errorf("%s: %s may be asked for: %v", tc.when, o, err)
+		}
+	}
+}
