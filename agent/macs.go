@@ -44,7 +44,11 @@ func (v View) refuseSharedMACs(ctx context.Context, requests []request) {
 			r.aim(key, host.NoMAC) // what it had before is another one's now
 		}
 	}
+	ctx, n := host.Noting(ctx)
 	taken, err := v.nicMACs(ctx)
+	if err == nil {
+		err = n.Failed() // whose MAC one is, may hang on it
+	}
 	for mac, at := range by {
 		nic, isNIC := taken[mac]
 		var entries []string
@@ -57,11 +61,10 @@ func (v View) refuseSharedMACs(ctx context.Context, requests []request) {
 			case len(at) > 1:
 				r.cannot(Refused, fmt.Errorf("%w: mac %s is asked for by %d entries (%s): a MAC can be of one VF only, give each its own",
 					drivers.ErrRefused, mac, len(at), strings.Join(entries, ", ")))
+			case err != nil:
+				r.unreadable(fmt.Errorf("look which interface has the MAC %s: %w", mac, err))
 			case isNIC:
 				r.cannot(Refused, fmt.Errorf("%w: mac %s is that of %s: give the VF one that no other interface of the node has", drivers.ErrRefused, mac, nic))
-			case err != nil:
-				r.unread = true
-				r.cannot(Waiting, fmt.Errorf("look which interface has the MAC %s: %w", mac, err))
 			}
 		}
 	}

@@ -79,7 +79,7 @@ func troubled(t *testing.T, breaks func(*Agent)) (broken []string) {
 		up := true
 		byName := source.Interface{Selector: source.Selector{Name: "enp2s0"}, State: source.Configured, Driver: "vfio-pci", Pool: poolY}
 		byMAC := source.Interface{Selector: source.Selector{MAC: "52:54:00:00:00:03"}, State: source.Configured, Up: &up, MTU: 1400, Pool: poolY}
-		maker := pooledVFs(3, source.Override{Index: 2, VF: source.VF{Driver: "igbvf", Pool: source.NoPool, Port: source.Port{MAC: "02:00:00:00:00:07"}}})
+		maker := pooledVFs(3, source.Override{Index: 1, VF: source.VF{Port: source.Port{MAC: "02:00:00:00:00:06"}}}, source.Override{Index: 2, VF: source.VF{Driver: "igbvf", Pool: source.NoPool, Port: source.Port{MAC: "02:00:00:00:00:07"}}})
 		n.want(maker, byName, byMAC)
 		settled(40 * time.Second)
 		n.expectPool(poolX, vf0, vf1)
