@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -140,6 +141,46 @@ func TestTheWayThroughRealNetdevs(t *testing.T) {
 			n.stands(said, n.b, s.bToo, "")
 		})
 	}
+}
+
+// TestWhatSitsOnARealNICHoldsIt: netdevs in another network namespace, of which
+// nothing in this one tells.
+func TestWhatSitsOnARealNICHoldsIt(t *testing.T) {
+	for _, kind := range []string{"macvlan mode bridge", "ipvlan mode l2", "vlan id 9"} {
+		t.Run(kind, func(t *testing.T) {
+			n := newNode(t)
+			defer n.bare()
+			for _, module := range []string{"macvlan", "ipvlan", "8021q"} {
+				mustRun(t, n.vm, "modprobe", module)
+			}
+			n.ip("netns add pod7")
+			defer n.ip("netns del pod7")
+			n.build("link set A up")
+			n.build("link add link A name net1 netns pod7 type " + kind)
+			uppers, err := n.vm.ReadDir(n.ctx(), n.a.Sysfs("net", n.ipLink(n.a).Name))
+			must(t, err)
+			if slices.Contains(uppers, "upper_net1") {
+				t.Errorf("this namespace tells of it: %v", uppers)
+			}
+			for _, ask := range []string{driverOf(n.a, "vfio-pci"), fmt.Sprintf("{pci: %q, up: false}", n.a.Addr), fmt.Sprintf("{pci: %q, mtu: 1400}", n.a.Addr)} {
+				n.ask(ask, driverOf(n.b, "vfio-pci"))
+				said := n.agent(3, "plan", "--config", wanted, "--allow-without-default-route")
+				n.isHeld(said, n.a, "net1 in the network namespace of /run/netns/pod7 sits on")
+				n.stands(said, n.b, false, "")
+			}
+		})
+	}
+}
+
+// isHeld looks for a NIC's line in a plan, which says that it is in use.
+func (n *node) isHeld(said string, nic NIC, want string) {
+	n.t.Helper()
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "pci "+nic.Addr) && strings.Contains(line, " held ") && strings.Contains(line, want) {
+			return
+		}
+	}
+	n.t.Errorf("%s is not held for %q:\n%s", nic.Addr, want, said)
 }
 
 // build makes one netdev, address or route of a stack.
