@@ -89,7 +89,7 @@ func (l life) vfs(pf int) string {
 		}
 		fields := []string{fmt.Sprintf("index: %d", i)}
 		for _, f := range []string{
-			l.one("driver: vfio-pci", "driver: igbvf"), fmt.Sprintf("mac: %q", fmt.Sprintf("52:54:00:0%d:00:0%d", pf+1, i)),
+			l.one("driver: vfio-pci", "driver: igbvf", "driver: igbvf, up: true", "driver: igbvf, mtu: 1400, altNames: [vf"+fmt.Sprint(pf, i)+"]"), fmt.Sprintf("mac: %q", fmt.Sprintf("52:54:00:0%d:00:0%d", pf+1, i)),
 			fmt.Sprintf("vlan: {id: %d, qos: %d}", l.number(1, 4000), l.number(0, 7)), "trust: " + l.one("true", "false"),
 		} {
 			if l.chance(50) {
@@ -98,7 +98,7 @@ func (l life) vfs(pf int) string {
 		}
 		overrides = append(overrides, "{"+strings.Join(fields, ", ")+"}")
 	}
-	text := fmt.Sprintf("count: %d", count)
+	text := fmt.Sprintf("count: %d, replaceVFs: churn", count)
 	if len(defaults) > 0 {
 		text += ", defaults: {" + strings.Join(defaults, ", ") + "}"
 	}
@@ -108,8 +108,8 @@ func (l life) vfs(pf int) string {
 	return "vfs: {" + text + "}"
 }
 
-// before are the commands that make a node as somebody else left it, by the name of
-// a PF's network device.
+// before are the commands that make a PF as somebody else left it, by the name of
+// its network device.
 func (l life) before(name string) (all [][]string) {
 	add := func(words ...string) { all = append(all, words) }
 	ip := func(words ...string) { add(append([]string{"/bin/ip", "link"}, words...)...) }
@@ -130,6 +130,28 @@ func (l life) before(name string) (all [][]string) {
 	}
 	if l.chance(60) {
 		ip("set", "dev", name, "up")
+	}
+	return all
+}
+
+// beforeVFs are those that configure the VFs that somebody else made.
+func (l life) beforeVFs(name string, count int) (all [][]string) {
+	for vf := range count {
+		set := func(words ...string) {
+			all = append(all, append([]string{"/bin/ip", "link", "set", "dev", name, "vf", fmt.Sprint(vf)}, words...))
+		}
+		if l.chance(50) {
+			set("vlan", fmt.Sprint(l.number(1, 4000)), "qos", fmt.Sprint(l.number(0, 7)))
+		}
+		if l.chance(50) {
+			set("mac", fmt.Sprintf("52:54:00:aa:00:0%d", vf))
+		}
+		if l.chance(50) {
+			set("trust", "on")
+		}
+		if l.chance(30) {
+			set("spoofchk", "off")
+		}
 	}
 	return all
 }

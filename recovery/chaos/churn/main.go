@@ -84,12 +84,8 @@ func (c *churn) one(ctx context.Context, out io.Writer, seed uint64) (found []st
 	}
 	defer func() { err = errors.Join(err, n.vm.Close()) }()
 	l := life{rand.New(rand.NewPCG(seed, 0))}
-	for _, pf := range n.pfs {
-		for _, command := range l.before(pf.Netdev) {
-			if _, err := n.output(ctx, command...); err != nil {
-				return nil, fmt.Errorf("prepare: %w", err)
-			}
-		}
+	if err := n.prepare(ctx, l); err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	before, err := n.look(ctx)
 	if err != nil {

@@ -3,9 +3,32 @@
 package main
 
 import (
+	"bytes"
+	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"eniagent/recovery/chaos"
 )
+
+// TestChurnAndRelease is a short churn of one seed.
+func TestChurnAndRelease(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in short mode: boots a VM")
+	}
+	if _, err := chaos.Find(); err != nil {
+		if os.Getenv("ENIAGENT_REQUIRE_VM") == "1" {
+			t.Fatalf("ENIAGENT_REQUIRE_VM=1, but: %v", err)
+		}
+		t.Skipf("NOT TESTED ON A REAL KERNEL: %v", err)
+	}
+	var out bytes.Buffer
+	c := churn{lasts: 30 * time.Second}
+	if err := c.all(t.Context(), &out, 1, 1); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
 
 func TestDifferences(t *testing.T) {
 	before := picture{"a mtu": "1500", "a name": "eth0", "a driver": "igb", "c driver": "igb", "c name": "eth2", "c mtu": "1500", "module vfio": "loaded"}

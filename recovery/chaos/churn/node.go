@@ -49,6 +49,26 @@ func boot(ctx context.Context, agent string, out io.Writer) (*node, error) {
 	return &node{vm: vm, pfs: nics, out: out}, nil
 }
 
+// prepare makes the node as somebody else left it: the last of its PFs may have VFs.
+func (n *node) prepare(ctx context.Context, l life) error {
+	for i, pf := range n.pfs {
+		commands := l.before(pf.Netdev)
+		if i == len(n.pfs)-1 && l.chance(60) {
+			count := l.number(1, 3)
+			if err := n.vm.Poke(ctx, pf.Sysfs("sriov_numvfs"), fmt.Sprint(count)); err != nil {
+				return err
+			}
+			commands = append(commands, l.beforeVFs(pf.Netdev, count)...)
+		}
+		for _, command := range commands {
+			if _, err := n.output(ctx, command...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // output is what a program prints; it has to succeed.
 func (n *node) output(ctx context.Context, args ...string) (string, error) {
 	res, err := n.vm.Run(ctx, chaos.Command(args...))
