@@ -17,7 +17,6 @@ func ChannelsSpec() drivers.Spec {
 	return drivers.Spec{
 		Kind: KindChannels, Class: drivers.Volatile, Netdev: true, Fresh: drivers.Default, WhenAsked: true,
 		Cuts: changes, After: []drivers.Kind{"driver"}, Legal: legalChannels,
-		Moves: []drivers.Kind{KindRings, KindFeatures}, // a driver may set up its queues anew
 	}
 }
 
