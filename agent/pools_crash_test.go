@@ -191,14 +191,18 @@ func (c *poolCrashes) all(every int) {
 // change is owed, wherever the agent or the power ends.
 func TestPoolsThroughCrashes(t *testing.T) {
 	c := &poolCrashes{t: t}
-	c.all(*every)
+	share := *every
+	if testing.Short() {
+		share *= 8
+	}
+	c.all(share)
 	for _, f := range c.found[:min(len(c.found), 5)] {
 		t.Error(f)
 	}
 	if c.points == 0 || len(c.found) > 5 {
 		t.Errorf("%d found in %d crashes", len(c.found), c.points)
 	}
-	t.Logf("evidence: in process | crash of an agent with pools at 1 in %d boundaries, and a reboot there | %d | %d", *every, c.points, len(c.found))
+	t.Logf("evidence: in process | crash of an agent with pools at 1 in %d boundaries, and a reboot there | %d | %d", share, c.points, len(c.found))
 }
 
 // believes is a driver that says what is asked, and does not look.

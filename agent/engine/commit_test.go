@@ -43,9 +43,9 @@ func TestEveryUnknownCommit(t *testing.T) {
 	c := newCampaign(t)
 	for _, s := range scenarios() {
 		for _, d := range disks() {
-			n := 0
+			n := c.start()
 			for c.failing(s, d, n) {
-				n++
+				n += max(c.firsts, 1)
 			}
 		}
 	}
@@ -171,7 +171,7 @@ func (c *campaign) recovered(w *world, s scenario, f fate, draft plan.Draft, lab
 func TestEveryStopPoint(t *testing.T) {
 	c, tried := newCampaign(t), 0
 	for _, s := range scenarios() {
-		for n := 0; c.stopped(s, n); n++ {
+		for n := c.start(); c.stopped(s, n); n += max(c.firsts, 1) {
 			tried++
 		}
 	}

@@ -77,6 +77,7 @@ func fates() (all []fate) {
 // campaign crashes operations and gathers what it finds.
 type campaign struct {
 	t       testing.TB
+	firsts  int // crash at one in so many boundaries; 0 is all
 	seconds int
 	thirds  int
 	rng     *rand.Rand
@@ -93,8 +94,28 @@ type campaign struct {
 
 const pathSeparator = " > "
 
+// shortShare is one in how many crashes -short tries: other ones with another
+// seed. What breaks a variant is looked for at all of them.
+const shortShare = 8
+
+// start is the first boundary of a run that takes one in so many, in order.
+func (c *campaign) start() int {
+	if c.firsts == 0 {
+		return 0
+	}
+	return c.rng.IntN(c.firsts)
+}
+
+// left says that a boundary is not for this run.
+func (c *campaign) left() bool {
+	return c.firsts > 0 && c.breaks == nil && c.rng.IntN(c.firsts) != 0
+}
+
 func newCampaign(t testing.TB) *campaign {
 	c := &campaign{t: t, seconds: *seconds, thirds: *thirds, rng: rand.New(rand.NewPCG(*crashSeed, 0))}
+	if testing.Short() && *replay == "" {
+		c.firsts, c.seconds, c.thirds = shortShare, c.seconds*shortShare, c.thirds*shortShare
+	}
 	if *replay != "" {
 		c.replay, c.seconds, c.thirds, *onDisk = strings.Split(*replay, pathSeparator), 1, 1, 1
 	}
@@ -140,14 +161,14 @@ func TestEveryCrashPointRecovers(t *testing.T) {
 		c.crash(s)
 	}
 	c.report()
-	t.Logf("evidence: in process | crash at each boundary, at 1 in %d of its recovery, and 1 in %d (seed %d) of those once more | %d + %d + %d | %d",
-		c.seconds, c.thirds, *crashSeed, c.points[0], c.points[1], c.points[2], len(c.violations))
+	t.Logf("evidence: in process | crash at 1 in %d boundaries, at 1 in %d of its recovery, and 1 in %d (seed %d) of those once more | %d + %d + %d | %d",
+		max(c.firsts, 1), c.seconds, c.thirds, *crashSeed, c.points[0], c.points[1], c.points[2], len(c.violations))
 }
 
 // TestEveryCrashPointRecoversOnDisk is the single crashes on a journal's file.
 func TestEveryCrashPointRecoversOnDisk(t *testing.T) {
 	c := newCampaign(t)
-	c.every = *onDisk
+	c.every = *onDisk * max(c.firsts, 1)
 	for _, s := range scenarios() {
 		c.crash(s, fate{}, fate{reboot: true})
 	}
@@ -209,7 +230,7 @@ func (c *campaign) crashOnce(s scenario, f fate) {
 	}
 	x.asWritten(w, "no crash")
 	for _, shot := range crashes {
-		if c.every > 0 && c.rng.IntN(c.every) != 0 || c.skips(s.name, f.String(), shot.label) {
+		if c.every > 0 && c.rng.IntN(c.every) != 0 || c.every == 0 && c.left() || c.skips(s.name, f.String(), shot.label) {
 			continue
 		}
 		x.first(shot)

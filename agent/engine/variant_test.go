@@ -68,7 +68,7 @@ func TestBrokenVariantsAreCaught(t *testing.T) {
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			c := newCampaign(t)
-			c.breaks = v.breaks
+			c.breaks, c.seconds, c.thirds = v.breaks, *seconds, *thirds // also with -short
 			for _, s := range scenarios() {
 				if s.name == v.scenario {
 					c.crash(s, v.fate)
