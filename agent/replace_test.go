@@ -3,11 +3,13 @@ package agent
 import (
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"eniagent/agent/source"
 	"eniagent/drivers/host"
+	"eniagent/drivers/host/sim"
 )
 
 // TestVFsOfSomebodyElseAreNotReplaced without a reason, which says what they have;
@@ -53,5 +55,34 @@ func TestVFsOfTheAgentAreReplaced(t *testing.T) {
 		n.want(vfs(5, source.VF{}))
 		settled(time.Minute)
 		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right, pci 0000:01:00.0 vf 2=right, pci 0000:01:00.0 vf 3=right, pci 0000:01:00.0 vf 4=right")
+	})
+}
+
+// TestWhatANewNetdevDoesNotTakeIsNoFailure: nobody asked for it, and the rest is
+// worth more than that.
+func TestWhatANewNetdevDoesNotTakeIsNoFailure(t *testing.T) {
+	withNode(t, func(n *node) {
+		dev, err := host.NetdevOf(t.Context(), n.kernel, vf0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rings := host.Rings{RX: 512, TX: 512}
+		if err := n.kernel.Foreign(host.Call{Op: host.OpRings, Target: vf0, Index: dev.Index, Value: rings.String()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.kernel.Inject(sim.Fault{Label: string(host.OpRings), Errno: syscall.EINVAL, Times: 3}); err != nil {
+			t.Fatal(err)
+		}
+		n.want(vfs(3, source.VF{}))
+		settled(time.Minute)
+		n.expect("pci 0000:01:00.0=right, pci 0000:01:00.0 vf 0=right, pci 0000:01:00.0 vf 1=right, pci 0000:01:00.0 vf 2=right")
+		if !strings.Contains(n.log.String(), `msg="not restored"`) {
+			t.Errorf("nothing says that the rings were lost\n%s", n.log)
+		}
+		for range 3 { // what the fault is still there for
+			n.release(Order{All: true})
+			settled(time.Minute)
+		}
+		n.has("enp1s0v0", `rx=512 mini=0 jumbo=0 tx=512"`)
 	})
 }
