@@ -178,16 +178,15 @@ func (l *life) observe() map[drivers.Key]drivers.State {
 	return states
 }
 
-// picture is the node as text, without what only numbers it, and without the MACs
-// of VFs' netdevs: igbvf chooses another at each probe, unless its PF is up and has
-// one for it, which is in the picture.
+// picture is the node as text, without what only numbers it, and without what a
+// PF was told of a MAC that a VF chose itself: the VF's netdev has that too, and
+// the PF hears of it only while it is up.
 func (l *life) picture() string {
 	var lines []string
 	for line := range strings.Lines(ignoringNumbers(l.kernel.String())) {
 		var words []string
-		vf := strings.HasPrefix(line, "link enp1s0v")
 		for _, w := range strings.Fields(line) {
-			if vf && (strings.HasPrefix(w, "mac=") || strings.HasPrefix(w, "perm=")) || strings.Contains(w, ".mac=\"fe:") {
+			if strings.Contains(w, ".mac=\"fe:") {
 				continue
 			}
 			words = append(words, w)
