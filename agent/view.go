@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -245,9 +246,33 @@ func (v View) examine(ctx context.Context, r *request) (plan.Draft, plan.Observe
 	v.returns(r, &f)
 	d, err := plan.Cover(v.Drivers.Specs, f)
 	if err == nil {
+		v.leaveImpossible(ctx, observed, &d)
 		err = v.mayReplace(r, observed, d)
 	}
 	return d, observed, err
+}
+
+// leaveImpossible leaves out of a draft the settings that it would take along and
+// that the device cannot have beside what is asked: with VFs it has fewer channels.
+func (v View) leaveImpossible(ctx context.Context, observed plan.Observed, d *plan.Draft) {
+	if v.Host == nil {
+		return
+	}
+	asked := d.Asked()
+	for key := range maps.Clone(d.Along) {
+		if observed[key].Presence != drivers.Present || d.After[key] == drivers.Hidden {
+			continue
+		}
+		goal := maps.Clone(asked)
+		goal[key] = d.After[key]
+		if v.refuses(ctx, observed, goal) && !v.refuses(ctx, observed, asked) {
+			d.Leave(key)
+		}
+	}
+}
+
+func (v View) refuses(ctx context.Context, observed plan.Observed, goal plan.Goal) bool {
+	return errors.Is(v.engineObserver().Precheck(ctx, observed, goal), drivers.ErrRefused)
 }
 
 // returns adds what is remembered of the keys that a request is about.

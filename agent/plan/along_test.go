@@ -12,10 +12,12 @@ import (
 	"eniagent/drivers/all"
 )
 
-// TestLosesWhatGoesWithTheNetdevAndTheVFs, and nothing of what stays.
+// TestLosesWhatGoesWithTheNetdevAndTheVFs, what is moved,
+// and nothing of what stays.
 func TestLosesWhatGoesWithTheNetdevAndTheVFs(t *testing.T) {
 	link := []drivers.Kind{"altnames", "channels", "features", "mac", "name", "rings"}
 	vf := append([]drivers.Kind{"vf.mac", "vf.rate", "vf.spoofchk", "vf.state", "vf.trust", "vf.vlan"}, link...)
+	moved := []drivers.Kind{"channels", "features", "rings"} // of the physical function, by making VFs
 	for name, tc := range map[string]struct {
 		from plan.Observed
 		want plan.Goal
@@ -25,7 +27,7 @@ func TestLosesWhatGoesWithTheNetdevAndTheVFs(t *testing.T) {
 		"a return":         {observed(vfio, drivers.Hidden, drivers.Hidden), plan.Goal{key("driver"): igb}, map[drivers.Target][]drivers.Kind{nic: link}},
 		"an MTU":           {observed(igb, "9000", "up"), plan.Goal{key("mtu"): "1500"}, nil},
 		"as many VFs":      {withVF(), plan.Goal{key("numvfs"): vfs(first)}, nil},
-		"more VFs":         {withVF(), plan.Goal{key("numvfs"): vfs(first, second)}, map[drivers.Target][]drivers.Kind{first: vf, second: vf}},
+		"more VFs":         {withVF(), plan.Goal{key("numvfs"): vfs(first, second)}, map[drivers.Target][]drivers.Kind{nic: moved, first: vf, second: vf}},
 		"a driver of a VF": {withVF(), plan.Goal{of(first, "driver"): vfio}, map[drivers.Target][]drivers.Kind{first: link}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -73,7 +73,7 @@ func Cover(specs drivers.Specs, f Function) (Draft, error) {
 	if err := f.takeAlong(specs, &d, fates); err != nil {
 		return Draft{}, err
 	}
-	f.takeMoved(specs, d)
+	f.takeMoved(specs, &d)
 	d.takeRestored(specs)
 	d.shorten()
 	return d, nil
@@ -176,35 +176,48 @@ func (f Function) unread(specs drivers.Specs, t drivers.Target) (drivers.Key, er
 	return drivers.Key{}, nil
 }
 
-// takeMoved puts into the draft what is asked and is so now, and may be moved by
-// what the draft changes (Spec.Moves): it is right only when it was observed
-// after that.
-func (f Function) takeMoved(specs drivers.Specs, d Draft) {
+// takeMoved puts into the draft what may be moved by what the draft changes
+// (Spec.Moves), and is to stay: what is asked and is so now, which is right only
+// when it was observed after that, and settings that nobody asks for, which go
+// back to what they were before the first such change.
+func (f Function) takeMoved(specs drivers.Specs, d *Draft) {
 	states := make(map[drivers.Key][]drivers.State, len(d.After))
 	for key, after := range d.After {
 		states[key] = []drivers.State{d.Before[key], after}
 	}
-	for key, want := range f.Want {
-		if _, covered := d.After[key]; !covered && f.Observed[key].Presence == drivers.Present && specs.Moved(key, states) {
-			d.Before[key], d.After[key] = f.Observed[key].State, want
+	for key, o := range f.Observed {
+		if _, covered := d.After[key]; covered || o.Presence != drivers.Present || !specs.Moved(key, states) {
+			continue
+		}
+		spec, _ := specs.Find(key.Kind)
+		switch want, asked := f.Want[key]; {
+		case asked:
+			d.Before[key], d.After[key] = o.State, want
+		case spec.WhenAsked && spec.Netdev:
+			d.Before[key], d.After[key] = o.State, cmp.Or(f.Baseline[key], o.State)
+			d.take(key)
 		}
 	}
 }
 
-// Loses are the keys of those that are observed only when asked for that go, or
-// come back as the kernel makes them, on the way to what is asked. They are to be
+// Loses are the keys of those that are observed only when asked for that go, come
+// back as the kernel makes them, or are moved, on the way to what is asked. They are to be
 // observed before Cover drafts the operation.
 func Loses(specs drivers.Specs, f Function) (keys []drivers.Key) {
 	targets := map[drivers.Target]bool{}
 	for key := range f.Observed {
 		targets[key.Target] = true
 	}
+	changes := map[drivers.Key][]drivers.State{}
+	for key, want := range f.Want {
+		changes[key] = []drivers.State{f.Observed[key].State, want}
+	}
 	for t := range targets {
 		at := f.fate(specs, t)
 		for _, spec := range specs {
 			key := drivers.Key{Kind: spec.Kind, Target: t}
 			_, seen := f.Observed[key]
-			if !seen && spec.WhenAsked && f.goes(specs, key, at) {
+			if !seen && spec.WhenAsked && (f.goes(specs, key, at) || spec.Netdev && specs.Moved(key, changes)) {
 				keys = append(keys, key)
 			}
 		}
@@ -237,6 +250,17 @@ func (d *Draft) take(key drivers.Key) {
 	d.Along[key] = true
 }
 
+// Leave takes a key that is only taken along out of the draft: its device cannot
+// have both that and what is asked. Release restores it.
+func (d *Draft) Leave(key drivers.Key) {
+	if d.Along[key] {
+		d.lose(key, d.Before[key])
+		delete(d.Before, key)
+		delete(d.After, key)
+		delete(d.Along, key)
+	}
+}
+
 func (d *Draft) lose(key drivers.Key, was drivers.State) {
 	if d.Lost == nil {
 		d.Lost = Goal{}
@@ -257,10 +281,7 @@ func (d *Draft) shorten() {
 			return
 		}
 		sum -= size(k)
-		d.lose(k, d.Before[k])
-		delete(d.Before, k)
-		delete(d.After, k)
-		delete(d.Along, k)
+		d.Leave(k)
 	}
 }
 

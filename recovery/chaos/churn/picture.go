@@ -22,14 +22,13 @@ type picture map[string]string
 
 // link is what ip tells of a network device.
 type link struct {
-	Index     int               `json:"ifindex"`
-	Name      string            `json:"ifname"`
-	MTU       int               `json:"mtu"`
-	Flags     []string          `json:"flags"`
-	MAC       string            `json:"address"`
-	Permanent string            `json:"permaddr"`
-	AltNames  []string          `json:"altnames"`
-	VFs       []json.RawMessage `json:"vfinfo_list"`
+	Index    int               `json:"ifindex"`
+	Name     string            `json:"ifname"`
+	MTU      int               `json:"mtu"`
+	Flags    []string          `json:"flags"`
+	MAC      string            `json:"address"`
+	AltNames []string          `json:"altnames"`
+	VFs      []json.RawMessage `json:"vfinfo_list"`
 }
 
 // look takes the picture of the PFs and of their VFs.
@@ -105,7 +104,8 @@ func (n *node) function(ctx context.Context, p picture, addr string, links []lin
 // netdev adds the network device of a function to a picture.
 func (n *node) netdev(ctx context.Context, p picture, addr string, l link) error {
 	p[addr+" name"], p[addr+" mtu"] = l.Name, fmt.Sprint(l.MTU)
-	p[addr+" mac"], p[addr+" permanent mac"] = l.MAC, l.Permanent
+	// A VF's permanent address is what its PF had for it when it was probed: nobody can set it.
+	p[addr+" mac"] = l.MAC
 	p[addr+" up"] = fmt.Sprint(slices.Contains(l.Flags, "UP"))
 	p[addr+" altnames"] = strings.Join(slices.Sorted(slices.Values(l.AltNames)), " ")
 	for i, vf := range l.VFs {
