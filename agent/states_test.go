@@ -105,12 +105,42 @@ func TestGivenUpAndQuarantined(t *testing.T) {
 		n.is("pci "+portA, state.Bound)
 		n.quarantined()
 		n.is("pci "+portA, state.Quarantined)
-		n.want(pci(portA, "")) // asked anew
+		n.want(pci(portA, "")) // a driver that is no longer asked for is given back
 		settled(time.Minute)
-		if p := n.path("pci " + portA); !strings.Contains(p, "error configuring bound configuring quarantined unknown") {
+		n.is("pci "+portA, state.Down)
+		if p := n.path("pci " + portA); !strings.HasSuffix(p, " error configuring bound configuring quarantined configuring down") {
 			t.Errorf("it went %s", p)
 		}
 	})
+}
+
+// TestAQuarantineEndsWithNothingToDo: what the interface was before says
+// nothing then, and it is unknown until it was looked at.
+func TestAQuarantineEndsWithNothingToDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wild{node: newNode(t, sim.DefaultNode())}
+		w.start(nil)
+		defer func() { w.halt() }()
+		w.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		w.endsByHand()
+		settled(time.Minute)
+		w.is("pci "+portA, state.Down)
+		if p := w.path("pci " + portA); !strings.HasSuffix(p, " bound configuring quarantined unknown down") {
+			t.Errorf("it went %s", p)
+		}
+	})
+}
+
+// endsByHand has a function put in quarantine and brought back by a person, to
+// what it was before the agent changed it; then its driver is no longer asked for.
+func (w *wild) endsByHand() {
+	w.quarantined()
+	w.foreign(portA, "igb")
+	if err := w.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: portA, Path: host.Attr(portA, "driver_override"), Value: "\n"}); err != nil {
+		w.t.Error(err)
+	}
+	w.want(pci(portA, ""))
 }
 
 // wild is a node to which anything may happen, by the agent's hand or another.
@@ -338,10 +368,7 @@ func TestBrokenStatesAreCaught(t *testing.T) {
 			settled(time.Second)
 			_ = w.kernel.Plug(sim.DefaultNode().Devices[5])
 		}},
-		{"its quarantine is over", func(w *wild) {
-			w.quarantined()
-			w.want(pci(portA, ""))
-		}},
+		{"its quarantine is over", (*wild).endsByHand},
 		{"another hand changed its driver", func(w *wild) {
 			if _, err := w.agent.Pause(w.t.Context(), Order{Targets: []string{portA}, Who: "test"}); err != nil {
 				w.t.Fatal(err)
