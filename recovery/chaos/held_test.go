@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"strings"
 	"syscall"
@@ -77,4 +78,56 @@ func (n *node) heldAndBack(p *Proc, vf NIC, mtu int) time.Duration {
 	took := time.Since(ended)
 	n.on(vf, "igbvf")
 	return took
+}
+
+// TestAProgramOnAVFHoldsItsPF: while a program has a VF open, its PF is not set
+// down, nor given a smaller MTU or another number of VFs, and the program is named.
+// Each is done once the program ends.
+func TestAProgramOnAVFHoldsItsPF(t *testing.T) {
+	n := newNode(t)
+	defer n.home()
+	defer func() { must(t, n.vm.Poke(n.ctx(), n.a.Sysfs("sriov_numvfs"), "0")) }()
+	link := n.a.Sysfs("net", n.ipLink(n.a).Name)
+	entry := func(up bool, mtu, count int) string {
+		defaults := ", defaults: {driver: vfio-pci}"
+		if count == 0 {
+			defaults = "" // nothing can be asked of none
+		}
+		return fmt.Sprintf("{pci: %q, up: %t, mtu: %d, vfs: {count: %d%s}}", n.a.Addr, up, mtu, count, defaults)
+	}
+	operstate, mtu, number := path.Join(link, "operstate"), path.Join(link, "mtu"), n.a.Sysfs("sriov_numvfs")
+	before := []struct{ file, has string }{{operstate, "up"}, {mtu, "2000"}, {number, "2"}}
+	n.ask(entry(true, 2000, 2))
+	p := n.run(AgentPath)
+	defer n.kill(p)
+	for _, tc := range []struct{ name, asked, file, becomes string }{
+		{"down", entry(false, 2000, 2), operstate, "down"},
+		{"a smaller MTU", entry(true, 1500, 2), mtu, "1500"},
+		{"more VFs", entry(true, 2000, 3), number, "3"},
+		{"fewer VFs", entry(true, 2000, 1), number, "1"},
+		{"no VFs", entry(true, 2000, 0), number, "0"},
+	} {
+		n.ask(entry(true, 2000, 2))
+		for _, b := range before {
+			must(t, n.vm.WaitText(n.ctx(), b.file, b.has))
+		}
+		n.settled(p)
+		vf := n.vfsOf(n.a)[1]
+		holder, err := n.vm.Start(n.ctx(), Command(Helper, "hold", vf.Addr))
+		must(t, err)
+		must(t, holder.Expect(n.ctx(), "held\n"))
+		words := []string{"interface is held", n.a.Addr, "refused by in-use", vf.Addr, "rig (pid", "it goes on by itself"}
+		were := n.lines(p, words...)
+		n.ask(tc.asked)
+		must(t, n.vm.WaitFor(n.ctx(), tc.name+" to be held", n.moreLines(p, were, words...)))
+		for _, b := range before {
+			if now, err := n.vm.ReadText(n.ctx(), b.file); err != nil || now != b.has {
+				t.Errorf("%s: %s is %q (%v) under a program, want %q", tc.name, b.file, now, err, b.has)
+			}
+		}
+		must(t, holder.Signal(n.ctx(), syscall.SIGTERM))
+		must(t, n.vm.WaitText(n.ctx(), tc.file, tc.becomes))
+		n.settled(p)
+	}
+	n.giveBackVFs(p)
 }
