@@ -74,15 +74,16 @@ func TestAReleaseSaysWhoBindsItAgain(t *testing.T) {
 	})
 }
 
-// TestARefusedReleaseIsLogged: to give back what the agent itself bound to a
-// kernel driver is to unbind it, and the function has carried a default route since.
+// TestARefusedReleaseIsLogged: to give back an MTU cuts a link, and the function
+// carries a default route that it would also carry without the agent.
 func TestARefusedReleaseIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
-		n.unbind(portA)
 		n.start(nil)
 		defer n.halt()
-		n.want(pci(portA, "igb"))
+		asked := pci(portA, "igb")
+		asked.MTU = 1400
+		n.want(asked)
 		settled(5 * time.Second)
 		if err := n.agent.rememberTarget(t.Context(), portA, "the IPv6 default route of table 100"); err != nil {
 			t.Fatal(err)

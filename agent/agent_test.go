@@ -135,6 +135,16 @@ func generation(interfaces []source.Interface) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(fmt.Sprintf("%+v", interfaces))))
 }
 
+// logged is how many lines of the log above level debug have a text.
+func (n *node) logged(text string) (lines int) {
+	for line := range strings.Lines(n.log.String()) {
+		if strings.Contains(line, text) && !strings.Contains(line, "level=debug ") {
+			lines++
+		}
+	}
+	return lines
+}
+
 func pci(address, driver string) source.Interface {
 	return source.Interface{Selector: source.Selector{PCI: drivers.Target(address)}, State: source.Configured, Driver: driver}
 }

@@ -71,7 +71,7 @@ func TestWhatKeepsBeingRefusedIsHeldBack(t *testing.T) {
 		if open, closed := n.metric(`eniagent_breakers{state="open"}`), n.metric(`eniagent_breakers{state="closed"}`); open != 1 || closed != 0 {
 			t.Errorf("%v breakers are open, %v are closed", open, closed)
 		}
-		if lines := strings.Count(n.log.String(), "held back"); lines > 30 {
+		if lines := n.logged("held back"); lines > 30 {
 			t.Errorf("%d lines of the log say so", lines)
 		}
 		// A person knows better.

@@ -362,7 +362,8 @@ func wrongBaselines(before map[drivers.Key]drivers.State, baselines []journal.Ba
 		if _, pci := b.Key.Target.PCIAddress(); !pci {
 			continue
 		}
-		if was, there := before[b.Key]; !there || was != b.State {
+		spec, _ := all.Specs().Find(b.Key.Kind)
+		if was, there := before[b.Key]; !there || spec.Settled(was) != b.State {
 			wrong = append(wrong, fmt.Sprintf("the baseline of %s is %s, and it was %q", b.Key, b.State, was))
 		}
 	}

@@ -42,12 +42,9 @@ func TestPoisonIsPutOffAndShown(t *testing.T) {
 				t.Errorf("the reason does not say %q: %s", want, r)
 			}
 		}
-		logged := func() int {
-			return strings.Count(n.log.String(), "\n") - strings.Count(n.log.String(), "level=debug ")
-		}
-		lines := logged()
+		lines := n.logged("")
 		settled(5 * time.Minute)
-		if more := logged() - lines; more > 0 {
+		if more := n.logged("") - lines; more > 0 {
 			t.Errorf("%d lines were logged while it waits", more)
 		}
 		settled(6 * time.Minute) // its time has come

@@ -39,7 +39,7 @@ func (c *cli) simLinkCommand(on func(func(*sim.File, []string) error) func(*cobr
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&n.Kind, "kind", "", "bond, bridge, vlan, macvlan, openvswitch, veth, vxlan, ...")
+	f.StringVar(&n.Kind, "kind", "", "as ip link has it: bond, bridge, vlan, macvlan, veth, vxlan, or openvswitch, for one")
 	f.StringVar(&n.Lower, "lower", "", "the netdev that it sits on")
 	f.StringVar(&n.Master, "master", "", "the bond, bridge or ovs-system that it is a member of")
 	f.StringVar(&n.Peer, "peer", "", "the other end of a veth")
