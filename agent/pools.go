@@ -263,8 +263,21 @@ func (v View) examinePool(ctx context.Context, r *request) (plan.Draft, plan.Obs
 	case err != nil:
 		return plan.Draft{}, observed, fmt.Errorf("%w: %w", drivers.ErrRefused, err)
 	}
-	r.goal, r.later = plan.Goal{key: to}, later
+	r.goal, r.later, r.obstacle = plan.Goal{key: to}, later, v.obstacle(ctx, r.target, to)
 	return differing(r.goal, observed), observed, nil
+}
+
+// obstacle says why the plugin does not hand out a pool although its entry is
+// right: what others have in the file. "" is that nothing is known to keep it.
+func (v View) obstacle(ctx context.Context, pool drivers.Target, to drivers.State) string {
+	if to == deviceplugin.Absent {
+		return ""
+	}
+	why, err := deviceplugin.Obstacle(ctx, v.Host, pool)
+	if err != nil {
+		return fmt.Sprintf("it is not known whether the plugin hands it out: %v", err)
+	}
+	return why
 }
 
 // lastKnown is what the agent last brought an entry to, for whoever repairs a
@@ -473,6 +486,8 @@ func (v View) planPool(ctx context.Context, r request, e PlanEntry) PlanEntry {
 		e.Condition, e.Reason = Pending, later
 	case to == deviceplugin.Absent:
 		e.Condition = Released
+	case r.obstacle != "":
+		e.Condition, e.Reason = Degraded, r.obstacle
 	}
 	return e
 }

@@ -98,6 +98,8 @@ func (a *Agent) poolRight(ctx context.Context, r request, observed plan.Observed
 		a.report(r, Released, "", seen, 0)
 	case r.later != "":
 		a.report(r, Pending, r.later, seen, 0)
+	case r.obstacle != "":
+		a.report(r, Degraded, r.obstacle, seen, 0)
 	default:
 		a.report(r, Right, "", seen, 0)
 	}

@@ -62,8 +62,9 @@ type request struct {
 	condition Condition
 	// generation is that of the desired state it was resolved with.
 	generation string
-	unread     bool // the host could not be read: it is looked at again
-	withPods   bool // of a pool: some of it stays only because a pod has it
+	unread     bool   // the host could not be read: it is looked at again
+	withPods   bool   // of a pool: some of it stays only because a pod has it
+	obstacle   string // of a pool: why the plugin does not hand it out as it is in the file
 }
 
 func (r *request) cannot(c Condition, err error) {

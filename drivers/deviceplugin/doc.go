@@ -34,5 +34,7 @@
 // make it ours. So there is nothing of which a copy would have to be kept.
 //
 // Only functions that another entry names by their PCI address are refused. One
-// that selects them by vendor, PF or driver cannot be told from here.
+// that selects them by vendor, PF or driver is told by Obstacle, where the node
+// shows that it does; an entry that also selects by link type, RDMA or the like
+// is not told.
 package deviceplugin
