@@ -80,6 +80,7 @@ type Agent struct {
 	agenda   *agenda
 	payer    *payer
 	modules  chan struct{}         // held by whoever loads modules
+	begun    chan struct{}         // closed once a stop may give orders
 	told     chan struct{}         // has something when the source may be told something new
 	duty     func(context.Context) // what is done before anything else
 
@@ -138,7 +139,7 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile, started: now,
 			Allocated: c.Allocated,
 		},
-		agenda: newAgenda(), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		agenda: newAgenda(), begun: make(chan struct{}), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target][]drivers.Target{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
@@ -170,7 +171,11 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 	if err := a.newBoot(ctx); err != nil {
 		return ended(ctx, fmt.Errorf("take over from the last boot: %w", err))
 	}
+	if err := a.startAgain(ctx); err != nil {
+		return ended(ctx, fmt.Errorf("end the orders of the last stop: %w", err))
+	}
 	a.restore()
+	close(a.begun)
 	a.duty(ctx)
 	a.payWhatIsOwed(ctx)
 	feeds := a.aside.In(ctx) // what the loop reads ends by itself, after ctx

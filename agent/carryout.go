@@ -43,8 +43,8 @@ func (a *Agent) outcomeAlong(ctx context.Context, e OrderEntry) OrderEntry {
 // carryOut works on functions under orders until each is back, or cannot be
 // for now; the orders stand for the rest. All of them are resolved once a round:
 // once each would be quadratic in what is released.
-func (a *Agent) carryOut(ctx context.Context, left []drivers.Target) {
-	ctx, cancel := context.WithTimeoutCause(ctx, giveBack, errors.New("left to the order"))
+func (a *Agent) carryOut(ctx context.Context, left []drivers.Target, patience time.Duration) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("left to the order"))
 	defer cancel()
 	for len(left) > 0 && ctx.Err() == nil {
 		current := a.current(ctx)

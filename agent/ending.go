@@ -26,6 +26,7 @@ type ending struct {
 	logger  log.Logger
 	signals chan os.Signal
 	asked   atomic.Bool // by a signal
+	back    func()      // gives the functions back once a stop is asked for; may be nil
 	stop    func()      // the actor that waits for a signal
 	stopped <-chan struct{}
 	owner   *supervise.Group
@@ -64,6 +65,10 @@ func (e *ending) await() error {
 			level.Info(e.logger).Log("signal", s, "msg", "stopping: steps in flight are finished")
 			e.asked.Store(true)
 			e.o.notify(Notice{Stopping: true, Text: "stopping: steps in flight are finished"})
+			if e.back != nil {
+				e.begin() // it is part of what the shutdown timeout bounds
+				e.back()
+			}
 			return errSignal
 		case <-e.stopped:
 			return nil

@@ -37,6 +37,7 @@ type Options struct {
 	NodeAddresses   []string // the node's own
 	KeepReachable   []string // addresses whose way must not be cut
 	WithoutDefault  bool     // work on a node that has no default route
+	OnStop          string   // what a stop does with the functions: Retain or GiveBack
 	PluginFile      string   // the SR-IOV device plugin's configuration, on the host
 	PodResources    string   // the kubelet's socket; "" does not ask it
 	Simulate        string   // state file of a simulated kernel; "" is the real one
@@ -53,7 +54,7 @@ const DefaultMaxAttempts = 3
 func DefaultOptions() Options {
 	return Options{
 		Source: file.Name, ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
-		Listen: "127.0.0.1:9810", Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
+		Listen: "127.0.0.1:9810", OnStop: Retain, Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
 		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
 		Kubernetes: Kubernetes{PluginSelector: DefaultPluginSelector}, PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
 	}
@@ -93,6 +94,7 @@ func (o Options) Validate() error {
 	p.addresses("node-address", o.NodeAddresses)
 	p.addresses("keep-reachable", o.KeepReachable)
 	p.oneOf("log-level", o.LogLevel, "debug", "info", "warn", "error")
+	p.oneOf("on-stop", o.OnStop, Retain, GiveBack)
 	p.oneOf("log-format", o.LogFormat, "logfmt", "json")
 	if len(p) > 0 {
 		return &UsageError{errors.Join(p...)}

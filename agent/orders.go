@@ -44,6 +44,7 @@ const (
 	factIdentity = "identity" // of the device that it was given for
 	factLetGo    = "let_go"   // the function was seen to be back
 	factDriver   = "driver"   // that release restores
+	factStop     = "stop"     // it stands until the agent starts again
 	factAllowed  = "allowed"  // why the management path may be cut for it
 )
 

@@ -26,6 +26,7 @@ type Order struct {
 	All     bool     // release: everything the agent touched, and everything that is asked for
 	Cancel  bool     // release: cancel the order instead
 	Dry     bool     // only say what would be done
+	stop    bool     // release: until the agent starts again
 	Who     string
 	Why     string
 	// Allowed is the reason for which a release may cut the management path; "" is
@@ -106,7 +107,7 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 	if err := a.orderRest(ctx, o); err != nil {
 		return report, err
 	}
-	a.carryOut(ctx, ordered)
+	a.carryOut(ctx, ordered, o.patience())
 	if a.outcomes(ctx, report.Entries, ordered) && o.All {
 		report.Entries = append(report.Entries, a.returnRest(ctx, o.Why)...)
 	}
@@ -273,11 +274,11 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 	concerned := func(t drivers.Target) bool { return t == r.target }
 	a.drifts.askedAnew(concerned, r.target)
 	if _, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
-		return slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return k.Target == r.target })
+		return !o.stop && slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return k.Target == r.target })
 	}); err != nil {
 		return err
 	}
-	if r.order != nil {
+	if o.stands(r.order) {
 		return a.allowOrdered(ctx, *r.order, o)
 	}
 	c, err := a.view.orderFor(ctx, orderReleased, r.target, o.Who, o.Why)
@@ -288,7 +289,10 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 		c.Facts[factAllowed] = o.Allowed
 	}
 	c.Facts[factEntries] = digestsOf(current, r.target)
-	if under := a.view.underOrder(ctx, r, o); under.letGo() {
+	if o.stop {
+		c.Facts[factStop] = "true"
+	}
+	if under := a.view.underOrder(ctx, r, o); under.letGo() || r.order != nil && r.letGo() {
 		c.Facts[factLetGo] = "true"
 	}
 	if err := a.c.Journal.SetControl(ctx, c); err != nil {

@@ -66,7 +66,10 @@ func (a *Agent) orderRest(ctx context.Context, o Order) error {
 	if !o.All || len(a.view.rest()) == 0 {
 		return nil
 	}
-	return a.c.Journal.SetControl(ctx, journal.Control{Action: orderRest, Who: o.Who, Why: o.Why})
+	if c, ok := a.c.Journal.Control(orderRest, ""); ok && o.stands(&c) {
+		return nil
+	}
+	return a.c.Journal.SetControl(ctx, journal.Control{Action: orderRest, Who: o.Who, Why: o.Why, Facts: o.facts()})
 }
 
 // endRest ends that order.

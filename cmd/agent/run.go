@@ -49,6 +49,7 @@ is a file, so that it outlives a kill -9 as hardware would.`,
 	f.StringVar(&o.Listen, "listen", o.Listen, "address of /healthz, /readyz and /metrics; empty for none")
 	f.DurationVar(&o.Interval, "interval", o.Interval, "how often to look at everything without any event, 1s to 10m")
 	f.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "how long a stop may take, 1s to 10m")
+	f.StringVar(&o.OnStop, "on-stop", o.OnStop, "what a stop does with the functions: retain them, or release them until the next start")
 	f.DurationVar(&o.WriteTimeout, "write-timeout", o.WriteTimeout, "when a write that hangs in the kernel is left to it, 1s to 10m")
 	f.DurationVar(&o.LockTimeout, "lock-timeout", o.LockTimeout, "how long to wait for another holder of the journal, 0 to 10m")
 	f.BoolVar(&o.Observe, "observe", false, "plan and report, never write")
