@@ -313,7 +313,7 @@ func emptyDir(dir string) error {
 // deadline ends this process when one input takes too long, which the fuzzer
 // reports with the input.
 func deadline() (stop func()) {
-	t := time.AfterFunc(20*time.Second, func() { panic("this input does not come to an end") })
+	t := time.AfterFunc(2*time.Minute, func() { panic("this input does not come to an end") })
 	return func() { t.Stop() }
 }
 

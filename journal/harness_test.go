@@ -38,7 +38,7 @@ type place struct {
 func testOptions(change []func(*Options)) Options {
 	o := Options{
 		Now: clock(), Version: "v1.2.3", MachineID: "m-1", BootID: "boot-1",
-		FlushAfter: time.Hour, LockTimeout: time.Second, Preallocate: -1,
+		FlushAfter: time.Hour, LockTimeout: time.Minute, ScanTimeout: 5 * time.Minute, Preallocate: -1,
 	}
 	for _, c := range change {
 		c(&o)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -215,18 +216,20 @@ func TestExport(t *testing.T) {
 
 func TestWaitsForLock(t *testing.T) {
 	t.Parallel()
-	p := filePlace(t)
-	j := p.open(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	o := testOptions(nil)
-	o.Dir, o.LockTimeout = p.dir, time.Minute
-	_, err := Open(ctx, o)
-	wantErr(t, err, context.DeadlineExceeded)
-	time.AfterFunc(100*time.Millisecond, j.Abandon)
-	k, err := Open(context.Background(), o)
-	ok(t, err)
-	ok(t, k.Close())
+	synctest.Test(t, func(t *testing.T) {
+		p := filePlace(t)
+		j := p.open(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		o := testOptions(nil)
+		o.Dir, o.LockTimeout = p.dir, time.Minute
+		_, err := Open(ctx, o)
+		wantErr(t, err, context.DeadlineExceeded)
+		time.AfterFunc(time.Second, j.Abandon)
+		k, err := Open(t.Context(), o)
+		ok(t, err)
+		ok(t, k.Close())
+	})
 }
 
 // After a panic of bbolt the file is let go of, although its map stays.

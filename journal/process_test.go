@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,6 +98,38 @@ func scanChild(role string) func(*Options) {
 	return func(o *Options) { o.Scan = Reexec("/usr/bin/env", childEnv+"="+role, os.Args[0]) }
 }
 
+// hangsOnce has the deadline of the first scan come when its child has taken
+// the file "once" and hangs: the scans after it have all the time they need.
+func hangsOnce(dir string) func(*Options) {
+	return func(o *Options) {
+		scanChild("hang-once")(o)
+		scan, scans := o.Scan, 0
+		o.Scan = func(ctx context.Context, path string) error {
+			if scans++; scans > 1 {
+				return scan(ctx, path)
+			}
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- scan(ctx, path) }()
+			for {
+				if _, err := os.Stat(filepath.Join(dir, "once")); errors.Is(err, fs.ErrNotExist) {
+					cancel()
+					if err := <-ended; !errors.Is(err, context.Canceled) {
+						return fmt.Errorf("it does not hang: %w", err)
+					}
+					return context.DeadlineExceeded
+				}
+				select {
+				case err := <-ended:
+					return fmt.Errorf("it does not hang: %w", err)
+				case <-time.After(time.Millisecond):
+				}
+			}
+		}
+	}
+}
+
 func TestScanInChild(t *testing.T) {
 	t.Parallel()
 	p := filePlace(t)
@@ -113,9 +146,9 @@ func TestScanInChild(t *testing.T) {
 			t.Fatalf("a scan that always fails was believed: %v", err)
 		}
 	}
-	for _, role := range []string{"hang-once", "panic-once"} {
+	for role, scan := range map[string]func(*Options){"hang-once": hangsOnce(p.dir), "panic-once": scanChild("panic-once")} {
 		ok(t, os.WriteFile(filepath.Join(p.dir, "once"), nil, 0o600))
-		j, err := p.try(scanChild(role), func(o *Options) { o.ScanTimeout = 2 * time.Second })
+		j, err := p.try(scan)
 		ok(t, err)
 		d, degraded := j.Degraded()
 		if !degraded || !strings.Contains(d.Reason, "scan") {
@@ -221,13 +254,25 @@ func asNobody(t *testing.T, dir string) string {
 	exe := filepath.Join(openDir(t), "journal.test")
 	b, err := os.ReadFile(os.Args[0])
 	ok(t, err)
-	ok(t, os.WriteFile(exe, b, 0o755))
+	ok(t, writeProgram(exe, b))
 	c := exec.Command(exe, dir)
 	c.Dir = "/"
 	c.Env = append(os.Environ(), childEnv+"=open")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, _ := c.CombinedOutput()
+	out, err := c.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%s does not run: %v", exe, err)
+	}
 	return string(out)
+}
+
+// writeProgram writes a file that can be executed at once. A child that another
+// test forks meanwhile would have the file open for writing until its own
+// execve, and execve(2) of such a file is ETXTBSY.
+func writeProgram(path string, text []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, text, 0o755)
 }
 
 // openDir is a directory that every user may enter.

@@ -304,9 +304,8 @@ func TestPoolReadsThatHangLeaveRoomForWrites(t *testing.T) {
 	g.entered()
 	g.release()
 	<-r.returned
-	if err := read(vf1); err != nil {
-		t.Errorf("a read once the other has come back: %v", err)
-	}
+	// On a busy machine a read may be past its deadline before its child runs.
+	eventually(t, "a read once the other has come back", func() bool { return read(vf1) == nil })
 }
 
 // TestPoolManyAtOnce: children at work are waited for, not taken for hung.

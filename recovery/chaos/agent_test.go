@@ -83,7 +83,7 @@ func (n *node) settled(p *Proc) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.ctx(), unhurried)
 	defer cancel()
-	res, err := n.vm.Agent(ctx, "status", "--wait", "2m", "--state-dir", StateDir)
+	res, err := n.vm.Agent(ctx, "status", "--wait", (unhurried - time.Minute).String(), "--state-dir", StateDir)
 	if err != nil || !res.OK() {
 		_, log := p.Output()
 		n.t.Fatalf("the agent does not settle: %v, %v\nits log: %s", err, res, log)
@@ -104,7 +104,7 @@ func (n *node) stop(p *Proc) {
 // killed waits for the agent to be killed by its crash point.
 func (n *node) killed(p *Proc) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.ctx(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.ctx(), unhurried)
 	defer cancel()
 	res, err := p.Wait(ctx)
 	must(n.t, err)
@@ -116,7 +116,7 @@ func (n *node) killed(p *Proc) {
 // said waits for a line of the agent's log that has all the words.
 func (n *node) said(p *Proc, words ...string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.ctx(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.ctx(), unhurried)
 	defer cancel()
 	if err := n.vm.WaitFor(ctx, "log line with "+strings.Join(words, ", "), n.moreLines(p, 0, words...)); err != nil {
 		_, log := p.Output()
@@ -136,7 +136,7 @@ func hasAll(s string, words []string) bool {
 // on waits for the driver of a NIC.
 func (n *node) on(nic NIC, driver string) {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.ctx(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.ctx(), unhurried)
 	defer cancel()
 	must(n.t, n.vm.WaitLink(ctx, nic.Sysfs("driver"), driver))
 }

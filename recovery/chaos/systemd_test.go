@@ -28,7 +28,7 @@ const (
 )
 
 // unhurried is how long these tests wait: a whole systemd on software emulation, beside other tests, can be very slow.
-const unhurried = 3 * time.Minute
+const unhurried = 5 * time.Minute
 
 func newService(t *testing.T) service {
 	t.Helper()

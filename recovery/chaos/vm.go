@@ -20,7 +20,7 @@ var ErrDown = errors.New("the VM is down")
 // deadline that fires on a machine that works is worse than one that is late.
 const (
 	bootWithin = 3 * time.Minute
-	callWithin = time.Minute
+	callWithin = 5 * time.Minute
 	stopWithin = 30 * time.Second
 )
 

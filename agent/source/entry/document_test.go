@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,7 +238,7 @@ func TestParseBombs(t *testing.T) {
 	}
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {
-			begin := time.Now()
+			begin := processor(t)
 			_, err := Document("f", []byte(text))
 			if err == nil {
 				t.Fatal("accepted")
@@ -245,11 +246,22 @@ func TestParseBombs(t *testing.T) {
 			if n := len(err.Error()); n > 64<<10 {
 				t.Errorf("error of %d bytes", n)
 			}
-			if d := time.Since(begin); d > 30*time.Second {
+			if d := processor(t) - begin; d > 30*time.Second {
 				t.Errorf("took %v", d)
 			}
 		})
 	}
+}
+
+// processor is the time that this process has had a processor in user mode: on a
+// busy machine the time that passes says little.
+func processor(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano())
 }
 
 // TestPoolsOfVFs: one VF leaves the pool of the others, or has another.

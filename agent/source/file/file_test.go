@@ -54,7 +54,7 @@ func followed(t *testing.T, path string) rig {
 // change of a file has moments in between.
 func (r rig) until(what string, right func(source.Update) bool) {
 	r.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(5 * time.Minute)
 	var last source.Update
 	for {
 		select {

@@ -37,8 +37,9 @@ type Groups func(ctx context.Context, number string) ([]drivers.Target, error)
 
 // Client asks one kubelet. Its methods may be called at once.
 type Client struct {
-	socket string
-	groups Groups
+	socket   string
+	groups   Groups
+	patience time.Duration // for one question
 
 	mu   sync.Mutex // held while a question is under way
 	seen bool       // the socket was there once
@@ -53,7 +54,9 @@ type answer struct {
 
 // New makes a Client of the kubelet at a socket. It opens nothing. Where groups is
 // nil, an id that is a number names no function.
-func New(socket string, groups Groups) *Client { return &Client{socket: socket, groups: groups} }
+func New(socket string, groups Groups) *Client {
+	return &Client{socket: socket, groups: groups, patience: patience}
+}
 
 // Allocated are the functions that are allocated, each with the pod, container
 // and resource it is allocated to. The answer is one to a question that was
@@ -67,7 +70,7 @@ func (c *Client) Allocated(ctx context.Context, since time.Time) (map[drivers.Ta
 	}
 	time.Sleep(apart - time.Since(c.last.at)) // who comes meanwhile shares the answer
 	// The answer is for all who wait: it does not end with one of them.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience)
 	defer cancel()
 	begun := time.Now()
 	allocated, err := c.ask(ctx)
@@ -90,7 +93,7 @@ func (c *Client) ask(ctx context.Context) (map[drivers.Target]string, error) {
 		return nil, nil
 	}
 	c.seen = true
-	r, err := list(ctx, c.socket)
+	r, err := list(ctx, c.socket, c.patience)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +121,7 @@ func exists(socket string) (bool, error) {
 	}
 }
 
-func list(ctx context.Context, socket string) (*podresources.ListPodResourcesResponse, error) {
+func list(ctx context.Context, socket string, within time.Duration) (*podresources.ListPodResourcesResponse, error) {
 	// Connected here, the error is the kernel's own and plain.
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -139,7 +142,7 @@ func list(ctx context.Context, socket string) (*podresources.ListPodResourcesRes
 	case codes.OK:
 		return r, nil
 	case codes.DeadlineExceeded:
-		return nil, fmt.Errorf("no answer at %s within %s", socket, patience)
+		return nil, fmt.Errorf("no answer at %s within %s", socket, within)
 	default:
 		return nil, fmt.Errorf("%s at %s: %s", s.Code(), socket, s.Message())
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -183,23 +184,31 @@ func TestTheSameErrorSaysTheSame(t *testing.T) {
 }
 
 func TestMetadataHasBoundedTime(t *testing.T) {
-	e, m := startEmulator(t, nil)
-	over := make(chan struct{})
-	e.answer = func(http.ResponseWriter, *http.Request) bool {
-		<-over
-		return true
-	}
-	defer close(over)
-	begun := time.Now()
-	_, err := m.macs(t.Context())
-	if took := time.Since(begun); err == nil || took > lookupPatience {
-		t.Errorf("a service that hangs: %v after %s", err, took)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := m.macs(ctx); err == nil {
-		t.Error("a lookup that was called off is none")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		m, err := newMetadata("http://hangs.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.client.Transport = hangs{}
+		begun := time.Now()
+		_, err = m.macs(t.Context())
+		if took := time.Since(begun); err == nil || took != requestPatience {
+			t.Errorf("a service that hangs: %v after %s, want %s", err, took, requestPatience)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := m.macs(ctx); err == nil {
+			t.Error("a lookup that was called off is none")
+		}
+	})
+}
+
+// hangs is a connection on which no answer comes.
+type hangs struct{}
+
+func (hangs) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, context.Cause(r.Context())
 }
 
 func TestMetadataOfAnENITwice(t *testing.T) {

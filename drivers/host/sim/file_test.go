@@ -137,7 +137,7 @@ func reopen(t *testing.T, path string) *File {
 // eventually waits for a condition of the state that other processes change.
 func eventually(t *testing.T, f *File, what string, cond func(*machine) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for done := false; !done; {
 		changed := f.store.changed()
