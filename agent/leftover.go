@@ -63,6 +63,9 @@ func (v View) askBack(ctx context.Context, r *request) {
 		key := drivers.Key{Kind: kind, Target: r.target}
 		was, asked := before[key]
 		_, still := r.goal[key]
+		if spec, _ := v.Drivers.Specs.Find(kind); spec.Restored {
+			continue // a release asked for it, and no entry ever does
+		}
 		if asked && !still && was.State != drivers.Hidden && !r.names(kind) && !v.hiddenNow(ctx, r, key) {
 			v.askBackKey(ctx, r, was)
 		}

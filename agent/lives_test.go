@@ -180,13 +180,21 @@ func (l *life) observe() map[drivers.Key]drivers.State {
 
 // picture is the node as text, without what only numbers it, and without what a
 // PF was told of a MAC that a VF chose itself: the VF's netdev has that too, and
-// the PF hears of it only while it is up.
+// the PF hears of it only while it is up. The netdev of a VF that was given one has
+// that once it was probed anew, whatever it had before.
 func (l *life) picture() string {
 	var lines []string
+	given := map[string]bool{}
+	for k, s := range l.observe() {
+		if spec, _ := all.Specs().Find(k.Kind); spec.Gives != nil && len(spec.Gives(s)) > 0 {
+			given["bus="+string(k.Target)] = true
+		}
+	}
 	for line := range strings.Lines(ignoringNumbers(l.kernel.String())) {
 		var words []string
+		ofGiven := slices.ContainsFunc(strings.Fields(line), func(w string) bool { return given[w] })
 		for _, w := range strings.Fields(line) {
-			if strings.Contains(w, ".mac=\"fe:") {
+			if strings.Contains(w, ".mac=\"fe:") || ofGiven && strings.HasPrefix(w, "mac=") {
 				continue
 			}
 			words = append(words, w)

@@ -398,6 +398,7 @@ func (v View) release(ctx context.Context, r *request) {
 		v.unset(ctx, r)
 	}
 	v.fresh(ctx, r, driver)
+	v.withoutGiven(r)
 	if to, ok := r.goal[driver]; ok && spec.Hides(to) {
 		// What was before had no netdev: what its link was like while the agent had
 		// it on another driver is nothing to go back to.
@@ -430,6 +431,19 @@ func (v View) fresh(ctx context.Context, r *request, driver drivers.Key) {
 		key := drivers.Key{Kind: spec.Kind, Target: r.target}
 		if spec.Netdev && spec.Fresh != drivers.Default && v.baselines().Made(key, r.identity) && v.observer().Observe(ctx, key).Presence == drivers.Present {
 			r.goal[key] = spec.Fresh
+		}
+	}
+}
+
+// withoutGiven leaves out of a goal what follows from the rest of it: the MAC that a
+// physical function has for a VF is what the VF's driver takes when it is probed,
+// whatever the netdev had besides.
+func (v View) withoutGiven(r *request) {
+	for key, to := range maps.Clone(r.goal) {
+		if spec, _ := v.Drivers.Specs.Find(key.Kind); spec.Gives != nil {
+			for _, given := range spec.Gives(to) {
+				delete(r.goal, drivers.Key{Kind: given, Target: key.Target})
+			}
 		}
 	}
 }

@@ -343,6 +343,7 @@ func (v View) restore(r *request, vfs []drivers.Target) {
 			}
 		}
 	}
+	v.withoutGiven(r)
 }
 
 // wantedVFs are those that a request asks for, with the switch as it was before

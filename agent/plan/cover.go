@@ -88,7 +88,9 @@ func (f Function) takeAlong(specs drivers.Specs, d *Draft, fates map[drivers.Tar
 			return fmt.Errorf("%s is %s, and would be lost: %w", key, o, orUnknown(o.Err))
 		}
 		if f.given(specs, key, at) {
-			d.lose(key, o.State) // which release puts back
+			if o.Presence == drivers.Present {
+				d.lose(key, o.State) // which release puts back
+			}
 			continue
 		}
 		if to, ok := f.takenAlong(specs, key, at); ok {
@@ -121,15 +123,23 @@ func (d *Draft) takeRestored(specs drivers.Specs) {
 }
 
 // given says whether a state of a netdev that is made anew follows from another
-// one that is asked for.
+// one, that is asked for or taken along.
 func (f Function) given(specs drivers.Specs, key drivers.Key, at fate) bool {
-	if _, asked := f.Want[key]; asked || !at.renewed && !at.remade || f.Observed[key].Presence != drivers.Present {
+	if _, asked := f.Want[key]; asked || !at.renewed && !at.remade || at.hidden || at.gone {
 		return false
 	}
-	for by, want := range f.Want {
+	for by, o := range f.Observed {
 		spec, _ := specs.Find(by.Kind)
 		if by.Target != key.Target || spec.Gives == nil {
 			continue
+		}
+		want, asked := f.Want[by]
+		switch {
+		case asked:
+		case o.Presence == drivers.Present:
+			want = o.State
+		default:
+			want = f.Baseline[by]
 		}
 		// What is made anew to take one up does not keep what it was given before.
 		if slices.Contains(spec.Gives(want), key.Kind) || at.probed && slices.Contains(spec.Gives(f.Observed[by].State), key.Kind) {
