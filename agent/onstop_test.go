@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,9 +159,12 @@ func stopCrashes(t *testing.T, every int, breaks func(*Agent)) (points int, foun
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
+		var mu sync.Mutex // several workers give back at once
 		var images []image
 		stopping := false
 		keep := func(label string) {
+			mu.Lock()
+			defer mu.Unlock()
 			if stopping {
 				images = append(images, image{label: label, kernel: n.kernel.Clone(), store: n.store.Clone()})
 			}
@@ -170,10 +174,15 @@ func stopCrashes(t *testing.T, every int, breaks func(*Agent)) (points int, foun
 		n.want(stopWants()...)
 		settled(20 * time.Second)
 		n.kernel.Hook = func(p sim.Point) { keep("host " + p.String()) }
+		mu.Lock()
 		stopping = true
+		mu.Unlock()
 		n.agent.giveAllBack(t.Context(), time.Minute)
 		n.halt()
-		stopping, n.kernel.Hook, n.fault = false, nil, nil
+		mu.Lock()
+		stopping = false
+		mu.Unlock()
+		n.kernel.Hook, n.fault = nil, nil
 		for at, i := range images {
 			if at%every != 0 {
 				continue

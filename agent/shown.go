@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,13 +40,13 @@ func (a *Agent) shownOrders(ctx context.Context, targets []drivers.Target) {
 }
 
 // behind says whether a report tells of a pause or a quarantine that is over, or
-// not yet of a pause. Where a worker still is on the target, what it reports is
-// the truth.
+// not yet of a pause. While a worker still is on the target, no pause is told.
 func (a *Agent) behind(targets []drivers.Target) bool {
 	a.mu.Lock()
 	var told []InterfaceReport
+	busy := maps.Clone(a.busy)
 	for _, r := range a.reports {
-		if r.Target != "" && !a.busy[r.Target] && (len(targets) == 0 || slices.Contains(targets, r.Target)) {
+		if r.Target != "" && (len(targets) == 0 || slices.Contains(targets, r.Target)) {
 			told = append(told, r)
 		}
 	}
@@ -59,6 +60,6 @@ func (a *Agent) behind(targets []drivers.Target) bool {
 		case Quarantined:
 			return paused || !held || op.State != journal.Quarantined
 		}
-		return paused
+		return paused && !busy[r.Target]
 	})
 }
