@@ -85,10 +85,11 @@ func TestScale(t *testing.T) {
 
 	changes := f.change(c, k, shape, claims)
 	asked = report("changes", changes)
-	// One that got no answer is made again where it is not seen to have been taken.
-	most := changes + changes/20 + asked["patch without an answer"]
+	// One that got no answer is made again where it is not seen to have been taken, and so is one that a busy API is
+	// late to show.
+	most := changes + changes/4 + asked["patch without an answer"]
 	if asked["patch"] > most || asked["event"] > 2*changes || asked["list"] > 0 || asked["create"] > 0 || asked["patch 409"] > 0 {
-		t.Errorf("%d changes cost %v: want a patch each, and no more than one in twenty beside", changes, asked)
+		t.Errorf("%d changes cost %v: want a patch each, and no more than one in four beside", changes, asked)
 	}
 
 	time.Sleep(shape.idle)
