@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"eniagent/agent/plan"
 	"eniagent/agent/source"
@@ -20,28 +21,34 @@ import (
 type part struct {
 	kind drivers.Kind
 	with func(at drivers.State) (drivers.State, error)
+	// names are what is asked for of it, and left what no longer is and is to be
+	// given back.
+	names, left []string
 }
 
 // parts are those of an entry.
 func parts(i source.Interface) []part {
 	var ps []part
 	if len(i.AltNames) > 0 {
-		ps = append(ps, part{link.KindAltNames, func(at drivers.State) (drivers.State, error) { return link.WithAltNames(at, i.AltNames...) }})
+		ps = append(ps, part{link.KindAltNames, func(at drivers.State) (drivers.State, error) { return link.WithAltNames(at, i.AltNames...) }, i.AltNames, nil})
 	}
 	if c := i.Channels; c != nil {
 		ps = append(ps, part{link.KindChannels, func(at drivers.State) (drivers.State, error) {
 			return link.WithChannels(at, func(n *host.Channels) { put(&n.RX, c.RX, &n.TX, c.TX, &n.Combined, c.Combined) })
-		}})
+		}, given(map[string]*int{"rx": c.RX, "tx": c.TX, "combined": c.Combined}), nil})
 	}
 	if r := i.Rings; r != nil {
 		ps = append(ps, part{link.KindRings, func(at drivers.State) (drivers.State, error) {
 			return link.WithRings(at, func(n *host.Rings) {
 				put(&n.RX, r.RX, &n.Mini, r.Mini, &n.Jumbo, r.Jumbo, &n.TX, r.TX)
 			})
-		}})
+		}, given(map[string]*int{"rx": r.RX, "mini": r.Mini, "jumbo": r.Jumbo, "tx": r.TX}), nil})
 	}
 	if len(i.Features) > 0 {
-		ps = append(ps, part{link.KindFeatures, func(at drivers.State) (drivers.State, error) { return link.WithFeatures(at, i.Features) }})
+		ps = append(ps, part{
+			link.KindFeatures, func(at drivers.State) (drivers.State, error) { return link.WithFeatures(at, i.Features) },
+			slices.Sorted(maps.Keys(i.Features)), nil,
+		})
 	}
 	if i.Port == nil {
 		return ps
@@ -52,12 +59,12 @@ func parts(i source.Interface) []part {
 				put(&v.ID, p.VLAN.ID, &v.QoS, p.VLAN.QoS)
 				v.Protocol = cmp.Or(p.VLAN.Protocol, v.Protocol)
 			})
-		}})
+		}, vlanNames(p.VLAN), nil})
 	}
 	if p := i.Port; p.MinTxRate != nil || p.MaxTxRate != nil {
 		ps = append(ps, part{sriov.KindRate, func(at drivers.State) (drivers.State, error) {
 			return sriov.WithRate(at, func(r *host.Rate) { put(&r.Min, p.MinTxRate, &r.Max, p.MaxTxRate) })
-		}})
+		}, given(map[string]*int{"min": p.MinTxRate, "max": p.MaxTxRate}), nil})
 	}
 	return ps
 }
@@ -151,7 +158,7 @@ func (v View) askPart(ctx context.Context, r *request, p part) bool {
 // the entry was resolved is none of the agent's business.
 func (v View) renew(r *request, observed plan.Observed) error {
 	goal := maps.Clone(r.goal) // others have the old one
-	for _, p := range parts(r.asked.Interface) {
+	for _, p := range r.parts {
 		key := drivers.Key{Kind: p.kind, Target: r.target}
 		_, asked := goal[key]
 		_, under := v.underWay(key)

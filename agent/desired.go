@@ -34,6 +34,9 @@ func (e entry) String() string { return e.Selector.String() }
 // document is what the journal keeps of a source's desired state.
 type document struct {
 	Entries []entry `json:"entries"`
+	// Parts are those that were asked for, of kinds of which an entry may name a
+	// part, that no entry names any more and that were not given back yet.
+	Parts map[drivers.Key][]string `json:"parts,omitempty"`
 }
 
 // restore takes the last good desired state from the journal, so that the node
@@ -256,11 +259,12 @@ func (a *Agent) remember(ctx context.Context, requests []request) error {
 	if d.Generation == "" {
 		return nil // nothing was ever in force
 	}
+	d.Goals = goalsOf(requests, before.Goals)
+	doc.Parts = a.view.partsLeft(requests, d.Goals)
 	var err error
 	if d.Document, err = json.Marshal(doc); err != nil {
 		return fmt.Errorf("keep desired state: %w", err)
 	}
-	d.Goals = goalsOf(requests, before.Goals)
 	if err := a.c.Journal.SetDesired(ctx, d); err != nil {
 		return fmt.Errorf("keep desired state: %w", err)
 	}

@@ -41,7 +41,7 @@ func (v View) askedBefore() map[drivers.Key]journal.Goal {
 // recalling is the view with what was asked before looked up once for many.
 func (v View) recalling() View {
 	c := v
-	c.before = v.askedBefore()
+	c.before, c.namedBefore = v.askedBefore(), v.recallNamed()
 	return c
 }
 

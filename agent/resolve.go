@@ -55,6 +55,8 @@ type request struct {
 	later string
 	// left are the keys of the goal that are no longer asked for, and given back.
 	left []drivers.Key
+	// parts are the kinds of which a part is asked for.
+	parts []part
 	// notes are what a person may want to know of it all the same.
 	notes []string
 	// err says why it cannot be acted on now; condition says which way.
@@ -268,7 +270,7 @@ func (v View) fill(ctx context.Context, r *request) {
 		r.cannot(Waiting, err)
 		return
 	}
-	r.identity, r.goal, r.later, r.left, r.notes = id, plan.Goal{}, "", nil, nil
+	r.identity, r.goal, r.later, r.left, r.parts, r.notes = id, plan.Goal{}, "", nil, nil, nil
 	if r.released() {
 		v.release(ctx, r)
 		return
@@ -287,7 +289,8 @@ func (v View) fill(ctx context.Context, r *request) {
 		r.goal[drivers.Key{Kind: link.KindAdmin, Target: r.target}] = state
 	}
 	r.askPort()
-	for _, p := range parts(r.asked.Interface) {
+	r.parts = v.partsOf(ctx, r)
+	for _, p := range r.parts {
 		if !v.askPart(ctx, r, p) {
 			return
 		}

@@ -38,6 +38,9 @@ type View struct {
 	started   time.Time // when the agent was; zero while none runs
 	// before are the goals that were in force last; nil is not looked up yet.
 	before map[drivers.Key]journal.Goal
+	// namedBefore are the parts that were asked for by what was in force last, by
+	// key; nil is not looked up yet.
+	namedBefore func() map[drivers.Key][]string
 }
 
 // observer is the reading half of the host, or of no host at all.

@@ -80,6 +80,22 @@ func WithAltNames(at drivers.State, names ...string) (drivers.State, error) {
 	return AltNames(append(has, names...)...), err
 }
 
+// AltNamesBack is the state at without those of names that the state to does not
+// have.
+func AltNamesBack(at, to drivers.State, names []string) (drivers.State, error) {
+	has, err := parseAltNames(at)
+	if err != nil {
+		return "", err
+	}
+	had, err := parseAltNames(to)
+	if err != nil {
+		return "", err
+	}
+	return AltNames(slices.DeleteFunc(has, func(name string) bool {
+		return slices.Contains(names, name) && !slices.Contains(had, name)
+	})...), nil
+}
+
 // routeAltNames adds what is missing and then takes away what is too much, the
 // last first: so that going back from any state on the way passes through
 // states on the way.

@@ -82,6 +82,26 @@ func WithFeatures(at drivers.State, asked map[string]bool) (drivers.State, error
 	return Features(wanted), nil
 }
 
+// FeaturesBack is the state at in which those of names are as in the state to, as
+// far as both have them.
+func FeaturesBack(at, to drivers.State, names []string) (drivers.State, error) {
+	wanted, err := parseFeatures(at)
+	if err != nil {
+		return "", err
+	}
+	were, err := parseFeatures(to)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		was, known := were[name]
+		if _, is := wanted[name]; is && known {
+			wanted[name] = was
+		}
+	}
+	return Features(wanted), nil
+}
+
 // before orders features so that one comes after those that it needs.
 func before(a, b string) int {
 	rank := func(name string) int {
