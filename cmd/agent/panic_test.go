@@ -157,7 +157,7 @@ func beginsWith(source string) []string {
 	}
 	switch source {
 	case "file":
-		all = append(all, "http", "journal/flush", "reconcile/worker", "reconcile/aside/release", "reconcile/aside/file", "reconcile/aside/file watch")
+		all = append(all, "http", "journal/flush", "reconcile/worker", "reconcile/aside/file", "reconcile/aside/file watch")
 	case "kubernetes":
 		all = append(all, "reconcile/tell", "reconcile/plugin restarts", "reconcile/aside/kubernetes")
 		for _, part := range []string{"nodeenis", "policies", "nodes", "status", "events"} {
