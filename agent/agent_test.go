@@ -67,6 +67,17 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
+// serially has the calls of fn come one at a time, as several workers write at
+// once.
+func serially(fn func(label string)) func(label string) {
+	var mu sync.Mutex
+	return func(label string) {
+		mu.Lock()
+		defer mu.Unlock()
+		fn(label)
+	}
+}
+
 func newNode(t testing.TB, c sim.Config) *node {
 	c.Fence = true
 	return &node{t: t, kernel: sim.New(c), store: journal.NewMemory()}

@@ -269,12 +269,12 @@ func TestAPartIsGivenBackOverKills(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, capable())
 		var images []image
-		seen := func() { images = append(images, image{kernel: n.kernel.Clone(), store: n.store.Clone()}) }
+		seen := serially(func(string) { images = append(images, image{kernel: n.kernel.Clone(), store: n.store.Clone()}) })
 		n.start(nil)
 		n.ask(alsoNamed("a"))
 		before := n.picture()
 		n.ask(alsoNamed("a", "b"))
-		n.kernel.Hook = func(sim.Point) { seen() }
+		n.kernel.Hook = func(p sim.Point) { seen(p.Label) }
 		n.want(alsoNamed("a"))
 		settled(20 * time.Second)
 		n.kernel.Hook = nil

@@ -231,11 +231,11 @@ func (l *life) step() {
 func (l *life) killedAt(boundary int, asked []source.Interface) {
 	var left *image
 	points := 0
-	at := func(string) {
+	at := serially(func(string) {
 		if points++; points == boundary {
 			left = &image{kernel: l.kernel.Clone(), store: l.store.Clone()}
 		}
-	}
+	})
 	l.kernel.Hook = func(p sim.Point) { at(p.Label) }
 	l.want(asked...)
 	settled(30 * time.Second)

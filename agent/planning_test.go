@@ -136,9 +136,10 @@ func targetsOfPlan(p PlanReport) map[drivers.Target]bool {
 // writtenFor are the targets that are written once something is asked.
 func (n *node) writtenFor(asked ...source.Interface) map[drivers.Target]bool {
 	targets := map[drivers.Target]bool{}
+	note := serially(func(target string) { targets[drivers.Target(target)] = true })
 	n.kernel.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
-			targets[p.Call.Target] = true
+			note(string(p.Call.Target))
 		}
 	}
 	n.want(asked...)

@@ -16,14 +16,14 @@ func stopAt(t *testing.T, at int) (text string, reached bool) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
 		seen := 0
-		pass := func() {
+		pass := serially(func(string) {
 			if seen++; seen == at {
 				reached = true
 				n.stop(errSignal)
 			}
-		}
-		n.fault = func(string) error { pass(); return nil }
-		n.kernel.Hook = func(sim.Point) { pass() }
+		})
+		n.fault = func(point string) error { pass(point); return nil }
+		n.kernel.Hook = func(p sim.Point) { pass(p.Label) }
 		n.writePlugin(theirs)
 		n.start(withPlugin)
 		n.want(inPool(pci(portA, "vfio-pci"), poolX), vfs(3, dpdkVF()))

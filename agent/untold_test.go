@@ -188,11 +188,11 @@ func untoldSteps() []untoldStep {
 func untoldImages(t *testing.T) (images []image) {
 	n := newNode(t, sim.DefaultNode())
 	step, on := 0, true
-	keep := func(label string) {
+	keep := serially(func(label string) {
 		if on {
 			images = append(images, image{label: label, kernel: n.kernel.Clone(), store: n.store.Clone(), step: step})
 		}
-	}
+	})
 	n.fault = func(point string) error {
 		keep("journal " + point)
 		return nil

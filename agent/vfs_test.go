@@ -45,9 +45,10 @@ func (n *node) virtual(want ...string) {
 
 // written counts the writes that come now.
 func (n *node) written(fn func()) (labels []string) {
+	note := serially(func(label string) { labels = append(labels, label) })
 	n.kernel.Hook = func(p sim.Point) {
 		if p.When == sim.Before {
-			labels = append(labels, p.Label)
+			note(p.Label)
 		}
 	}
 	fn()
