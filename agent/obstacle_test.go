@@ -43,3 +43,14 @@ func TestAPoolThatThePluginDoesNotHandOut(t *testing.T) {
 		})
 	}
 }
+
+// TestAPoolWithADashInItsName is right: what the input takes, the plugin does.
+func TestAPoolWithADashInItsName(t *testing.T) {
+	const pool = "intel-nic.com/sriov-dpdk"
+	withPools(t, func(n *node) {
+		n.want(inPool(pci(portA, "vfio-pci"), pool))
+		settled(40 * time.Second)
+		n.expectPool(pool, portA)
+		n.expectPools(pool + "=right")
+	})
+}

@@ -52,8 +52,10 @@ func Obstacle(ctx context.Context, r host.Reader, t drivers.Target) (string, err
 }
 
 // pluginName is what the plugin takes for a resourceName (ValidResourceName of
-// pkg/utils): less than the kubelet does.
-var pluginName = regexp.MustCompile(`^[a-zA-Z0-9_]+$`)
+// pkg/utils): less than the kubelet does. Before it took lists of selectors it
+// took no '-' either; an entry of the agent, which has such a list, is of no use
+// to those versions anyway.
+var pluginName = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
 // config is an entry as the plugin decodes it.
 type config struct {
@@ -130,7 +132,7 @@ func (d *Document) fatal() error {
 			continue // skipped, and not looked at any further
 		}
 		if !pluginName.MatchString(e.name) {
-			return at(d.text, e.value.from, "resourceName %q: want letters, digits and '_': rename the resource, or take the entry out", e.name)
+			return at(d.text, e.value.from, "resourceName %q: want letters, digits, '_' and '-': rename the resource, or take the entry out", e.name)
 		}
 		if before, twice := first[e.fullName()]; twice {
 			return at(d.text, e.value.from, "resource %s is there already, in line %d: take one of the two out", e.fullName(), d.line(before))

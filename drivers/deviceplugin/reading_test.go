@@ -78,7 +78,8 @@ func TestAnEntryThatMakesThePluginExit(t *testing.T) {
 	for entry, want := range map[string]string{
 		`{"resourceName": "a_B1", ` + nobody:                                                                   "",
 		`{"resourceName": "ours", ` + nobody:                                                                   "", // intel.com/ours
-		`{"resourceName": "a-b", ` + nobody:                                                                    `resourceName "a-b": want`,
+		`{"resourceName": "a-b", ` + nobody:                                                                    "",
+		`{"resourceName": "a.b", ` + nobody:                                                                    `resourceName "a.b": want letters, digits, '_' and '-'`,
 		`{"resourceName": "", ` + nobody:                                                                       `resourceName "": want`,
 		`{"resourceName": "a/b", ` + nobody:                                                                    `resourceName "a/b": want`,
 		`{"resourceName": "a/b", "selectors": []}`:                                                             "", // skipped with a warning
