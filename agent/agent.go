@@ -99,6 +99,7 @@ type Agent struct {
 	edition    edition // of those that were last looked at as a whole
 	remembered []journal.Selection
 	reports    map[string]InterfaceReport          // by entry
+	anew       map[string]int                      // entries that ask something else, by the revision since which they do
 	order      []string                            // of entries
 	pools      []request                           // that are reported, beside the entries
 	unsafe     map[drivers.Target]bool             // pools that named what is not as asked when the agent started, and may still
@@ -140,7 +141,7 @@ func New(c Config) *Agent {
 			Allocated: c.Allocated,
 		},
 		agenda: newAgenda(), begun: make(chan struct{}), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
-		reports: map[string]InterfaceReport{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target][]drivers.Target{},
+		reports: map[string]InterfaceReport{}, anew: map[string]int{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target][]drivers.Target{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
 		source: SourceReport{Source: c.Name, Object: c.Object},
@@ -248,7 +249,8 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			pass = a.lookAtDue(ctx)
 			a.arm(due)
 		case <-patience:
-			a.heard, pass = true, true
+			a.goOn()
+			pass = true
 		case <-full.C: // what no event told of
 			pass = true
 			if a.c.Slim != nil {
@@ -266,6 +268,19 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 			a.pass(ctx)
 		}
 	}
+}
+
+// goOn acts on the last good desired state where the source has said nothing since the
+// start. What it asks by now may be something else.
+func (a *Agent) goOn() {
+	if a.heard {
+		return
+	}
+	a.heard = true
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.source.Error = "nothing was heard from it since the start: what it asked last holds"
+	level.Warn(a.logger).Log("source", a.c.Name, "object", a.c.Object, "msg", a.source.Error)
 }
 
 // arm sets a timer to when the next look is due.

@@ -100,6 +100,7 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 	news := !slices.Equal(a.source.Refused, u.Desired.Refused)
 	a.source.Generation, a.source.Error, a.source.Refused = u.Desired.Generation, "", u.Desired.Refused
 	changed := changedEntries(old, a.entries)
+	a.noteAnew(changed)
 	count := len(a.entries)
 	a.mu.Unlock()
 	level.Info(a.logger).Log("source", a.c.Name, "object", a.c.Object, "generation", u.Desired.Generation, "count", count, "msg", "desired state in force")
@@ -109,6 +110,29 @@ func (a *Agent) take(ctx context.Context, u source.Update) {
 		}
 	}
 	a.forgive(ctx, changed)
+}
+
+// noteAnew notes entries that ask something else from now on. The caller holds mu.
+func (a *Agent) noteAnew(entries []string) {
+	for _, e := range entries {
+		a.anew[e] = a.revision
+		if !slices.Contains(a.order, e) {
+			a.order = append(a.order, e)
+		}
+	}
+}
+
+// reportOf is how an entry stands: pending until it was looked at as it is asked now.
+// The caller holds mu.
+func (a *Agent) reportOf(entry string) InterfaceReport {
+	r, ok := a.reports[entry]
+	switch {
+	case !ok:
+		return InterfaceReport{Entry: entry, Condition: Pending, Reason: "not looked at yet"}
+	case r.revision < a.anew[entry]:
+		r.Condition, r.Reason = Pending, "asked for anew, and not looked at yet"
+	}
+	return r
 }
 
 // canBeKept says why entries could not be kept in the journal. What is not in the

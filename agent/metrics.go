@@ -93,7 +93,7 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	byCondition, pooled, standing := map[Condition]int{}, map[Condition]int{}, map[state.State]int{}
 	a.mu.Lock()
 	for _, entry := range a.order {
-		byCondition[a.reports[entry].Condition]++
+		byCondition[a.reportOf(entry).Condition]++
 		is, _ := a.states.get(entry)
 		standing[is]++
 	}

@@ -73,11 +73,7 @@ func (a *Agent) notice() Notice {
 func (a *Agent) summary() string {
 	count := map[Condition]int{}
 	for _, entry := range a.order {
-		c := Pending
-		if r, ok := a.reports[entry]; ok {
-			c = r.Condition
-		}
-		count[c]++
+		count[a.reportOf(entry).Condition]++
 	}
 	var parts []string
 	for _, c := range Conditions() {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -59,6 +60,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 		}
 		a.order = append(a.order, r.entry)
 	}
+	maps.DeleteFunc(a.anew, func(entry string, _ int) bool { return !slices.Contains(a.order, entry) })
 	if s.all {
 		a.edition = of
 	}
@@ -87,7 +89,7 @@ func (a *Agent) act(ctx context.Context, entries []entry, requests []request, s 
 			// After a crash nobody would know that it was wanted.
 			r.cannot(Pending, err)
 		}
-		r.generation = of.generation
+		r.generation, r.revision = of.generation, of.revision
 		a.dispatch(ctx, r)
 	}
 	a.followRest(ctx, requests)
@@ -310,7 +312,7 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 	next := InterfaceReport{
 		Entry: r.entry, Target: r.target, Condition: c, Reason: reason, Observed: seen.observed, Operation: op,
 		Kept: r.asked.Kept, From: r.asked.From, Object: r.asked.Object, Want: map[string]string{}, Since: time.Now().UTC().Truncate(time.Second),
-		pool: r.asked.Pool, generation: r.generation,
+		pool: r.asked.Pool, generation: r.generation, revision: r.revision,
 	}
 	for k, s := range r.goal {
 		if k.Target == r.target {
@@ -326,7 +328,7 @@ func (a *Agent) report(r request, c Condition, reason string, seen sight, op uin
 		next.Observed = last.Observed
 	}
 	if next.generation == "" {
-		next.generation = last.generation
+		next.generation, next.revision = last.generation, last.revision
 	}
 	a.reports[r.entry] = next
 	a.mu.Unlock()

@@ -59,6 +59,7 @@ type InterfaceReport struct {
 	Object string `json:"object,omitempty"`
 
 	generation string // of the desired state that it was looked at with
+	revision   int    // of its entries
 	pool       string // that it shall be in
 }
 

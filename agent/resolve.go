@@ -64,6 +64,7 @@ type request struct {
 	condition Condition
 	// generation is that of the desired state it was resolved with.
 	generation string
+	revision   int    // of the entries, as in edition
 	unread     bool   // the host could not be read: it is looked at again
 	withPods   bool   // of a pool: some of it stays only because a pod has it
 	obstacle   string // of a pool: why the plugin does not hand it out as it is in the file

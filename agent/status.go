@@ -50,10 +50,7 @@ func (a *Agent) Status(ctx context.Context) Status {
 	defer a.mu.Unlock()
 	s.Heartbeat, s.Source = a.heartbeat.UTC(), a.source
 	for _, entry := range a.order {
-		r, ok := a.reports[entry]
-		if !ok {
-			r = InterfaceReport{Entry: entry, Condition: Pending, Reason: "not looked at yet"}
-		}
+		r := a.reportOf(entry)
 		r.State, r.StateSince = a.states.get(entry)
 		s.Interfaces = append(s.Interfaces, r)
 	}
