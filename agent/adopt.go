@@ -96,8 +96,10 @@ func AdoptNow(ctx context.Context, o Options, q Adoption, logger log.Logger, jou
 
 func (a *Agent) adopt(ctx context.Context, q Adoption) (AdoptReport, error) {
 	report := AdoptReport{DryRun: q.Dry, Who: q.Who, Why: q.Why, Functions: []AdoptEntry{}, Leftovers: []Leftover{}}
-	if !q.Dry && a.readOnly() {
-		return report, errReadOnly
+	if !q.Dry {
+		if err := a.mayWrite(); err != nil {
+			return report, err
+		}
 	}
 	functions, err := inventory.List(ctx, a.c.Host)
 	if err != nil {

@@ -70,8 +70,8 @@ func (a *Agent) Resolve(ctx context.Context, q Resolution) (ResolveReport, error
 	if err != nil || q.Dry {
 		return report, err
 	}
-	if a.readOnly() {
-		return report, errReadOnly
+	if err := a.mayWrite(); err != nil {
+		return report, err
 	}
 	done := make(chan struct{})
 	began := a.work(ctx, op.Targets(), func() {

@@ -148,8 +148,8 @@ func (a *Agent) RestartOwed() (RestartReport, bool) {
 // PluginRestarted notes that the device plugin was restarted after the change
 // of that number; what came later is owed still, and returned.
 func (a *Agent) PluginRestarted(ctx context.Context, number uint64, who string) (RestartReport, error) {
-	if a.readOnly() {
-		return RestartReport{}, errReadOnly
+	if err := a.mayWrite(); err != nil {
+		return RestartReport{}, err
 	}
 	if _, err := a.c.Journal.Pay(ctx, deviceplugin.Restart, number, who); err != nil {
 		return RestartReport{}, err

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -270,9 +271,18 @@ func (a *Agent) resumeOpen(ctx context.Context, s scope) {
 
 // readOnly says that nothing may be written: observing was asked for, or the
 // journal was damaged and nobody has taken that on.
-func (a *Agent) readOnly() bool {
-	_, degraded := a.c.Journal.Degraded()
-	return a.c.Observe || degraded
+func (a *Agent) readOnly() bool { return a.mayWrite() != nil }
+
+// mayWrite says why nothing may be written, and what to do about it.
+func (a *Agent) mayWrite() error {
+	d, degraded := a.c.Journal.Degraded()
+	switch {
+	case degraded:
+		return fmt.Errorf("%w: %s", errReadOnly, lossText(d))
+	case a.c.Observe:
+		return fmt.Errorf("%w: the agent only observes (--observe): start it without, then ask again", errReadOnly)
+	}
+	return nil
 }
 
 // resume judges one open operation and carries the decision out.

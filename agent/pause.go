@@ -89,8 +89,10 @@ func (a *Agent) notPaused(t drivers.Target) error {
 
 // pauseTargets are what a pause is about; "" is the whole node.
 func (a *Agent) pauseTargets(ctx context.Context, o Order) ([]drivers.Target, error) {
-	if a.readOnly() && !o.Dry {
-		return nil, errReadOnly
+	if !o.Dry {
+		if err := a.mayWrite(); err != nil {
+			return nil, err
+		}
 	}
 	if len(o.Targets) == 0 {
 		return []drivers.Target{""}, nil

@@ -64,13 +64,15 @@ const (
 	giveBackAgain = 50 * time.Millisecond
 )
 
-var errReadOnly = errors.New("nothing may be written now: the agent only observes (--observe), or its journal was damaged (agent journal acknowledge)")
+var errReadOnly = errors.New("nothing may be written now")
 
 // Release gives functions back, or says what that takes.
 func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 	report := OrderReport{Action: "release", DryRun: o.Dry, Through: "agent", Who: o.Who, Why: o.Why, Entries: []OrderEntry{}}
-	if !o.Dry && a.readOnly() {
-		return report, errReadOnly
+	if !o.Dry {
+		if err := a.mayWrite(); err != nil {
+			return report, err
+		}
 	}
 	current := a.current(ctx)
 	requests, err := a.orderRequests(ctx, o, current)

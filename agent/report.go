@@ -209,7 +209,8 @@ type RecoverEntry struct {
 // RecoverReport is what `agent recover` prints.
 type RecoverReport struct {
 	DryRun      bool           `json:"dry_run"`
-	Through     string         `json:"through"` // "agent", "journal" or "copy"
+	NotDone     string         `json:"not_done,omitempty"` // why what was to be done was not
+	Through     string         `json:"through"`            // "agent", "journal" or "copy"
 	BootID      string         `json:"boot_id"`
 	Entries     []RecoverEntry `json:"entries"`
 	Quarantined []uint64       `json:"quarantined,omitempty"`

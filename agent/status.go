@@ -118,7 +118,11 @@ func (a *Agent) Ready() error {
 // decisions out now, where no worker is on them already.
 func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 	report := a.view.Recover(ctx, "agent")
-	if dry || a.readOnly() {
+	if dry {
+		return report
+	}
+	if err := a.mayWrite(); err != nil {
+		report.NotDone = err.Error()
 		return report
 	}
 	report.DryRun = false

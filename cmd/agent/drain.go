@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -34,8 +33,8 @@ func (c *cli) drain(ctx context.Context, dry, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if r.DryRun {
-		return errors.New("the journal was damaged, and nobody has taken on what it lost, so nothing was done: see agent journal acknowledge --help")
+	if r.NotDone != "" {
+		return fmt.Errorf("nothing was done: %s", r.NotDone)
 	}
 	return c.showDrain(r)
 }

@@ -78,11 +78,19 @@ func (c *cli) read(copied string) (*journal.Snapshot, error) {
 	case errors.Is(err, journal.ErrLocked) && copied == "":
 		return nil, fmt.Errorf("%w; where it is the agent, it is starting or stopping and does not answer on %s yet", err, c.options.SocketPath())
 	}
-	if errors.Is(err, journal.ErrCorrupt) && copied == "" {
-		return nil, fmt.Errorf("%w; nothing was changed. The next start of the agent keeps it as %s.corrupt-..., brings over what can be read, and writes "+
-			"nothing until agent journal acknowledge: baselines that are lost cannot be restored by a release any more", err, path)
-	}
 	return s, err
+}
+
+// damaged adds to an error about this machine's journal what becomes of it, what
+// to do and what is lost. agent run deals with it itself, and no start of an agent
+// touches a copy.
+func (c *cli) damaged(cmd *cobra.Command, err error) error {
+	copied := cmd.Flags().Lookup("journal")
+	if !errors.Is(err, journal.ErrCorrupt) || cmd.Name() == "run" || copied != nil && copied.Changed {
+		return err
+	}
+	return fmt.Errorf("%w; nothing was changed. The next start of the agent keeps it as %s.corrupt-..., brings over what can be read, and writes "+
+		"nothing until agent journal acknowledge --reason TEXT: baselines that are lost cannot be restored by a release any more", err, c.journalPath(""))
 }
 
 func (c *cli) journalList(ctx context.Context, path string, closed int) error {

@@ -114,8 +114,8 @@ func (c *cli) recover(ctx context.Context, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if r.DryRun {
-		fmt.Fprintln(c.err, "agent: the running agent only observes (--observe): nothing was done")
+	if r.NotDone != "" {
+		fmt.Fprintf(c.err, "agent: nothing was done: %s\n", r.NotDone)
 	}
 	return c.showRecovery(r)
 }

@@ -43,7 +43,8 @@ func execute(ctx context.Context, args []string, s streams) int {
 	if asksJSON(args) {
 		c.output = "json" // for an error in the flags, too
 	}
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	err = c.damaged(cmd, err)
 	c.printError(err)
 	return exitCode(err)
 }
