@@ -51,6 +51,7 @@ var (
 	errPending = errors.New("something is to be done")
 	errHuman   = errors.New("a person is needed")
 	errUsage   = errors.New("usage")
+	errInput   = errors.New("input")
 )
 
 type usageError struct{ err error }
@@ -59,6 +60,15 @@ func (e usageError) Error() string   { return e.err.Error() }
 func (e usageError) Unwrap() []error { return []error{e.err, errUsage} }
 
 func usage(err error) error { return usageError{err} }
+
+// inputError is about a file that a command was to read. That it may not be read
+// says nothing of the state directory.
+type inputError struct{ err error }
+
+func (e inputError) Error() string   { return e.err.Error() }
+func (e inputError) Unwrap() []error { return []error{e.err, errInput} }
+
+func input(err error) error { return inputError{err} }
 
 // exitCode is the one place where an error becomes a number.
 func exitCode(err error) int {
@@ -76,6 +86,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &flags), is(errUsage), unknownCommand(err):
 		return exitUsage
+	case is(errInput):
+		return exitError
 	case is(errHuman):
 		return exitHuman
 	case is(errPending):

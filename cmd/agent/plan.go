@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 
@@ -40,6 +39,7 @@ would change, or an entry cannot be had.`,
 		},
 	}
 	c.configFlag(cmd)
+	cmd.Flags().Lookup("config").Usage += ", or - for standard input"
 	c.pathFlags(cmd, alone)
 	cmd.Flags().BoolVar(&c.options.NoIOMMU, "allow-noiommu", false, "plan as if run with it")
 	return cmd
@@ -48,19 +48,38 @@ would change, or an entry cannot be had.`,
 // plan asks the agent, or plans here when none runs. Given says that it is about
 // a file that was given, which may not be the agent's.
 func (c *cli) plan(ctx context.Context, given bool) (p agent.PlanReport, err error) {
-	if given {
-		data, rerr := os.ReadFile(c.options.ConfigFile)
-		if rerr != nil {
-			return p, fmt.Errorf("read desired state: %w", rerr)
+	if !given {
+		if err = c.ask(ctx, "GET", "/plan", &p); errors.Is(err, errNobody) {
+			return c.offlinePlan(ctx)
 		}
-		err = c.submit(ctx, "/plan?"+url.Values{"object": {c.options.ConfigFile}}.Encode(), data, &p)
-	} else {
-		err = c.ask(ctx, "GET", "/plan", &p)
+		return p, err
 	}
-	if errors.Is(err, errNobody) {
-		return c.offlinePlan(ctx, given)
+	name, data, err := c.given()
+	if err != nil {
+		return p, input(fmt.Errorf("--config: %w", err))
 	}
-	return p, err
+	err = c.submit(ctx, "/plan?"+url.Values{"object": {name}}.Encode(), data, &p)
+	if !errors.Is(err, errNobody) {
+		return p, err
+	}
+	desired, err := file.Parse(name, data)
+	if err != nil {
+		return p, err
+	}
+	return c.planHere(ctx, *desired)
+}
+
+// given is the document that --config names.
+func (c *cli) given() (name string, data []byte, err error) {
+	switch name = c.options.ConfigFile; name {
+	case "":
+		return name, nil, usage(errors.New(`"": want a file of desired state, or - for standard input`))
+	case stdin:
+		data, err = c.standardInput()
+		return "standard input", data, err
+	}
+	data, err = file.Content(name)
+	return name, data, err
 }
 
 // planError says whether all is as desired. What is refused or not found is not,
@@ -95,28 +114,27 @@ func (c *cli) keptPlan(ctx context.Context) (p agent.PlanReport, known bool, err
 
 // offlinePlan plans with no agent running: what the file asks, on top of what
 // the journal remembers, if there is one.
-func (c *cli) offlinePlan(ctx context.Context, named bool) (agent.PlanReport, error) {
-	if !named {
-		if p, known, err := c.keptPlan(ctx); known || err != nil {
-			return p, err
-		}
+func (c *cli) offlinePlan(ctx context.Context) (agent.PlanReport, error) {
+	if p, known, err := c.keptPlan(ctx); known || err != nil {
+		return p, err
 	}
-	data, err := os.ReadFile(c.options.ConfigFile)
+	desired, err := file.Read(c.options.ConfigFile) // refused where the agent would refuse it
 	if err != nil {
-		return agent.PlanReport{}, fmt.Errorf("read desired state: %w", err)
+		return agent.PlanReport{}, input(fmt.Errorf("--config: %w", err))
 	}
-	desired, err := file.Parse(c.options.ConfigFile, data)
-	if err != nil {
-		return agent.PlanReport{}, err
-	}
+	return c.planHere(ctx, *desired)
+}
+
+// planHere plans what is desired on top of what the journal remembers.
+func (c *cli) planHere(ctx context.Context, desired source.Desired) (agent.PlanReport, error) {
 	o, err := c.openOffline(ctx)
 	switch {
 	case errors.Is(err, journal.ErrNotExist):
-		return c.planWithout(ctx, *desired)
+		return c.planWithout(ctx, desired)
 	case err != nil:
 		return agent.PlanReport{}, err
 	}
-	p := o.view.PlanFor(ctx, *desired)
+	p := o.view.PlanFor(ctx, desired)
 	return p, o.close()
 }
 

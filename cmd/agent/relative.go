@@ -14,7 +14,7 @@ import (
 func (c *cli) absolute() error {
 	o := &c.options
 	for _, path := range []*string{&o.StateDir, &o.ConfigFile, &o.Root, &o.Simulate} {
-		if *path == "" || filepath.IsAbs(*path) {
+		if *path == "" || filepath.IsAbs(*path) || path == &o.ConfigFile && *path == stdin {
 			continue
 		}
 		here, err := os.Getwd()

@@ -96,6 +96,9 @@ func (c *cli) prepare(cmd *cobra.Command) error {
 	c.simulated(cmd)
 	bad := c.absolute()
 	c.kubelet(cmd)
+	if c.options.ConfigFile == stdin && cmd.Name() != "plan" {
+		bad = errors.Join(bad, errors.New("--config -: only agent plan reads standard input: name the file"))
+	}
 	if c.output != "table" && c.output != "json" {
 		bad = errors.Join(bad, fmt.Errorf("--output %s: want table or json", c.output))
 	}

@@ -39,18 +39,29 @@ since the file may be for another.`,
 
 // readDesired reads a file as the agent does, or standard input.
 func (c *cli) readDesired(path string) (*source.Desired, error) {
-	if path != "-" {
+	if path != stdin {
 		desired, err := file.Read(path)
 		if err != nil {
-			return nil, fmt.Errorf("read desired state: %w", err)
+			return nil, input(fmt.Errorf("read desired state: %w", err))
 		}
 		return desired, nil
 	}
-	data, err := io.ReadAll(io.LimitReader(c.in, file.MaxSize+1)) // one more than is legal, which Parse refuses
+	data, err := c.standardInput()
 	if err != nil {
-		return nil, fmt.Errorf("read desired state: standard input: %w", err)
+		return nil, input(fmt.Errorf("read desired state: %w", err))
 	}
 	return file.Parse("standard input", data)
+}
+
+// stdin stands for standard input where a file is named.
+const stdin = "-"
+
+func (c *cli) standardInput() ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(c.in, file.MaxSize+1)) // one more than is legal, which Parse refuses
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w; give it a file or a pipe that can be read", err)
+	}
+	return data, nil
 }
 
 // checkDrivers refuses names that are a slip of a userspace driver's, and warns
