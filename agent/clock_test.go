@@ -51,6 +51,19 @@ func TestWithin(t *testing.T) {
 // again after seconds, though its record is from tomorrow, and drift that was
 // repaired tomorrow is no reason to leave the next one alone.
 func TestAClockThatIsSetBackFreezesNothing(t *testing.T) {
+	setBack(t, nil, func(t *testing.T, check func(testing.TB)) { check(t) })
+}
+
+// TestBrokenClockFreezes: the test above notices an agent that waits for the times
+// of records as such.
+func TestBrokenClockFreezes(t *testing.T) {
+	waits := func(a *Agent) { a.started = a.started.Add(24 * time.Hour) }
+	setBack(t, waits, func(t *testing.T, check func(testing.TB)) { notices(t, "0000:02:00.0=pending", check) })
+}
+
+// setBack lives tomorrow and then, with the same journal, today, which is judged.
+func setBack(t *testing.T, breaks func(*Agent), judge func(t *testing.T, check func(testing.TB))) {
+	t.Helper()
 	store := journal.NewMemory()
 	tomorrow := func(n *node) {
 		n.store = store
@@ -76,9 +89,9 @@ func TestAClockThatIsSetBackFreezesNothing(t *testing.T) {
 			t.Fatalf("%+v", f)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) { // today
+	today := func(t testing.TB) {
 		n := newNode(t, sim.DefaultNode())
-		n.store = store
+		n.store, n.breaks = store, breaks
 		n.start(nil)
 		defer n.halt()
 		port := pci("0000:03:00.0", "")
@@ -91,7 +104,8 @@ func TestAClockThatIsSetBackFreezesNothing(t *testing.T) {
 		n.mtuByHand("0000:03:00.0", 2000)
 		settled(time.Minute)
 		n.expect("pci 0000:02:00.0=right, pci 0000:03:00.0=right")
-	})
+	}
+	synctest.Test(t, func(t *testing.T) { judge(t, today) })
 }
 
 func (n *node) mtuByHand(address string, mtu int) {

@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"context"
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"eniagent/agent/source"
+	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
 )
 
@@ -84,50 +87,85 @@ func TestHealthOfWhatIsNotAsAskedIsForgotten(t *testing.T) {
 // TestAVFFaresAsItsPFDoes: it has no port, no device and no place on the bus of
 // its own. What is told stands until the PF is well, and nothing is touched.
 func TestAVFFaresAsItsPFDoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNode(t, lax())
-		n.start(func(c *Config) { c.Interval = 24 * time.Hour })
-		defer n.halt()
-		up := true
-		n.want(
-			source.Interface{
-				Selector: source.Selector{PCI: healthPF}, State: source.Configured, Up: &up,
-				VFs: &source.VFs{Count: 2, Defaults: source.VF{Driver: "vfio-pci"}, Overrides: []source.Override{{Index: 1, VF: source.VF{Driver: "vfio-pci", Port: source.Port{LinkState: "enable"}}}}},
-			},
-		)
-		settled(20 * time.Second)
-		const vf0, vf1 = "pci 0000:01:00.0 vf 0", "pci 0000:01:00.0 vf 1" // of no object
+	synctest.Test(t, func(t *testing.T) { ailingPF(t, nil) })
+}
+
+// TestBrokenVFsFareAlone: the test above notices an agent that does not look
+// at the PF, or at a part of it.
+func TestBrokenVFsFareAlone(t *testing.T) {
+	for name, v := range map[string]struct {
+		sees   string
+		breaks func(*Agent)
+	}{
+		"a PF has no device": {"its device: ", func(a *Agent) { a.c.Host = without{a.c.Host, healthPF + "/config"} }},
+		"a PF has no port":   {"its link: ", func(a *Agent) { a.c.Host = without{a.c.Host, "/carrier"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				notices(t, v.sees, func(t testing.TB) { ailingPF(t, v.breaks) })
+			})
+		})
+	}
+}
+
+// without is a host without the files that end so.
+type without struct {
+	host.Host
+	files string
+}
+
+func (w without) Read(ctx context.Context, path string) (string, error) {
+	if strings.HasSuffix(path, w.files) {
+		return "", fs.ErrNotExist
+	}
+	return w.Host.Read(ctx, path)
+}
+
+func ailingPF(t testing.TB, breaks func(*Agent)) {
+	t.Helper()
+	n := newNode(t, lax())
+	n.breaks = breaks
+	n.start(func(c *Config) { c.Interval = 24 * time.Hour })
+	defer n.halt()
+	up := true
+	n.want(
+		source.Interface{
+			Selector: source.Selector{PCI: healthPF}, State: source.Configured, Up: &up,
+			VFs: &source.VFs{Count: 2, Defaults: source.VF{Driver: "vfio-pci"}, Overrides: []source.Override{{Index: 1, VF: source.VF{Driver: "vfio-pci", Port: source.Port{LinkState: "enable"}}}}},
+		},
+	)
+	settled(20 * time.Second)
+	const vf0, vf1 = "pci 0000:01:00.0 vf 0", "pci 0000:01:00.0 vf 1" // of no object
+	if c := n.conditions(); !strings.Contains(c, vf0+"=right") {
+		t.Fatal(c, n.reasons())
+	}
+	before := n.kernel.Writes()
+	for _, tc := range []struct {
+		name string
+		with func(bad bool)
+		says string
+		both bool // also one with a link of its own
+	}{
+		{"its link", func(bad bool) { n.carrier("enp1s0", !bad) }, "enp1s0 has no carrier", false},
+		{"its device", func(bad bool) { n.ail(healthPF, sim.Ailment{Dead: bad}) }, healthPF + " does not answer", true},
+	} {
+		tc.with(true)
+		settled(10 * time.Second)
+		if r := n.reasons()[" "+vf0]; !strings.HasPrefix(r, "as asked, but its physical function ") || !strings.Contains(r, tc.says) {
+			t.Errorf("%s: %s, %q", tc.name, n.conditions(), r)
+		}
+		if r := n.reasons()[" "+vf1]; strings.Contains(r, tc.says) != tc.both {
+			t.Errorf("%s, of one with a link of its own: %q", tc.name, r)
+		}
+		tc.with(false)
+		settled(10 * time.Second)
 		if c := n.conditions(); !strings.Contains(c, vf0+"=right") {
-			t.Fatal(c, n.reasons())
+			t.Errorf("%s is well again: %s", tc.name, c)
 		}
-		before := n.kernel.Writes()
-		for _, tc := range []struct {
-			name string
-			with func(bad bool)
-			says string
-			both bool // also one with a link of its own
-		}{
-			{"its link", func(bad bool) { n.carrier("enp1s0", !bad) }, "enp1s0 has no carrier", false},
-			{"its device", func(bad bool) { n.ail(healthPF, sim.Ailment{Dead: bad}) }, healthPF + " does not answer", true},
-		} {
-			tc.with(true)
-			settled(10 * time.Second)
-			if r := n.reasons()[" "+vf0]; !strings.HasPrefix(r, "as asked, but its physical function ") || !strings.Contains(r, tc.says) {
-				t.Errorf("%s: %s, %q", tc.name, n.conditions(), r)
-			}
-			if r := n.reasons()[" "+vf1]; strings.Contains(r, tc.says) != tc.both {
-				t.Errorf("%s, of one with a link of its own: %q", tc.name, r)
-			}
-			tc.with(false)
-			settled(10 * time.Second)
-			if c := n.conditions(); !strings.Contains(c, vf0+"=right") {
-				t.Errorf("%s is well again: %s", tc.name, c)
-			}
-		}
-		if w := n.kernel.Writes() - before; w != 0 {
-			t.Errorf("%d writes were made because of how a PF is", w)
-		}
-	})
+	}
+	if w := n.kernel.Writes() - before; w != 0 {
+		t.Errorf("%d writes were made because of how a PF is", w)
+	}
 }
 
 const healthPF = "0000:01:00.0"

@@ -106,21 +106,63 @@ func TestPlanSaysWhatRunDoes(t *testing.T) {
 	for name, life := range prevented() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNode(t, sim.DefaultNode())
-				n.start(withPlugin)
-				asked := life(n)
-				planned := n.agent.view.PlanFor(t.Context(), source.Desired{Source: "file", Object: "/x.yaml", Interfaces: asked})
-				if name == "drift that keeps coming back" {
-					planned = n.agent.Plan(t.Context()) // of which only the agent knows
-				}
-				want, written := targetsOfPlan(planned), n.writtenFor(asked...)
-				if diff := cmp.Diff(want, written); diff != "" {
-					t.Errorf("planned (-) and written (+):\n%s\n%+v\n%s", diff, planned.Entries, n.log)
-				}
-				n.halt()
+				planAndRun(t, life, func(n *node, d source.Desired) PlanReport {
+					if name == "drift that keeps coming back" {
+						return n.agent.Plan(t.Context()) // of which only the agent knows
+					}
+					return n.agent.view.PlanFor(t.Context(), d)
+				})
 			})
 		})
 	}
+}
+
+// TestBrokenPlansAreCaught: the test above notices a plan that leaves out a part of
+// what prevents something.
+func TestBrokenPlansAreCaught(t *testing.T) {
+	for _, v := range []struct {
+		name   string
+		lives  []string
+		breaks func(*testing.T, *View)
+	}{
+		{"the journal", []string{"a pause", "a pause of the node", "a quarantine", "a goal that was given up"}, func(t *testing.T, v *View) {
+			j, err := NoJournal(t.Context(), v.BootID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = j.Close() })
+			v.Records = j.Records
+		}},
+		{"the guard", []string{"a guard", "a program"}, func(_ *testing.T, v *View) { v.Guard = nil }},
+	} {
+		for _, name := range v.lives {
+			t.Run(v.name+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					notices(t, "planned (-) and written (+)", func(tb testing.TB) {
+						planAndRun(tb, prevented()[name], func(n *node, d source.Desired) PlanReport {
+							view := n.agent.view
+							v.breaks(t, &view)
+							return view.PlanFor(t.Context(), d)
+						})
+					})
+				})
+			})
+		}
+	}
+}
+
+// planAndRun holds a plan against what is then written.
+func planAndRun(t testing.TB, life func(*node) []source.Interface, planOf func(*node, source.Desired) PlanReport) {
+	t.Helper()
+	n := newNode(t, sim.DefaultNode())
+	n.start(withPlugin)
+	asked := life(n)
+	planned := planOf(n, source.Desired{Source: "file", Object: "/x.yaml", Interfaces: asked})
+	want, written := targetsOfPlan(planned), n.writtenFor(asked...)
+	if diff := cmp.Diff(want, written); diff != "" {
+		t.Errorf("planned (-) and written (+):\n%s\n%+v\n%s", diff, planned.Entries, n.log)
+	}
+	n.halt()
 }
 
 func targetsOfPlan(p PlanReport) map[drivers.Target]bool {

@@ -7,8 +7,12 @@ import (
 	"time"
 
 	"eniagent/agent/source"
+	"eniagent/drivers"
 	"eniagent/drivers/host"
 	"eniagent/drivers/host/sim"
+	"eniagent/drivers/module"
+	"eniagent/drivers/sriov"
+	"eniagent/journal"
 )
 
 // allBack fails unless an order to release everything left nothing behind.
@@ -39,19 +43,46 @@ func (n *node) nothingLeft() {
 // TestReleaseAllShrinksToTheVFsThereWere: in one call, with the modules.
 func TestReleaseAllShrinksToTheVFsThereWere(t *testing.T) {
 	for _, first := range []int{3, 7} { // VFs that the agent bound when it made them, and later
-		withNode(t, func(n *node) {
-			n.want(vfs(first, dpdkVF()))
-			settled(20 * time.Second)
-			n.want(vfs(7, dpdkVF()))
-			settled(20 * time.Second)
-			n.allBack(n.release(Order{All: true}))
-			n.virtual(vf0, vf1)
-			n.driver(vf0, "igbvf")
-			n.driver(vf1, "igbvf")
-			settled(time.Minute)
-			n.nothingLeft()
+		synctest.Test(t, func(t *testing.T) { shrinks(t, first, func(*node) {}) })
+	}
+}
+
+// TestBrokenReleaseDoesNotShrink: the test above notices an agent that forgot how
+// many VFs there were, and one that forgot which modules it loaded.
+func TestBrokenReleaseDoesNotShrink(t *testing.T) {
+	for kind, sees := range map[drivers.Kind]string{sriov.KindNumVFs: "VFs are", module.Kind: "vfio_pci is left loaded"} {
+		t.Run(string(kind), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				notices(t, sees, func(t testing.TB) {
+					shrinks(t, 3, func(n *node) {
+						forgets := func(b journal.Baseline) bool { return b.Key.Kind == kind }
+						if n, err := n.journal.DropBaselines(t.Context(), forgets); n == 0 || err != nil {
+							t.Fatalf("%d forgotten: %v", n, err)
+						}
+					})
+				})
+			})
 		})
 	}
+}
+
+// shrinks makes more VFs than there were, in two steps, and gives all back.
+func shrinks(t testing.TB, first int, before func(*node)) {
+	t.Helper()
+	n := newNode(t, sim.DefaultNode())
+	n.start(nil)
+	defer n.halt()
+	n.want(vfs(first, dpdkVF()))
+	settled(20 * time.Second)
+	n.want(vfs(7, dpdkVF()))
+	settled(20 * time.Second)
+	before(n)
+	n.allBack(n.release(Order{All: true}))
+	n.virtual(vf0, vf1)
+	n.driver(vf0, "igbvf")
+	n.driver(vf1, "igbvf")
+	settled(time.Minute)
+	n.nothingLeft()
 }
 
 // TestModulesFollowTheLastFunction that release --all had to wait for, also when
