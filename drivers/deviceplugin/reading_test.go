@@ -2,6 +2,8 @@ package deviceplugin_test
 
 import (
 	"context"
+	"fmt"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +34,47 @@ func obstacle(t *testing.T, text string) string {
 // TestAnEarlierEntryThatTakesAFunction: only what is known to match is told, and
 // only where it comes first.
 func TestAnEarlierEntryThatTakesAFunction(t *testing.T) {
+	for _, wrong := range wrongTakers(func(text string) string { return obstacle(t, text) }) {
+		t.Error(wrong)
+	}
+}
+
+// TestBrokenTakersAreCaught: the test above notices a reader that takes a rule of
+// the plugin's for another. Each is the same reader of what that one would have
+// made of the file.
+func TestBrokenTakersAreCaught(t *testing.T) {
+	rewriting := func(pattern, to string) func(string) string {
+		r := regexp.MustCompile(pattern)
+		return func(text string) string { return r.ReplaceAllString(text, to) }
+	}
+	for name, breaks := range map[string]func(string) string{
+		"no entry takes any": rewriting(`"selectors": `, `"selector": `),
+		"one behind takes it, too": func(text string) string {
+			others, behind := strings.CutPrefix(text, "{\"resourceList\": [\n"+mine+",\n")
+			if !behind {
+				return text
+			}
+			return list(strings.TrimSuffix(others, "\n]}\n"), mine)
+		},
+		"only the first selector counts":   rewriting(`"selectors": \[(\{[^}]*\}), .*?\}\]`, `"selectors": $1`),
+		"keys have one spelling":           rewriting(`VENDORS`, `nothing`),
+		"an identifier is a number":        rewriting(`0x`, ``),
+		"what is false is asked":           rewriting(`"isRdma": false`, `"isRdma": true`),
+		"what is not known is not asked":   rewriting(`, "isRdma": true`, ``),
+		"a type is that of net devices":    rewriting(`"deviceType": "[^"]*", `, ``),
+		"each item of one PF counts":       rewriting(`"enp1s0#1", "enp1s0#0"`, `"enp1s0#1,0"`),
+		"a range that is none is skipped":  rewriting(`#x,`, `#`),
+		"a range ends before its last":     rewriting(`#3,0-1`, `#3`),
+		"all VFs of a PF are in each item": rewriting(`#[^"]*"`, `"`),
+	} {
+		if len(wrongTakers(func(text string) string { return obstacle(t, breaks(text)) })) == 0 {
+			t.Errorf("%s: not noticed", name)
+		}
+	}
+}
+
+// wrongTakers is what is wrong with how an obstacle is told.
+func wrongTakers(obstacle func(text string) string) (wrong []string) {
 	for selectors, takes := range map[string]bool{
 		`{}`:                    true,
 		`{"vendors": ["8086"]}`: true,
@@ -57,19 +100,20 @@ func TestAnEarlierEntryThatTakesAFunction(t *testing.T) {
 		`null`:                                    false,
 	} {
 		other := `{"resourceName": "other", "selectors": ` + selectors + `}`
-		why := obstacle(t, list(other, mine))
+		why := obstacle(list(other, mine))
 		if told := strings.Contains(why, "gives 0000:01:10.0 to resource intel.com/other") && strings.Contains(why, "line 2: narrow its selectors"); told != takes || (why != "") != takes {
-			t.Errorf("%s: %q, takes it: %v", selectors, why, takes)
+			wrong = append(wrong, fmt.Sprintf("%s: %q, takes it: %v", selectors, why, takes))
 		}
-		if why := obstacle(t, list(mine, other)); why != "" {
-			t.Errorf("%s behind ours: %q", selectors, why)
+		if why := obstacle(list(mine, other)); why != "" {
+			wrong = append(wrong, fmt.Sprintf("%s behind ours: %q", selectors, why))
 		}
 		for _, of := range []string{"accelerator", "auxNetDevice"} {
-			if why := obstacle(t, list(strings.Replace(other, "{", `{"deviceType": "`+of+`", `, 1), mine)); why != "" {
-				t.Errorf("%s of %s: %q", selectors, of, why)
+			if why := obstacle(list(strings.Replace(other, "{", `{"deviceType": "`+of+`", `, 1), mine)); why != "" {
+				wrong = append(wrong, fmt.Sprintf("%s of %s: %q", selectors, of, why))
 			}
 		}
 	}
+	return wrong
 }
 
 // TestAnEntryThatMakesThePluginExit, wherever it is in the file.

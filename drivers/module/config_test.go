@@ -3,7 +3,9 @@ package module
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -76,7 +78,52 @@ func withConfig() configured {
 // TestOptionsAsModprobeHasThem: what each line comes to was seen with modprobe
 // of kmod 30 (modprobe -c, and modprobe -D of these modules).
 func TestOptionsAsModprobeHasThem(t *testing.T) {
-	x, err := readIndex(t.Context(), withConfig())
+	for _, wrong := range notAsModprobe(t, withConfig()) {
+		t.Error(wrong)
+	}
+}
+
+// TestBrokenReadersOfOptionsAreCaught: the test above notices a reader that takes a
+// rule of modprobe's for another. Each is the same reader of what that one would
+// have made of the files.
+func TestBrokenReadersOfOptionsAreCaught(t *testing.T) {
+	const etc, usr = "/etc/modprobe.d/a.conf", "/usr/lib/modprobe.d/a.conf"
+	rewritten := func(file, from, to string) func(map[string]string) {
+		return func(files map[string]string) { files[file] = strings.Replace(files[file], from, to, 1) }
+	}
+	for name, breaks := range map[string]func(map[string]string){
+		"a line ends at its backslash":    rewritten(etc, "\\\n", "\n"),
+		"a name is what it is spelled as": rewritten(etc, "options  vfio-pci", "options  vfio_pci_"),
+		"what is quoted is words":         rewritten(etc, "10de:1,  10de:2", "10de:1, 10de:2"),
+		"a line that is indented is none": rewritten(etc, "\toptions", "#options"),
+		"no file hides another":           func(files map[string]string) { files["/usr/lib/modprobe.d/a2.conf"] = files[usr] },
+		"a file may have any name": func(files map[string]string) {
+			files["/etc/modprobe.d/old.conf"] = files["/etc/modprobe.d/c.conf.dpkg-old"]
+		},
+		"directories are read one by one": func(files map[string]string) {
+			files["/run/modprobe.d/zz.conf"] = files["/run/modprobe.d/aa.conf"]
+			delete(files, "/run/modprobe.d/aa.conf")
+		},
+		"the command line is not read":           rewritten("/proc/cmdline", "igb.late=", "late="),
+		"a value of it ends at a space":          rewritten("/proc/cmdline", `"a b"`, "a"),
+		"the first softdep is the kernel's":      rewritten(etc, "softdep igb pre: vfio-pci post: uio\n", ""),
+		"the last softdep that matches counts":   rewritten(etc, "softdep igb pre: vfio-pci post: uio\nsoftdep i?b post: dca", "softdep i?b post: dca\nsoftdep igb pre: vfio-pci post: uio"),
+		"a softdep of the kernel does not count": rewritten(modulesDir+"modules.softdep", "softdep dca post: cc", ""),
+	} {
+		c := withConfig()
+		breaks(c.files)
+		if maps.Equal(c.files, withConfig().files) {
+			t.Errorf("%s: the files are the same", name)
+		}
+		if len(notAsModprobe(t, c)) == 0 {
+			t.Errorf("%s: not noticed", name)
+		}
+	}
+}
+
+func notAsModprobe(t *testing.T, c configured) (wrong []string) {
+	t.Helper()
+	x, err := readIndex(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,20 +133,21 @@ func TestOptionsAsModprobeHasThem(t *testing.T) {
 		"dca":      "",
 	} {
 		if got := x.config.optionsOf(name); got != want {
-			t.Errorf("%s is loaded with %q, want %q", name, got, want)
+			wrong = append(wrong, fmt.Sprintf("%s is loaded with %q, want %q", name, got, want))
 		}
 	}
 	for name, want := range map[string][]drivers.Target{
 		"igb": {"module/dca", "module/vfio_pci", "module/igb", "module/uio"}, // the first softdep that matches, and a file's before the kernel's
 		"dca": {"module/dca", "module/cc"},
 	} {
-		got, err := Closure(t.Context(), withConfig(), name)
+		got, err := Closure(t.Context(), c, name)
 		// Dependencies first: what dca itself asks for comes after it.
 		got = slices.DeleteFunc(got, func(m drivers.Target) bool { return name == "igb" && m == "module/cc" })
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
-			t.Errorf("%s: %v\n%s", name, err, diff)
+			wrong = append(wrong, fmt.Sprintf("%s: %v\n%s", name, err, diff))
 		}
 	}
+	return wrong
 }
 
 // TestWhatIsNotRunIsSaid, and what may not be loaded is refused.

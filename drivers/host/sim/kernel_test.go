@@ -3,6 +3,8 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"syscall"
@@ -237,20 +239,42 @@ func TestRemoveRescanPlug(t *testing.T) {
 // of drivers/pci/pci-sysfs.c has it.
 func TestAVFHasNoRemove(t *testing.T) {
 	k, h := withVFIO(t)
-	for _, name := range []string{"remove", "rescan"} {
-		h.missing(host.Attr(vf0, name))
-		if err := k.Foreign(sysfs(host.Attr(vf0, name), "1")); !errors.Is(err, syscall.ENOENT) {
-			t.Errorf("%s of a VF: %v, want ENOENT", name, err)
-		}
-	}
-	names, err := k.List(t.Context(), host.PCIDevices+vf0)
-	if err != nil || slices.Contains(names, "remove") || slices.Contains(names, "rescan") {
-		t.Errorf("a VF lists %v (%v)", names, err)
-	}
-	if err := k.Unplug(vf0); !errors.Is(err, syscall.EINVAL) {
-		t.Errorf("a VF is unplugged: %v, want EINVAL", err)
+	for _, wrong := range removable(t, k, vf0) {
+		t.Error(wrong)
 	}
 	h.bound(vf0, "igbvf")
+}
+
+// TestBrokenVFHasRemove: the test above notices a function that has all of them.
+func TestBrokenVFHasRemove(t *testing.T) {
+	k, _ := withVFIO(t)
+	if wrong := removable(t, k, pf2); len(wrong) != 7 {
+		t.Errorf("of 7 only these are noticed: %q", wrong)
+	}
+}
+
+// removable says in which ways a function can be taken away.
+func removable(t *testing.T, k *Kernel, address string) (ways []string) {
+	t.Helper()
+	names, err := k.List(t.Context(), host.PCIDevices+address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"rescan", "remove"} {
+		if _, err := k.Inode(t.Context(), host.Attr(address, name)); !errors.Is(err, fs.ErrNotExist) {
+			ways = append(ways, fmt.Sprintf("%s is there (%v)", name, err))
+		}
+		if slices.Contains(names, name) {
+			ways = append(ways, "it lists "+name)
+		}
+		if err := k.Foreign(sysfs(host.Attr(address, name), "1")); !errors.Is(err, syscall.ENOENT) {
+			ways = append(ways, fmt.Sprintf("%s is written: %v, want ENOENT", name, err))
+		}
+	}
+	if err := k.Unplug(address); !errors.Is(err, syscall.EINVAL) {
+		ways = append(ways, fmt.Sprintf("it is unplugged: %v, want EINVAL", err))
+	}
+	return ways
 }
 
 // TestABridgeTakesItsBusAlong when it is removed or pulled out, and a rescan or
