@@ -81,6 +81,7 @@ type Agent struct {
 	payer    *payer
 	modules  chan struct{}         // held by whoever loads modules
 	begun    chan struct{}         // closed once a stop may give orders
+	turns    chan struct{}         // taken by the loop once all that came before is done
 	told     chan struct{}         // has something when the source may be told something new
 	duty     func(context.Context) // what is done before anything else
 
@@ -140,7 +141,7 @@ func New(c Config) *Agent {
 			NoIOMMU: c.NoIOMMU, MaxAttempts: e.MaxAttempts, PluginFile: c.PluginFile, started: now,
 			Allocated: c.Allocated,
 		},
-		agenda: newAgenda(), begun: make(chan struct{}), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
+		agenda: newAgenda(), begun: make(chan struct{}), turns: make(chan struct{}), modules: make(chan struct{}, 1), told: make(chan struct{}, 1), slots: make(chan struct{}, maxWorkers),
 		reports: map[string]InterfaceReport{}, anew: map[string]int{}, busy: map[drivers.Target]bool{}, missed: map[drivers.Target][]drivers.Target{},
 		unjudged: map[uint64]bool{}, unsafe: map[drivers.Target]bool{},
 		kept:   map[uint64]*kept{},
@@ -243,6 +244,7 @@ func (a *Agent) loop(ctx context.Context, updates <-chan source.Update, events <
 				return fmt.Errorf("events of the host ended: %w", context.Cause(ctx))
 			}
 			a.agenda.hear(e)
+		case <-a.turns: // for who waits until all before is done
 		case <-a.agenda.changed:
 			a.arm(due)
 		case <-due.C:

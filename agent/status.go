@@ -12,6 +12,7 @@ import (
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/engine"
+	"eniagent/agent/source"
 	"eniagent/drivers/dpdk"
 	"eniagent/drivers/host"
 	"eniagent/journal"
@@ -62,6 +63,39 @@ func (a *Agent) Status(ctx context.Context) Status {
 		s.Pools = append(s.Pools, poolReport(p, r))
 	}
 	return s
+}
+
+// errBehind is why a status is not one of what is asked now.
+var errBehind = errors.New("what the source asks now was not read yet")
+
+// FreshStatus is the status once what the source asks now is in force. One that cannot be
+// had with this patience says that it is not ready.
+func (a *Agent) FreshStatus(ctx context.Context, patience time.Duration) Status {
+	within, cancel := context.WithTimeout(ctx, patience)
+	err := a.catchUp(within)
+	cancel()
+	s := a.Status(ctx)
+	if err != nil && s.Ready {
+		s.Ready, s.NotReady = false, errBehind.Error()
+	}
+	return s
+}
+
+// catchUp returns once what the source asks now is in force, where the source can be asked.
+func (a *Agent) catchUp(ctx context.Context) error {
+	r, ok := a.c.Source.(source.Refresher)
+	if !ok {
+		return nil
+	}
+	if err := r.Refresh(ctx); err != nil {
+		return err
+	}
+	select {
+	case a.turns <- struct{}{}: // the loop has put in force what it took before
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // taint says by what a host's kernel is tainted that the agent may be asked to

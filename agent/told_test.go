@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,53 @@ func TestASourceThatSaysNothingIsTold(t *testing.T) {
 		}
 		n.source.updates <- source.Update{Desired: &source.Desired{Source: "file", Object: "/x.yaml", Generation: "empty"}}
 		settled(5 * time.Second)
+		n.halt()
+	})
+}
+
+// readWhenAsked is a source of which no change is told until somebody asks.
+type readWhenAsked struct {
+	fakeSource
+	says source.Update
+}
+
+func (s readWhenAsked) Refresh(ctx context.Context) error {
+	if s.says.Desired == nil {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	s.updates <- s.says
+	for len(s.updates) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// TestAFreshStatusIsOfWhatIsAskedNow: who edits the file and asks at once is answered of
+// what it says now, or told that this was not read.
+func TestAFreshStatusIsOfWhatIsAskedNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		now := source.Desired{Source: "file", Object: "/x.yaml", Generation: "2", Interfaces: []source.Interface{pci(portB, "vfio-pci")}}
+		n.start(func(c *Config) { c.Source = readWhenAsked{c.Source.(fakeSource), source.Update{Desired: &now}} })
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		if s := n.agent.Status(t.Context()); s.Source.Generation == "2" || s.Interfaces[0].Condition != Right {
+			t.Fatalf("%+v", s)
+		}
+		s := n.agent.FreshStatus(t.Context(), time.Second)
+		if s.Source.Generation != "2" || !s.Ready || !slices.ContainsFunc(s.Interfaces, func(i InterfaceReport) bool { return i.Target != portA && i.Condition != Right }) {
+			t.Errorf("%+v", s)
+		}
+		settled(5 * time.Second)
+		n.driver(portB, "vfio-pci")
+		n.halt()
+
+		n.start(func(c *Config) { c.Source = readWhenAsked{fakeSource: c.Source.(fakeSource)} })
+		settled(5 * time.Second)
+		if s := n.agent.FreshStatus(t.Context(), time.Second); s.Ready || s.NotReady != errBehind.Error() {
+			t.Errorf("of a source that does not answer: %t %q", s.Ready, s.NotReady)
+		}
 		n.halt()
 	})
 }

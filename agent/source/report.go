@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"time"
 
 	"eniagent/drivers"
@@ -42,6 +43,14 @@ type Report struct {
 type Restart struct {
 	At time.Time // zero is none
 	Restarted
+}
+
+// Refresher is a source that can be asked to read now, for what changed a moment ago and
+// was not told yet.
+type Refresher interface {
+	// Refresh returns once the reader of the source's updates has taken what is asked now,
+	// or ctx's cause when it ends before.
+	Refresh(ctx context.Context) error
 }
 
 // Reporter is a source that wants to know how what it asks stands.

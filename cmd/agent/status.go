@@ -42,12 +42,17 @@ func (c *cli) statusCommand() *cobra.Command {
 }
 
 // status asks the agent, or reads here when none runs. It asks again until all
-// is as desired or the wait is over.
+// is as desired or the wait is over; the source is read before, as who edits it and waits
+// means what it says now.
 func (c *cli) status(ctx context.Context, wait time.Duration) (agent.Status, error) {
 	deadline := time.Now().Add(wait)
+	path := "/status"
+	if wait > 0 {
+		path = "/status?fresh=" + min(wait, mostFresh).String()
+	}
 	for {
 		var s agent.Status
-		err := c.ask(ctx, "GET", "/status", &s)
+		err := c.ask(ctx, "GET", path, &s)
 		over := time.Now().After(deadline)
 		switch {
 		case err == nil && (over || s.Ready && statusError(s) == nil):
@@ -64,6 +69,9 @@ func (c *cli) status(ctx context.Context, wait time.Duration) (agent.Status, err
 		}
 	}
 }
+
+// mostFresh is how long an answer waits for the source to be read, at most.
+const mostFresh = 10 * time.Second
 
 // statusError says whether all is as desired: what the file asks now and
 // cannot be read is not.

@@ -41,6 +41,7 @@ const (
 type File struct {
 	path           string
 	settle, within time.Duration
+	asks           chan chan struct{} // closed once what the file says was taken
 }
 
 // New is the source of the file at path, which need not exist yet.
@@ -51,7 +52,24 @@ func New(path string, o Options) *File {
 	if o.Within <= 0 {
 		o.Within = defaultWithin
 	}
-	return &File{path: path, settle: o.Settle, within: o.Within}
+	return &File{path: path, settle: o.Settle, within: o.Within, asks: make(chan chan struct{})}
+}
+
+// Refresh returns once the reader of the updates has taken what the file says now, or
+// ctx's cause when it ends before.
+func (f *File) Refresh(ctx context.Context) error {
+	taken := make(chan struct{})
+	select {
+	case f.asks <- taken:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-taken:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Updates sends what the file says now and then each change of it. A file that
@@ -83,7 +101,7 @@ func (f *File) Updates(ctx context.Context) (<-chan source.Update, error) {
 	owner.Go("file", func() {
 		defer close(updates)
 		r := reader{path: path, read: Read, within: f.within, owner: owner}
-		follow(ctx, func() source.Update { return r.update(ctx) }, changed, f.settle, updates)
+		follow(ctx, func() source.Update { return r.update(ctx) }, changed, f.asks, f.settle, updates)
 		_ = within(f.within, ended) // for who looks whether all has ended
 	})
 	return updates, nil
@@ -91,13 +109,17 @@ func (f *File) Updates(ctx context.Context) (<-chan source.Update, error) {
 
 // follow reads at once and whenever changed says so, after the file was left
 // alone for a while, and offers what is new. Something newer replaces an offer
-// that nobody has taken; what was taken last is not offered again.
-func follow(ctx context.Context, read func() source.Update, changed <-chan notice, settle time.Duration, updates chan<- source.Update) {
+// that nobody has taken; what was taken last is not offered again. Each of asks is
+// a change that may not have been told yet, and is closed once what was read after
+// it is taken.
+func follow(ctx context.Context, read func() source.Update, changed <-chan notice, asks <-chan chan struct{}, settle time.Duration, updates chan<- source.Update) {
 	var (
-		newest = read()
-		taken  source.Update
-		offer  = updates // nil while there is nothing new
-		first  time.Time // of the changes not read yet
+		newest   = read()
+		taken    source.Update
+		offer    = updates // nil while there is nothing new
+		first    time.Time // of the changes not read yet
+		asked    []chan struct{}
+		answered []chan struct{} // of them, those that were read for
 	)
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
@@ -115,8 +137,20 @@ func follow(ctx context.Context, read func() source.Update, changed <-chan notic
 			offer = nil
 		}
 	}
+	readSoon := func() {
+		if first.IsZero() {
+			first = time.Now()
+		}
+		quiet.Reset(min(settle, time.Until(first.Add(patience*settle))))
+	}
 	consider(newest)
 	for {
+		if offer == nil {
+			for _, a := range answered {
+				close(a)
+			}
+			answered = nil
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -127,12 +161,13 @@ func follow(ctx context.Context, read func() source.Update, changed <-chan notic
 				consider(source.Update{Err: n.err})
 				continue
 			}
-			if first.IsZero() {
-				first = time.Now()
-			}
-			quiet.Reset(min(settle, time.Until(first.Add(patience*settle))))
+			readSoon()
+		case a := <-asks:
+			asked = append(asked, a)
+			readSoon()
 		case <-quiet.C:
 			first = time.Time{}
+			answered, asked = append(answered, asked...), nil
 			consider(read())
 		}
 	}

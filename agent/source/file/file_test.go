@@ -287,6 +287,7 @@ type fake struct {
 	now     source.Update
 	reads   atomic.Int32
 	changed chan notice
+	asks    chan chan struct{}
 	updates chan source.Update
 }
 
@@ -295,13 +296,13 @@ func good(generation string) source.Update {
 }
 
 func begin(t *testing.T, first source.Update) *fake {
-	f := &fake{now: first, changed: make(chan notice, 1), updates: make(chan source.Update)}
+	f := &fake{now: first, changed: make(chan notice, 1), asks: make(chan chan struct{}), updates: make(chan source.Update)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		read := func() source.Update { f.reads.Add(1); return f.now }
-		follow(ctx, read, f.changed, 100*time.Millisecond, f.updates)
+		follow(ctx, read, f.changed, f.asks, 100*time.Millisecond, f.updates)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	synctest.Wait()
@@ -414,4 +415,59 @@ func TestFollow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { run(t, begin(t, good("a"))) })
 		})
 	}
+}
+
+// TestARefreshIsAnsweredOnceItIsTaken: whoever asks waits until what the file says then was
+// read, after it was left alone, and taken.
+func TestARefreshIsAnsweredOnceItIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := begin(t, good("1"))
+		if got := f.offered(); got != "1" {
+			t.Fatal(got)
+		}
+		ask := func() chan struct{} {
+			a := make(chan struct{})
+			f.asks <- a
+			return a
+		}
+		over := func(a chan struct{}) bool {
+			synctest.Wait()
+			select {
+			case <-a:
+				return true
+			default:
+				return false
+			}
+		}
+		same := ask()
+		if over(same) {
+			t.Error("answered before it was read")
+		}
+		if time.Sleep(100 * time.Millisecond); !over(same) || f.offered() != "" {
+			t.Error("nothing is new, and whoever asked waits still")
+		}
+		f.now = good("2") // nobody told
+		early := ask()
+		time.Sleep(50 * time.Millisecond)
+		f.change(good("3"))
+		late := ask()
+		time.Sleep(99 * time.Millisecond)
+		if over(early) || f.offered() != "" {
+			t.Error("read while it was being written")
+		}
+		time.Sleep(time.Millisecond)
+		if over(early) || over(late) {
+			t.Error("answered before it was taken")
+		}
+		after := ask()
+		if got := f.offered(); got != "3" {
+			t.Errorf("offered %q", got)
+		}
+		if !over(early) || !over(late) || over(after) {
+			t.Errorf("taken: those before are answered %t, %t, one asked after the read %t", over(early), over(late), over(after))
+		}
+		if time.Sleep(100 * time.Millisecond); !over(after) {
+			t.Error("not answered")
+		}
+	})
 }

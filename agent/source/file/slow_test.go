@@ -27,7 +27,7 @@ func TestAReadThatHangsIsTold(t *testing.T) {
 		updates, ended := make(chan source.Update), make(chan struct{})
 		go func() {
 			defer close(ended)
-			follow(ctx, func() source.Update { return r.update(ctx) }, nil, 100*time.Millisecond, updates)
+			follow(ctx, func() source.Update { return r.update(ctx) }, nil, nil, 100*time.Millisecond, updates)
 		}()
 		began := time.Now()
 		u := <-updates
