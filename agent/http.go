@@ -122,6 +122,18 @@ func (a *Agent) publicHandler(reg *prometheus.Registry) http.Handler {
 	return mux
 }
 
+// statusAsked is the status, with fresh=5s that of what the source asks now.
+func (a *Agent) statusAsked(r *http.Request) (any, error) {
+	if !r.URL.Query().Has("fresh") {
+		return a.Status(r.Context()), nil
+	}
+	patience, err := time.ParseDuration(r.URL.Query().Get("fresh"))
+	if err != nil {
+		return nil, fmt.Errorf("fresh: %w: want a duration such as 5s", err)
+	}
+	return a.FreshStatus(r.Context(), patience), nil
+}
+
 // socketHandler answers the commands of this machine's root.
 func (a *Agent) socketHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -139,16 +151,7 @@ func (a *Agent) socketHandler() http.Handler {
 			_ = json.NewEncoder(w).Encode(v)
 		}
 	}
-	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) {
-		if !r.URL.Query().Has("fresh") {
-			return a.Status(r.Context()), nil
-		}
-		patience, err := time.ParseDuration(r.URL.Query().Get("fresh"))
-		if err != nil {
-			return nil, fmt.Errorf("fresh: %w: want a duration such as 5s", err)
-		}
-		return a.FreshStatus(r.Context(), patience), nil
-	}))
+	mux.HandleFunc("GET /status", answer(a.statusAsked))
 	mux.HandleFunc("GET /plan", answer(func(r *http.Request) (any, error) { return a.Plan(r.Context()), nil }))
 	mux.HandleFunc("POST /plan", answer(func(r *http.Request) (any, error) {
 		data, err := io.ReadAll(io.LimitReader(r.Body, file.MaxSize+1)) // one more than is legal, which Parse refuses

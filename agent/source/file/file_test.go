@@ -417,6 +417,23 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+func (f *fake) ask() chan struct{} {
+	a := make(chan struct{})
+	f.asks <- a
+	return a
+}
+
+// over says that one who asked was answered.
+func over(a chan struct{}) bool {
+	synctest.Wait()
+	select {
+	case <-a:
+		return true
+	default:
+		return false
+	}
+}
+
 // TestARefreshIsAnsweredOnceItIsTaken: whoever asks waits until what the file says then was
 // read, after it was left alone, and taken.
 func TestARefreshIsAnsweredOnceItIsTaken(t *testing.T) {
@@ -425,21 +442,7 @@ func TestARefreshIsAnsweredOnceItIsTaken(t *testing.T) {
 		if got := f.offered(); got != "1" {
 			t.Fatal(got)
 		}
-		ask := func() chan struct{} {
-			a := make(chan struct{})
-			f.asks <- a
-			return a
-		}
-		over := func(a chan struct{}) bool {
-			synctest.Wait()
-			select {
-			case <-a:
-				return true
-			default:
-				return false
-			}
-		}
-		same := ask()
+		same := f.ask()
 		if over(same) {
 			t.Error("answered before it was read")
 		}
@@ -447,10 +450,10 @@ func TestARefreshIsAnsweredOnceItIsTaken(t *testing.T) {
 			t.Error("nothing is new, and whoever asked waits still")
 		}
 		f.now = good("2") // nobody told
-		early := ask()
+		early := f.ask()
 		time.Sleep(50 * time.Millisecond)
 		f.change(good("3"))
-		late := ask()
+		late := f.ask()
 		time.Sleep(99 * time.Millisecond)
 		if over(early) || f.offered() != "" {
 			t.Error("read while it was being written")
@@ -459,7 +462,7 @@ func TestARefreshIsAnsweredOnceItIsTaken(t *testing.T) {
 		if over(early) || over(late) {
 			t.Error("answered before it was taken")
 		}
-		after := ask()
+		after := f.ask()
 		if got := f.offered(); got != "3" {
 			t.Errorf("offered %q", got)
 		}
