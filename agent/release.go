@@ -128,6 +128,9 @@ func (a *Agent) outcomes(ctx context.Context, entries []OrderEntry, ordered []dr
 		case e.along != "":
 			entries[i] = a.outcomeAlong(ctx, e)
 		}
+		if e := &entries[i]; e.Condition == Pending && e.Reason == "" {
+			e.Reason = "not back yet; the agent goes on with it, and agent status tells when it is"
+		}
 		back = back && entries[i].Condition == Released
 	}
 	a.sayBoundAgain(ctx, entries)

@@ -174,3 +174,32 @@ func countReads(c *Config, h host.Host) *counting {
 	c.Host = counts
 	return counts
 }
+
+// TestAReleaseThatTakesLongSaysSo: what is not back when the wait ends is told with a
+// reason, and is given back all the same.
+func TestAReleaseThatTakesLongSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		if err := n.kernel.Inject(sim.Fault{Label: sim.LabelRead, Times: -1, Slow: 700 * time.Millisecond}); err != nil {
+			t.Fatal(err)
+		}
+		report, err := n.agent.Release(t.Context(), Order{All: true, Who: "root", Why: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range report.Entries {
+			if e.Condition != Released && e.Reason == "" {
+				t.Errorf("%s is %s, and nothing says why", e.Target, e.Condition)
+			}
+		}
+		if i := slices.IndexFunc(report.Entries, func(e OrderEntry) bool { return e.Target == portA }); i < 0 || report.Entries[i].Condition == Released {
+			t.Errorf("the test shows nothing: %+v", report.Entries)
+		}
+		settled(5 * time.Minute)
+		n.driver(portA, "igb")
+		n.halt()
+	})
+}
