@@ -52,9 +52,8 @@ func Obstacle(ctx context.Context, r host.Reader, t drivers.Target) (string, err
 }
 
 // pluginName is what the plugin takes for a resourceName (ValidResourceName of
-// pkg/utils): less than the kubelet does. Before it took lists of selectors it
-// took no '-' either; an entry of the agent, which has such a list, is of no use
-// to those versions anyway.
+// pkg/utils): less than the kubelet does. Versions that take no '-' take no lists
+// of selectors either, so that an entry of the agent is of no use to them anyway.
 var pluginName = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
 // config is an entry as the plugin decodes it.
