@@ -19,7 +19,7 @@ func (a *Agent) goesAlong(ctx context.Context, r request, o Order, before []Orde
 	e := OrderEntry{Target: r.target, Condition: Pending, Steps: []StepReport{}}
 	own := !r.ordered() && r.entry == r.asked.String()
 	id, err := host.Identify(ctx, a.c.Host, r.target)
-	if !o.All || r.order != nil || own || err != nil || !a.view.baselines().MadeVF(r.target, id) {
+	if o.named() || r.order != nil || own || err != nil || !a.view.baselines().MadeVF(r.target, id) {
 		return e, false
 	}
 	if e.along = id.PF; !r.ordered() {

@@ -205,7 +205,7 @@ func merge(old []entry, next source.Desired, matched func(entry) bool) []entry {
 func changedEntries(old, next []entry) []string {
 	var changed []string
 	for _, n := range next {
-		same := slices.ContainsFunc(old, func(o entry) bool { return reflect.DeepEqual(o.Interface, n.Interface) })
+		same := slices.ContainsFunc(old, func(o entry) bool { return reflect.DeepEqual(o.Asks(), n.Asks()) })
 		if !same {
 			changed = append(changed, n.String())
 		}

@@ -46,7 +46,7 @@ func TestAStopGivesAllBack(t *testing.T) {
 		n.start(nil)
 		n.want(stopWants()...)
 		settled(20 * time.Second)
-		if !n.agent.giveAllBack(t.Context(), time.Minute) {
+		if left := n.agent.atStop(t.Context(), source.Release, time.Minute).left; left > 0 {
 			t.Errorf("not all was given back\n%s", n.log)
 		}
 		n.driver(portA, "igb")
@@ -75,7 +75,7 @@ func TestAPersonsOrderOutlivesAStop(t *testing.T) {
 			if before {
 				person()
 			}
-			n.agent.giveAllBack(t.Context(), time.Minute)
+			n.agent.atStop(t.Context(), source.Release, time.Minute)
 			if !before {
 				person()
 			}
@@ -103,7 +103,7 @@ func TestAPersonsReleaseOfAllOutlivesAStop(t *testing.T) {
 		settled(5 * time.Second)
 		let := n.kernel.Hold(portA)
 		n.release(Order{All: true})
-		if n.agent.giveAllBack(t.Context(), time.Minute) {
+		if n.agent.atStop(t.Context(), source.Release, time.Minute).left == 0 {
 			t.Error("a function that a program holds is told to be given back")
 		}
 		n.halt()
@@ -132,7 +132,7 @@ func TestAStopEndsInTime(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		if n.agent.giveAllBack(t.Context(), 8*time.Second) {
+		if n.agent.atStop(t.Context(), source.Release, 8*time.Second).left == 0 {
 			t.Error("all is told to be given back")
 		}
 		n.halt()
@@ -153,9 +153,26 @@ func TestAStopEndsInTime(t *testing.T) {
 	})
 }
 
-// stopCrashes stops an agent that gives back, and crashes it at one in every boundaries
-// of that. It returns what the next starts left wrong.
-func stopCrashes(t *testing.T, every int, breaks func(*Agent)) (points int, found []string) {
+// aStop is what a crash test stops.
+type aStop struct {
+	flag     string
+	wants    []source.Interface
+	retained []string // functions that it never touches
+}
+
+// touched says which functions on vfio-pci a stop touched that it was to retain.
+func (s aStop) touched(n *node) (wrong string) {
+	for _, t := range s.retained {
+		if d, err := host.DriverOf(n.t.Context(), n.kernel, t); d != "vfio-pci" {
+			wrong += fmt.Sprintf("%s is retained, and bound to %q (%v)", t, d, err)
+		}
+	}
+	return wrong
+}
+
+// crashes stops an agent, and crashes it at one in every boundaries of that. It returns
+// what the stop and the next starts left wrong.
+func (s aStop) crashes(t *testing.T, every int, breaks func(*Agent)) (points int, found []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, sim.DefaultNode())
@@ -171,13 +188,13 @@ func stopCrashes(t *testing.T, every int, breaks func(*Agent)) (points int, foun
 		}
 		n.fault = func(point string) error { keep("journal " + point); return nil }
 		n.start(nil)
-		n.want(stopWants()...)
+		n.want(s.wants...)
 		settled(20 * time.Second)
 		n.kernel.Hook = func(p sim.Point) { keep("host " + p.String()) }
 		mu.Lock()
 		stopping = true
 		mu.Unlock()
-		n.agent.giveAllBack(t.Context(), time.Minute)
+		n.agent.atStop(t.Context(), s.flag, time.Minute)
 		n.halt()
 		mu.Lock()
 		stopping = false
@@ -189,10 +206,11 @@ func stopCrashes(t *testing.T, every int, breaks func(*Agent)) (points int, foun
 			}
 			points++
 			n := &node{t: t, kernel: i.kernel, store: i.store, breaks: breaks}
+			wrong := s.touched(n)
 			n.start(nil)
-			n.want(stopWants()...)
+			n.want(s.wants...)
 			settled(time.Minute)
-			if wrong := n.asWanted(); wrong != "" {
+			if wrong += n.asWanted(); wrong != "" {
 				found = append(found, fmt.Sprintf("boundary %d, %s: %s", at, i.label, wrong))
 			}
 			n.halt()
@@ -201,34 +219,65 @@ func stopCrashes(t *testing.T, every int, breaks func(*Agent)) (points int, foun
 	return points, found
 }
 
+// stops are one that gives back all, and those that leave what entries retain.
+func stops() map[string]aStop {
+	var all, mixed []source.Interface
+	for _, i := range append(stopWants(), pci(portB, "vfio-pci")) {
+		all = append(all, i)
+		if i.OnStop = source.Release; i.Selector.PCI == portB {
+			i.OnStop = source.Retain
+		}
+		mixed = append(mixed, i)
+	}
+	return map[string]aStop{
+		"a stop that gives back":               {flag: source.Release, wants: stopWants()},
+		"one that gives back what entries say": {flag: source.Retain, wants: mixed, retained: []string{portB}},
+		"one that retains what an entry says":  {flag: source.Release, wants: append(all[:2:2], mixed[2]), retained: []string{portB}},
+	}
+}
+
 // TestAStopThroughCrashes: wherever the agent is killed while a stop gives back, the next
-// start ends as desired, with nothing in quarantine and no order left.
+// start ends as desired, with nothing in quarantine and no order left; what is retained
+// is never touched.
 func TestAStopThroughCrashes(t *testing.T) {
 	every := 8
 	if testing.Short() {
 		every = 24
 	}
-	points, found := stopCrashes(t, every, nil)
-	for _, f := range found[:min(len(found), 5)] {
-		t.Error(f)
+	for name, s := range stops() {
+		points, found := s.crashes(t, every, nil)
+		for _, f := range found[:min(len(found), 5)] {
+			t.Errorf("%s: %s", name, f)
+		}
+		if points < 3 {
+			t.Errorf("%s: there were only %d crashes", name, points)
+		}
+		t.Logf("evidence: in process | crash at 1 in %d boundaries of %s | %d | %d", every, name, points, len(found))
 	}
-	if points < 3 {
-		t.Errorf("there were only %d crashes", points)
-	}
-	t.Logf("evidence: in process | crash at 1 in %d boundaries of a stop that gives back | %d | %d", every, points, len(found))
 }
 
 // TestBrokenStartKeepsTheOrdersOfAStop: a start that takes them for a person's is found.
 func TestBrokenStartKeepsTheOrdersOfAStop(t *testing.T) {
-	_, found := stopCrashes(t, 24, func(a *Agent) {
-		for _, c := range a.c.Journal.Controls() {
-			c.Facts = map[string]string{factEntries: c.Facts[factEntries], factIdentity: c.Facts[factIdentity]}
-			if err := a.c.Journal.SetControl(t.Context(), c); err != nil {
-				t.Error(err)
+	for name, s := range stops() {
+		_, found := s.crashes(t, 24, func(a *Agent) {
+			for _, c := range a.c.Journal.Controls() {
+				c.Facts = map[string]string{factEntries: c.Facts[factEntries], factIdentity: c.Facts[factIdentity]}
+				if err := a.c.Journal.SetControl(t.Context(), c); err != nil {
+					t.Error(err)
+				}
 			}
+		})
+		if !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, "order "+orderReleased) }) {
+			t.Errorf("%s: not found: %v", name, found)
 		}
-	})
-	if !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, "order "+orderReleased) }) {
+	}
+}
+
+// TestBrokenStopIgnoresEntries: one that goes by its flag alone is found.
+func TestBrokenStopIgnoresEntries(t *testing.T) {
+	wants := append(stopWants(), pci(portB, "vfio-pci"))
+	_, found := aStop{flag: source.Release, wants: wants, retained: []string{portB}}.crashes(t, 24, nil)
+	if !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, portB+" is retained") }) {
 		t.Errorf("not found: %v", found)
 	}
 }

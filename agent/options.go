@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"eniagent/agent/source"
 	"eniagent/agent/source/file"
 	"eniagent/agent/source/kubelet"
 	"eniagent/agent/source/nodeeni"
@@ -37,7 +38,7 @@ type Options struct {
 	NodeAddresses   []string // the node's own
 	KeepReachable   []string // addresses whose way must not be cut
 	WithoutDefault  bool     // work on a node that has no default route
-	OnStop          string   // what a stop does with the functions: Retain or GiveBack
+	OnStop          string   // what a stop does with functions whose entries do not say: source.Retain or source.Release
 	PluginFile      string   // the SR-IOV device plugin's configuration, on the host
 	PodResources    string   // the kubelet's socket; "" does not ask it
 	Simulate        string   // state file of a simulated kernel; "" is the real one
@@ -54,7 +55,7 @@ const DefaultMaxAttempts = 3
 func DefaultOptions() Options {
 	return Options{
 		Source: file.Name, ConfigFile: "/etc/eniagent/interfaces.yaml", StateDir: "/var/lib/eniagent", Root: "/",
-		Listen: "127.0.0.1:9810", OnStop: Retain, Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
+		Listen: "127.0.0.1:9810", OnStop: source.Retain, Interval: 30 * time.Second, ShutdownTimeout: 20 * time.Second,
 		WriteTimeout: 10 * time.Second, LockTimeout: 10 * time.Second, LogLevel: "info", LogFormat: "logfmt",
 		Kubernetes: Kubernetes{PluginSelector: DefaultPluginSelector}, PodResources: kubelet.DefaultSocket, PluginFile: host.DefaultFiles()[0],
 	}
@@ -94,7 +95,7 @@ func (o Options) Validate() error {
 	p.addresses("node-address", o.NodeAddresses)
 	p.addresses("keep-reachable", o.KeepReachable)
 	p.oneOf("log-level", o.LogLevel, "debug", "info", "warn", "error")
-	p.oneOf("on-stop", o.OnStop, Retain, GiveBack)
+	p.oneOf("on-stop", o.OnStop, source.Retain, source.Release)
 	p.oneOf("log-format", o.LogFormat, "logfmt", "json")
 	if len(p) > 0 {
 		return &UsageError{errors.Join(p...)}

@@ -80,9 +80,9 @@ func (v View) otherDevice(ctx context.Context, c journal.Control) string {
 	return was.Difference(now)
 }
 
-// digestOf names what one entry asks.
+// digestOf names what one entry asks while the agent runs.
 func digestOf(i source.Interface) string {
-	b, err := json.Marshal(i)
+	b, err := json.Marshal(i.Asks())
 	if err != nil {
 		return err.Error() // equal to no other; strings and numbers always encode
 	}

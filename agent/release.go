@@ -26,9 +26,11 @@ type Order struct {
 	All     bool     // release: everything the agent touched, and everything that is asked for
 	Cancel  bool     // release: cancel the order instead
 	Dry     bool     // only say what would be done
-	stop    bool     // release: until the agent starts again
-	Who     string
-	Why     string
+	// stop is what a stop of the agent gives back, until its next start; nil is a
+	// person's order.
+	stop *stopScope
+	Who  string
+	Why  string
 	// Allowed is the reason for which a release may cut the management path; "" is
 	// that it may not.
 	Allowed string
@@ -74,7 +76,11 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 			return report, err
 		}
 	}
-	current := a.current(ctx)
+	return a.release(ctx, o, report, a.current(ctx))
+}
+
+// release is Release with the desired state as it is resolved now.
+func (a *Agent) release(ctx context.Context, o Order, report OrderReport, current []request) (OrderReport, error) {
 	requests, err := a.orderRequests(ctx, o, current)
 	if err != nil {
 		return report, err
@@ -91,8 +97,11 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 		switch {
 		case goes:
 		case !o.Dry && e.Condition != Refused || e.Ordered:
-			if err := a.orderRelease(ctx, r, o, current); err != nil {
+			if err := a.orderRelease(ctx, r, o, current); err != nil && o.stop == nil {
 				return report, err
+			} else if err != nil { // nobody is there to ask again without this one
+				e.Condition, e.Reason = Waiting, err.Error()
+				break
 			}
 			ordered, e.Ordered = append(ordered, r.target), true
 		case !o.Dry:
@@ -110,8 +119,11 @@ func (a *Agent) Release(ctx context.Context, o Order) (OrderReport, error) {
 		return report, err
 	}
 	a.carryOut(ctx, ordered, o.patience())
-	if a.outcomes(ctx, report.Entries, ordered) && o.All {
+	switch back := a.outcomes(ctx, report.Entries, ordered); {
+	case back && o.All:
 		report.Entries = append(report.Entries, a.returnRest(ctx, o.Why)...)
+	case back && o.stop != nil:
+		report.Entries = append(report.Entries, a.returnPools(ctx, givenBackWhole)...)
 	}
 	a.Wake()
 	return report, nil
@@ -158,7 +170,10 @@ func (a *Agent) orderRequests(ctx context.Context, o Order, current []request) (
 		}
 		targets = append(targets, t)
 	}
-	if o.All {
+	switch {
+	case o.stop != nil:
+		targets = slices.Clone(o.stop.targets)
+	case o.All:
 		targets = append(targets, a.view.touched(ctx, current, o.Cancel)...)
 	}
 	slices.Sort(targets)
@@ -255,12 +270,22 @@ func (v View) releaseEntry(ctx context.Context, r request, o Order) OrderEntry {
 // underOrder is the request as it will be once the order stands.
 func (v View) underOrder(ctx context.Context, r request, o Order) request {
 	c := journal.Control{Action: orderReleased, Target: r.target, Who: o.Who, Why: o.Why, Facts: map[string]string{}}
-	if o.All && !v.everTouched(r.target) {
+	if v.notOurs(ctx, r.target, o) {
 		c.Facts[factLetGo] = "true"
 	}
 	r.order, r.err, r.first = &c, nil, nil
 	v.ask(ctx, &r)
 	return r
+}
+
+// notOurs says that an order for all there is leaves a function alone: it was never
+// changed. A VF that the agent made is not left alone where its physical function stays.
+func (v View) notOurs(ctx context.Context, t drivers.Target, o Order) bool {
+	if o.named() || v.everTouched(t) {
+		return false
+	}
+	id, err := host.Identify(ctx, v.Host, t)
+	return o.stop == nil || err != nil || slices.Contains(o.stop.targets, id.PF) || !v.baselines().MadeVF(t, id)
 }
 
 // everTouched says whether the agent changed the target in this boot, or was
@@ -279,7 +304,7 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 	concerned := func(t drivers.Target) bool { return t == r.target }
 	a.drifts.askedAnew(concerned, r.target)
 	if _, err := a.c.Journal.ClearFailures(ctx, func(f journal.Failure) bool {
-		return !o.stop && slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return k.Target == r.target })
+		return o.stop == nil && slices.ContainsFunc(f.Keys, func(k drivers.Key) bool { return k.Target == r.target })
 	}); err != nil {
 		return err
 	}
@@ -294,7 +319,7 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 		c.Facts[factAllowed] = o.Allowed
 	}
 	c.Facts[factEntries] = digestsOf(current, r.target)
-	if o.stop {
+	if o.stop != nil {
 		c.Facts[factStop] = "true"
 	}
 	if under := a.view.underOrder(ctx, r, o); under.letGo() || r.order != nil && r.letGo() {

@@ -113,7 +113,7 @@ func (a *Agent) returnRest(ctx context.Context, why string) (entries []OrderEntr
 	if c, ok := a.view.paused(); ok {
 		return []OrderEntry{{Condition: Paused, Reason: pausedText(c), Steps: []StepReport{}}}
 	}
-	entries = a.returnPools(ctx)
+	entries = a.returnPools(ctx, func(request) bool { return true })
 	select {
 	case a.modules <- struct{}{}:
 		defer func() { <-a.modules }()
@@ -144,10 +144,15 @@ func (a *Agent) returnRest(ctx context.Context, why string) (entries []OrderEntr
 	return entries
 }
 
+// givenBackWhole says that all functions of a pool are given back.
+func givenBackWhole(r request) bool {
+	return len(r.members) > 0 && !slices.ContainsFunc(r.members, func(m request) bool { return !m.released() })
+}
+
 // returnPools withdraws the pools, of which no function is left.
-func (a *Agent) returnPools(ctx context.Context) (entries []OrderEntry) {
+func (a *Agent) returnPools(ctx context.Context, which func(request) bool) (entries []OrderEntry) {
 	for _, r := range a.current(ctx) {
-		if r.pool == "" || !slices.Contains(a.view.ownPools(), r.target) {
+		if r.pool == "" || !slices.Contains(a.view.ownPools(), r.target) || !which(r) {
 			continue
 		}
 		if r.err == nil {

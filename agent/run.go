@@ -165,15 +165,8 @@ func (g *group) run(ctx context.Context, a *Agent, reg *prometheus.Registry) err
 		}, func(error) { interrupt() })
 	}
 	stop := func() { cancel(errSignal) }
-	left := "agent stopped, bound functions are left as they are"
-	if g.OnStop == GiveBack {
-		g.ending.back = func() {
-			left = "agent stopped, not everything was given back"
-			if a.giveAllBack(ctx, g.ShutdownTimeout) {
-				left = "agent stopped, everything was given back"
-			}
-		}
-	}
+	var end stopEnd
+	g.ending.back = func() { end = a.atStop(ctx, g.OnStop, g.ShutdownTimeout) }
 	add("signals", g.ending.await, g.ending.begin)
 	add("reconcile", func() error { return a.Reconcile(ctx) }, stop)
 	add("writers", func() error { return g.writers.run(ctx) }, stop)
@@ -187,6 +180,6 @@ func (g *group) run(ctx context.Context, a *Agent, reg *prometheus.Registry) err
 	if err := actors.Run(); !errors.Is(err, errSignal) {
 		return err
 	}
-	level.Info(g.logger).Log("component", "agent", "msg", left)
+	end.tell(log.With(g.logger, "component", "agent"))
 	return nil
 }

@@ -114,7 +114,7 @@ func (m made) request(pf request, index int) (request, bool) {
 	return request{
 		asked: entry{Kept: pf.asked.Kept, Interface: source.Interface{
 			Selector: source.Selector{PCI: t}, State: source.Configured, Up: vf.Up, MTU: vf.MTU, Driver: vf.Driver, Pool: vf.Pool,
-			Port: portOf(vf), AllowManagementPath: pf.asked.AllowManagementPath, Object: pf.asked.Object,
+			Port: portOf(vf), AllowManagementPath: pf.asked.AllowManagementPath, OnStop: pf.asked.OnStop, Object: pf.asked.Object,
 		}},
 		entry: fmt.Sprintf("%s vf %d", pf.entry, index), target: t, pf: pf.target,
 	}, true

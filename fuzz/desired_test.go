@@ -100,6 +100,8 @@ func checkInterfaces(list []source.Interface) error {
 			return fmt.Errorf("%+v names something else than a netdev or a driver", i)
 		case asks == (i.State == source.Released):
 			return fmt.Errorf("%+v asks for nothing, or of what is given back", i)
+		case !slices.Contains([]string{"", source.Retain, source.Release}, i.OnStop) || i.OnStop != "" && i.State == source.Released:
+			return fmt.Errorf("%+v says %q of a stop", i, i.OnStop)
 		case i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535):
 			return fmt.Errorf("MTU %d", i.MTU)
 		case drivers.Userspace(i.Driver) && link:
@@ -239,6 +241,7 @@ func render(list []source.Interface) string {
 		add("driver", i.Driver)
 		add("pool", i.Pool)
 		add("state", string(i.State))
+		add("onStop", i.OnStop)
 		add("allowManagementPath", i.AllowManagementPath)
 		// JSON is YAML.
 		addJSON := func(name string, there bool, value any) {
@@ -299,7 +302,8 @@ func desiredSeeds(t testing.TB) [][]byte {
 		"name: a, state: released, up: true", "name: a, state: gone", "name: a, driver: vfio_pci", "name: a, driver: vfio-pci, mtu: 1500", "name: a, driver: ../x",
 		"name: a, mtu: 67", "name: a, mtu: 65536", "name: a, mtu: 0700", "name: a, mtu: 1_500", "name: a, mtu: '1500'", "name: a, mtu: 1e3", "name: a, up: yes", "name: a, up: null",
 		"name: a/b, up: true", "name: .., up: true", "name: \"a\\u0007\", up: true", "name: aaaaaaaaaaaaaaaa, up: true", "nme: a, up: true", "name: a, name: b, up: true",
-		"name: a, up: true, allowManagementPath: ' why '", "name: a, up: true, allowManagementPath: ' '", "name: a, up: !!str true", "name: !!binary YQ==, up: true",
+		"name: a, up: true, allowManagementPath: ' why '", "name: a, up: true, allowManagementPath: ' '", "name: a, up: true, onStop: release", "name: a, vfs: {count: 1}, onStop: retain",
+		"name: a, up: true, onStop: keep", "name: a, onStop: [release]", "name: a, onStop: retain", "name: a, state: released, onStop: release", "name: a, up: !!str true", "name: !!binary YQ==, up: true",
 		"<<: *x, name: a", "name: a, driver: \"\\e[31m\"", "[x]: a, up: true", "name: {a: b}, up: true", "name: a, driver: ''", "name: a, allowManagementPath: \"a\\nb\", mtu: 1500", "pci: 0000:3b:00.9, up: true",
 		"name: a, altNames: [eni0, 'b c', 5, '5', eni0]", "name: a, altNames: []", "name: a, altNames: [x, y]", "name: a, altNames: *x", "name: a, altNames: {x: y}",
 		"name: a, channels: {combined: 4}", "name: a, channels: {rx: 0, tx: -1, combind: 2}", "name: a, channels: 4", "name: a, rings: {rx: 1024, tx: 1024}", "name: a, rings: {rx: 0x400}",
@@ -400,7 +404,8 @@ func TestBrokenParsersAreCaught(t *testing.T) {
 			}
 			return d, err
 		},
-		"released and asked": kept(func(d *source.Desired) { d.Interfaces[0].State = source.Released }),
+		"released and asked":     kept(func(d *source.Desired) { d.Interfaces[0].State = source.Released }),
+		"a stop that is neither": kept(func(d *source.Desired) { d.Interfaces[0].OnStop = "keep" }),
 		"entries out of order": kept(func(d *source.Desired) {
 			if n := len(d.Interfaces); n > 1 {
 				d.Interfaces[0], d.Interfaces[n-1] = d.Interfaces[n-1], d.Interfaces[0]

@@ -63,6 +63,22 @@ type Interface struct {
 	// AllowManagementPath is the reason for touching the function although it is
 	// on the node's management path; "" forbids it.
 	AllowManagementPath string `json:"allow_management_path,omitempty"`
+	// OnStop is what a stop of the agent does with the function: Retain or Release;
+	// "" is what its flag says.
+	OnStop string `json:"on_stop,omitempty"`
+}
+
+// What a stop of the agent does with a function.
+const (
+	Retain  = "retain"  // it stays as it is
+	Release = "release" // it is given back until the next start
+)
+
+// Asks is what is asked of the function while the agent runs: another one is an
+// entry that reads anew.
+func (i Interface) Asks() Interface {
+	i.OnStop = ""
+	return i
 }
 
 // VFs is what is asked of the virtual functions of a physical one. When they

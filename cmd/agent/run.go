@@ -18,7 +18,8 @@ func (c *cli) runCommand() *cobra.Command {
 		Use: "run", Short: "Recover, then keep the host as desired", Args: noArgs,
 		Long: `Run the agent: recover what an earlier one left unfinished, then keep the host as
 the desired state asks. SIGTERM finishes the step in flight and leaves bound
-functions alone; a second signal ends it at once.
+functions alone, unless --on-stop or onStop of an entry releases them; a second
+signal ends it at once.
 
 With --simulate it runs on a simulated node and needs no root; the node's state
 is a file, so that it outlives a kill -9 as hardware would.`,
@@ -49,7 +50,7 @@ is a file, so that it outlives a kill -9 as hardware would.`,
 	f.StringVar(&o.Listen, "listen", o.Listen, "address of /healthz, /readyz and /metrics; empty for none")
 	f.DurationVar(&o.Interval, "interval", o.Interval, "how often to look at everything without any event, 1s to 10m")
 	f.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", o.ShutdownTimeout, "how long a stop may take, 1s to 10m")
-	f.StringVar(&o.OnStop, "on-stop", o.OnStop, "what a stop does with the functions: retain them, or release them until the next start")
+	f.StringVar(&o.OnStop, "on-stop", o.OnStop, "what a stop does with functions whose entry has no onStop: retain them, or release them until the next start")
 	f.DurationVar(&o.WriteTimeout, "write-timeout", o.WriteTimeout, "when a write that hangs in the kernel is left to it, 1s to 10m")
 	f.DurationVar(&o.LockTimeout, "lock-timeout", o.LockTimeout, "how long to wait for another holder of the journal, 0 to 10m")
 	f.BoolVar(&o.Observe, "observe", false, "plan and report, never write")

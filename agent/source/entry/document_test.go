@@ -61,7 +61,7 @@ func TestParseRefuses(t *testing.T) {
 		upOr  = `want true or false`
 		top   = `want a mapping with apiVersion and interfaces`
 		alt   = `want a name of 1 to 127 characters, no '/', ':', '%' or spaces, not only digits, in quotes if it looks like something else`
-		field = `want one of pci, mac, name, driver, up, mtu, pool, state, allowManagementPath, altNames, channels, rings, features, vfs`
+		field = `want one of pci, mac, name, driver, up, mtu, pool, state, onStop, allowManagementPath, altNames, channels, rings, features, vfs`
 	)
 	tests := []struct{ name, text, want string }{
 		{"empty file", "", `f: empty; ` + gone},
@@ -86,6 +86,11 @@ func TestParseRefuses(t *testing.T) {
 		{"no reason to replace", head + "- {name: a, vfs: {count: 1, replaceVFs: \" \"}}\n", `f: line 3: interfaces[0].vfs.replaceVFs: " ": want the reason, in words, for making VFs anew that somebody else has configured`},
 		{"a reason that is none", head + "- {name: a, vfs: {count: 1, replaceVFs: true}}\n", `f: line 3: interfaces[0].vfs.replaceVFs: true: want the reason, in words, for making VFs anew that somebody else has configured`},
 		{"no reason", head + "- {name: a, up: true, allowManagementPath: \"\"}\n", `f: line 3: interfaces[0].allowManagementPath: "": want the reason, in words, for touching the node's management path`},
+		{"a stop that is neither", head + "- {name: a, up: true, onStop: keep}\n", `f: line 3: interfaces[0].onStop: keep: want retain or release; without it the flag --on-stop says it`},
+		{"a stop that is a list", head + "- {name: a, up: true, onStop: [release]}\n", `f: line 3: interfaces[0].onStop: a list: want retain or release; without it the flag --on-stop says it`},
+		{"a stop alone", head + "- {name: a, onStop: release}\n", `f: line 3: interfaces[0]: nothing is asked of name a; add driver, up, mtu, pool or vfs, or "state: released"`},
+		{"a stop of what is released", head + "- {name: a, state: released, onStop: retain}\n", `f: line 3: interfaces[0].onStop: retain: a released interface is given back whether or not the agent stops; remove onStop`},
+		{"another spelling of onStop", head + "- {name: a, up: true, on_stop: retain}\n", `f: line 3: interfaces[0]: on_stop: unknown field; did you mean onStop?`},
 		{"too many", head + strings.Repeat("- {pci: a}\n", maxInterfaces+1), "f: line 2: interfaces: 2049 of them; want at most 2048, one for each function of the node"},
 		{"too large", head + strings.Repeat("#", MaxSize), `f: 1048618 bytes: want at most 1048576`},
 		{"not UTF-8", "apiVersion: eniagent/v1alpha1\ninter\xfffaces:\n", `f: line 2: not UTF-8 text; save the file as UTF-8`},
@@ -102,7 +107,7 @@ func TestParseRefuses(t *testing.T) {
 		{"misspelt field", head + "- {name: a, mut: 9000}\n", `f: line 3: interfaces[0]: mut: unknown field; did you mean mtu?`},
 		{"misspelt selector", head + "- {nam: a, up: true}\n", `f: line 3: interfaces[0]: nam: unknown field; did you mean name?`},
 		{"unknown field", head + "- {name: a, vlan: 1}\n", `f: line 3: interfaces[0]: vlan: unknown field; ` + field},
-		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, pool, state, allowManagementPath, altNames, channels, rings, features, vfs`},
+		{"key is a list", head + "- {name: a, [x]: 1}\n", `f: line 3: interfaces[0]: a list: as a field's name; want one of pci, mac, name, driver, up, mtu, pool, state, onStop, allowManagementPath, altNames, channels, rings, features, vfs`},
 		{"duplicate key", head + "- name: a\n  mtu: 1500\n  mtu: 9000\n", `f: line 5: interfaces[0].mtu: given twice, first on line 4; remove one`},
 
 		{"no selector", head + "- {up: true}\n", `f: line 3: interfaces[0]: no interface is selected; add one of pci, mac, name`},

@@ -55,6 +55,7 @@ func attributes() []attribute {
 		{"mtu", "want a number of bytes from 68 to 65535, without quotes, such as 9000", setMTU},
 		{"pool", wantPool, setPool},
 		{"state", "want configured or released", setState},
+		{"onStop", "want retain or release; without it the flag --on-stop says it", setOnStop},
 		{"allowManagementPath", "want the reason, in words, for touching the node's management path", setAllowance},
 	}
 }
@@ -131,6 +132,9 @@ func (p *parser) sensible(n *yaml.Node, path string, e source.Interface, fields 
 	case e.State == source.Released && len(asked) > 0:
 		p.problems.add(fields["state"].line, join(path, "state"), fields["state"].value,
 			"a released interface gets its baseline back; remove "+strings.Join(asked, ", "))
+	case e.State == source.Released && e.OnStop != "":
+		p.problems.add(fields["onStop"].line, join(path, "onStop"), fields["onStop"].value,
+			"a released interface is given back whether or not the agent stops; remove onStop")
 	case e.State == source.Configured && len(asked) == 0:
 		p.problems.add(n.Line, path, nil, "nothing is asked of "+e.Selector.String()+"; add driver, up, mtu, pool or vfs, or \"state: released\"")
 	case len(link) > 0 && drivers.Bare(e.Driver):
@@ -245,6 +249,11 @@ func number(n *yaml.Node, least, most int) (int, bool) {
 func setState(e *source.Interface, n *yaml.Node) bool {
 	e.State = source.Disposition(n.Value)
 	return e.State == source.Configured || e.State == source.Released
+}
+
+func setOnStop(e *source.Interface, n *yaml.Node) bool {
+	e.OnStop = n.Value
+	return e.OnStop == source.Retain || e.OnStop == source.Release
 }
 
 func text(n *yaml.Node) bool { return n.ShortTag() == "!!str" }

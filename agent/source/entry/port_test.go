@@ -64,7 +64,7 @@ func TestParseRefusesPorts(t *testing.T) {
 		{"more at least than at most", defaults + "minTxRate: 6, maxTxRate: 5}}", in + "defaults: minTxRate 6 is above maxTxRate 5; swap them, or ask for less"},
 		{"the same of both", "vfs: {count: 2, defaults: {minTxRate: 6}, overrides: [{index: 1, maxTxRate: 5}]}", in + "overrides: index 1: minTxRate 6 is above maxTxRate 5; swap them, or ask for less"},
 		{"another spelling", defaults + "spoof_check: true}}", in + "defaults: spoof_check: unknown field; did you mean spoofCheck?"},
-		{"outside of VFs", "trust: true", `f: line 3: interfaces[0]: trust: unknown field; want one of pci, mac, name, driver, up, mtu, pool, state, allowManagementPath, altNames, channels, rings, features, vfs`},
+		{"outside of VFs", "trust: true", `f: line 3: interfaces[0]: trust: unknown field; want one of pci, mac, name, driver, up, mtu, pool, state, onStop, allowManagementPath, altNames, channels, rings, features, vfs`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			open, end := "- {name: a, ", "}\n"

@@ -77,6 +77,9 @@ func interfaces() *rapid.Generator[source.Interface] {
 			// One for each driver, or the two would be refused.
 			i.Pool = rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?(\.[a-z]{1,3})?/[a-zA-Z0-9][a-zA-Z0-9_-]{0,9}`).Draw(t, "pool") + "-" + i.Driver + "0"
 		}
+		if i.State != source.Released {
+			i.OnStop = rapid.SampledFrom([]string{"", source.Retain, source.Release}).Draw(t, "onStop")
+		}
 		return i
 	})
 }
@@ -122,6 +125,9 @@ func render(t *rapid.T, list []source.Interface) string {
 		fields := rendered(t, i)
 		if i.Pool != "" {
 			fields = append(fields, fmt.Sprintf("pool: %q", i.Pool))
+		}
+		if i.OnStop != "" {
+			fields = append(fields, "onStop: "+i.OnStop)
 		}
 		fields = rapid.Permutation(fields).Draw(t, "order")
 		if rapid.Bool().Draw(t, "flow") {

@@ -47,6 +47,7 @@ func TestExample(t *testing.T) {
 				ReplaceVFs: "the rack's new layout",
 			}},
 			{Selector: source.Selector{Name: "eth3"}, State: source.Configured, MTU: 9000, AllowManagementPath: "the whole rack goes to jumbo frames tonight"},
+			{Selector: source.Selector{Name: "eth5"}, State: source.Configured, Driver: "vfio-pci", OnStop: source.Release},
 		},
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -35,7 +35,7 @@ const pciUp = `{"pci":"3B:00.0","up":true}`
 
 func TestWhatAPolicyAsks(t *testing.T) {
 	onBench(t, func(b *bench) {
-		b.policies(nodePolicy("one", fast, `{"pci":"3B:00.0","up":true,"vfs":{"count":2,"overrides":[{"index":1,"driver":"vfio-pci"}]}},{"name":"eth2","state":"released"},{"mac":"52-54-00-00-00-0A","mtu":9000}`))
+		b.policies(nodePolicy("one", fast, `{"pci":"3B:00.0","up":true,"vfs":{"count":2,"overrides":[{"index":1,"driver":"vfio-pci"}]}},{"name":"eth2","state":"released"},{"mac":"52-54-00-00-00-0A","onStop":"retain","mtu":9000}`))
 		b.has()
 		u := b.update()
 		want := []source.Interface{
@@ -44,7 +44,7 @@ func TestWhatAPolicyAsks(t *testing.T) {
 				VFs: &source.VFs{Count: 2, Overrides: []source.Override{{Index: 1, VF: source.VF{Driver: "vfio-pci"}}}},
 			},
 			{Selector: source.Selector{Name: "eth2"}, Object: "nodeinterfacepolicy/one/eth2", State: source.Released},
-			{Selector: source.Selector{MAC: "52:54:00:00:00:0a"}, Object: "nodeinterfacepolicy/one/52:54:00:00:00:0a", State: source.Configured, MTU: 9000},
+			{Selector: source.Selector{MAC: "52:54:00:00:00:0a"}, Object: "nodeinterfacepolicy/one/52:54:00:00:00:0a", State: source.Configured, MTU: 9000, OnStop: source.Retain},
 		}
 		if diff := cmp.Diff(want, u.Desired.Interfaces); diff != "" || len(u.Desired.Refused) > 0 || !u.Desired.Complete {
 			t.Errorf("refused %v; want and got differ:\n%s", u.Desired.Refused, diff)

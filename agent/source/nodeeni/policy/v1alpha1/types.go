@@ -103,6 +103,7 @@ type NodeSelectorRequirement struct {
 // +kubebuilder:validation:XValidation:rule="[has(self.pci), has(self.mac), has(self.name)].exists_one(x, x)",message="want exactly one of pci, mac, name, to say which interface it is; add one or keep one of them"
 // +kubebuilder:validation:XValidation:rule="has(self.state) && self.state == 'released' || has(self.driver) || has(self.up) || has(self.mtu) || has(self.pool) || has(self.vfs) || has(self.altNames) || has(self.channels) || has(self.rings) || has(self.features)",message="nothing is asked of it; add driver, up, mtu, pool or vfs, or \"state: released\""
 // +kubebuilder:validation:XValidation:rule="!has(self.state) || self.state != 'released' || !(has(self.driver) || has(self.up) || has(self.mtu) || has(self.pool) || has(self.vfs) || has(self.altNames) || has(self.channels) || has(self.rings) || has(self.features))",fieldPath=".state",message="a released interface gets its baseline back; remove driver, up, mtu, pool, vfs, altNames, channels, rings and features"
+// +kubebuilder:validation:XValidation:rule="!has(self.state) || self.state != 'released' || !has(self.onStop)",fieldPath=".onStop",message="a released interface is given back whether or not the agent stops; remove onStop"
 // +kubebuilder:validation:XValidation:rule="!has(self.driver) || !(self.driver in ['vfio-pci', 'uio_pci_generic', 'igb_uio']) || !(has(self.up) || has(self.mtu) || has(self.altNames) || has(self.channels) || has(self.rings) || has(self.features))",fieldPath=".driver",message="this driver leaves no network interface to configure; remove up, mtu, altNames, channels, rings and features"
 // +kubebuilder:validation:XValidation:rule="!has(self.driver) || !(self.driver in ['vfio-pci', 'uio_pci_generic', 'igb_uio']) || !has(self.vfs)",fieldPath=".driver",message="only a kernel driver makes virtual functions; remove vfs, or this driver"
 type Interface struct {
@@ -124,6 +125,10 @@ type Interface struct {
 	// +optional
 	// +kubebuilder:validation:Enum=configured;released
 	State string `json:"state,omitempty"`
+	// What a stop of the agent does with it and its virtual functions: retain, as they are, or release, until the next start. Without it the agent's flag --on-stop says it
+	// +optional
+	// +kubebuilder:validation:Enum=retain;release
+	OnStop string `json:"onStop,omitempty"`
 	// Whether it is administratively up
 	// +optional
 	Up *bool `json:"up,omitempty"`
