@@ -28,6 +28,9 @@ const (
 	stopReason = "it was stopped, and gives this back on a stop; its next start ends this"
 )
 
+// ErrNotGivenBack is that a stop left what it was to give back.
+var ErrNotGivenBack = errors.New("stopped, and not everything was given back: the log says what is left; the next start configures it as desired")
+
 var (
 	errStopTime   = errors.New("the stop has no more time for it")
 	errNotStarted = errors.New("the agent had not started")
@@ -76,11 +79,12 @@ type stopEnd struct {
 	left  int  // how much of that was not given back
 }
 
-// tell says how a stop ended.
-func (s stopEnd) tell(logger log.Logger) {
+// tell says how a stop ended; an error is that it left something.
+func (s stopEnd) tell(logger log.Logger) error {
 	switch {
 	case s.left > 0:
 		level.Error(logger).Log("count", s.left, "msg", "agent stopped, not everything was given back")
+		return ErrNotGivenBack
 	case !s.asked:
 		level.Info(logger).Log("msg", "agent stopped, bound functions are left as they are")
 	case s.all:
@@ -88,6 +92,7 @@ func (s stopEnd) tell(logger log.Logger) {
 	default:
 		level.Info(logger).Log("msg", "agent stopped, all that is not retained was given back")
 	}
+	return nil
 }
 
 // atStop gives back what a stop is to. It takes at most three quarters of the shutdown

@@ -35,7 +35,7 @@ func (o Options) NewLogger(w io.Writer) log.Logger {
 
 // Run is `agent run`: it opens the host, the journal and the source, runs the
 // actors until a signal or the first of them ends, and closes everything
-// behind them. A signal is a nil error.
+// behind them. A signal is a nil error, or ErrNotGivenBack.
 func Run(ctx context.Context, o Options, logger log.Logger, journalOptions func(*journal.Options)) (err error) {
 	supervise.Own("agent")
 	g := group{Options: o, logger: logger, ending: newEnding(o, logger), writers: newWard("agent/writers"), storage: newWard("agent/journal")}
@@ -180,6 +180,5 @@ func (g *group) run(ctx context.Context, a *Agent, reg *prometheus.Registry) err
 	if err := actors.Run(); !errors.Is(err, errSignal) {
 		return err
 	}
-	end.tell(log.With(g.logger, "component", "agent"))
-	return nil
+	return end.tell(log.With(g.logger, "component", "agent"))
 }

@@ -26,6 +26,7 @@ const (
 	exitLocked      = 5
 	exitJournal     = 6
 	exitPlace       = 7
+	exitLeft        = 8
 	exitUsage       = 64
 	exitInterrupted = 130
 )
@@ -43,6 +44,8 @@ const exitStatus = `Exit status:
   6    the journal is corrupt, or from a newer agent; nothing was changed
   7    the state directory cannot be used as it is: permission, owner, mode,
        read-only or full file system
+  8    run was asked to stop, and left something that it was to give back
+       (--on-stop, onStop): its log says what, and why
   64   wrong usage: flags, arguments, or a confirmation that was not given
   130  interrupted`
 
@@ -99,6 +102,8 @@ func exitCode(err error) int {
 	case is(journal.ErrPermission, journal.ErrUnsafe, journal.ErrReadOnly, journal.ErrNoSpace, fs.ErrPermission,
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS):
 		return exitPlace
+	case is(agent.ErrNotGivenBack):
+		return exitLeft
 	case is(context.Canceled):
 		return exitInterrupted
 	}

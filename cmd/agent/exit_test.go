@@ -55,6 +55,8 @@ func TestExitCode(t *testing.T) {
 		{"no space of the system", wrapped(syscall.ENOSPC), 7},
 		{"quota", wrapped(syscall.EDQUOT), 7},
 		{"read-only file system", wrapped(syscall.EROFS), 7},
+		{"a stop that left something", wrapped(agent.ErrNotGivenBack), 8},
+		{"the same, and the journal's disk is full", errors.Join(agent.ErrNotGivenBack, journal.ErrNoSpace), 7},
 		{"interrupted", wrapped(context.Canceled), 130},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -68,7 +70,7 @@ func TestExitCode(t *testing.T) {
 // The help of the program documents each exit code, and no other.
 func TestExitCodesAreDocumented(t *testing.T) {
 	codes, documented := declaredCodes(t), documentedCodes(t)
-	if len(codes) != 9 {
+	if len(codes) != 10 {
 		t.Errorf("%d exit codes found in exit.go: %v", len(codes), codes)
 	}
 	codes["2"] = "the Go runtime's"

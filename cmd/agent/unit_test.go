@@ -30,7 +30,7 @@ func TestTheServiceIsStartedAgainAfterEachCrash(t *testing.T) {
 
 // TestBrokenUnitKeepsACrashedAgentDead: the check above sees such a unit.
 func TestBrokenUnitKeepsACrashedAgentDead(t *testing.T) {
-	for _, list := range []string{"2 6", "64 SIGABRT", "64 4", "64 17", ""} {
+	for _, list := range []string{"2 6", "64 SIGABRT", "64 4", "64 17", "64 6", "64 6 8\nSuccessExitStatus=8", ""} {
 		if faults := keptDead("Restart=on-failure\nRestartPreventExitStatus=" + list + "\n"); len(faults) == 0 {
 			t.Errorf("RestartPreventExitStatus=%s passes", list)
 		}
@@ -49,7 +49,10 @@ func keptDead(unit string) (faults []string) {
 	if m == nil || m[1] == "" {
 		return append(faults, "wrong flags have it started again for ever")
 	}
-	own := map[int]bool{exitUsage: true, exitJournal: true}
+	if regexp.MustCompile(`(?m)^SuccessExitStatus=.*\b`+strconv.Itoa(exitLeft)+`\b`).MatchString(unit) || !regexp.MustCompile(`\b`+strconv.Itoa(exitLeft)+`\b`).MatchString(m[1]) {
+		faults = append(faults, "a stop that left something is a success, or has it started again")
+	}
+	own := map[int]bool{exitUsage: true, exitJournal: true, exitLeft: true}
 	for status := range strings.FieldsSeq(m[1]) {
 		n, err := strconv.Atoi(status)
 		if err != nil || !own[n] {
