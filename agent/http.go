@@ -122,6 +122,15 @@ func (a *Agent) publicHandler(reg *prometheus.Registry) http.Handler {
 	return mux
 }
 
+// statusOf is the HTTP status of an answer that is an error. The commands tell a damaged
+// journal by it, which needs a person.
+func statusOf(err error) int {
+	if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
+		return http.StatusConflict
+	}
+	return http.StatusBadRequest
+}
+
 // statusAsked is the status, with fresh=5s that of what the source asks now.
 func (a *Agent) statusAsked(r *http.Request) (any, error) {
 	if !r.URL.Query().Has("fresh") {
@@ -143,7 +152,7 @@ func (a *Agent) socketHandler() http.Handler {
 			v, err := fn(r)
 			a.debugAsked(r, began, err)
 			if err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
+				http.Error(w, err.Error(), statusOf(err))
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")

@@ -278,7 +278,7 @@ func (a *Agent) mayWrite() error {
 	d, degraded := a.c.Journal.Degraded()
 	switch {
 	case degraded:
-		return fmt.Errorf("%w: %s", errReadOnly, lossText(d))
+		return fmt.Errorf("%w: %w", errReadOnly, &DamagedError{lossText(d)})
 	case a.c.Observe:
 		return fmt.Errorf("%w: the agent only observes (--observe): start it without, then ask again", errReadOnly)
 	}

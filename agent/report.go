@@ -210,6 +210,7 @@ type RecoverEntry struct {
 type RecoverReport struct {
 	DryRun      bool           `json:"dry_run"`
 	NotDone     string         `json:"not_done,omitempty"` // why what was to be done was not
+	Damaged     bool           `json:"damaged,omitempty"`  // that is because of a damaged journal
 	Through     string         `json:"through"`            // "agent", "journal" or "copy"
 	BootID      string         `json:"boot_id"`
 	Entries     []RecoverEntry `json:"entries"`

@@ -156,7 +156,8 @@ func (a *Agent) Recover(ctx context.Context, dry bool) RecoverReport {
 		return report
 	}
 	if err := a.mayWrite(); err != nil {
-		report.NotDone = err.Error()
+		var damaged *DamagedError
+		report.NotDone, report.Damaged = err.Error(), errors.As(err, &damaged)
 		return report
 	}
 	report.DryRun = false
@@ -227,6 +228,12 @@ func (a *Agent) Acknowledge(ctx context.Context, who, why string) error {
 	a.Wake()
 	return err
 }
+
+// DamagedError is why nothing is written while nobody has taken on that a damaged journal
+// was replaced.
+type DamagedError struct{ Text string }
+
+func (e *DamagedError) Error() string { return e.Text }
 
 // lossText is for whoever finds that a damaged journal was replaced: where it is,
 // what its loss means, and how it goes on.

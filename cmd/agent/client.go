@@ -107,7 +107,11 @@ func (c *cli) request(ctx context.Context, method, path string, body []byte, ans
 		if err != nil {
 			return fmt.Errorf("ask the agent: %w", err)
 		}
-		return fmt.Errorf("the agent says: %s", strings.TrimSpace(string(b)))
+		said := strings.TrimSpace(string(b))
+		if resp.StatusCode == http.StatusConflict {
+			return fmt.Errorf("the agent says: %w", &agent.DamagedError{Text: said})
+		}
+		return fmt.Errorf("the agent says: %s", said)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
 		return fmt.Errorf("read the agent's answer: %w", err)

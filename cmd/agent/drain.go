@@ -33,7 +33,10 @@ func (c *cli) drain(ctx context.Context, dry, yes bool) error {
 	if err != nil {
 		return err
 	}
-	if r.NotDone != "" {
+	switch {
+	case r.Damaged:
+		return &agent.DamagedError{Text: "nothing was done: " + r.NotDone}
+	case r.NotDone != "":
 		return fmt.Errorf("nothing was done: %s", r.NotDone)
 	}
 	return c.showDrain(r)

@@ -76,6 +76,7 @@ func input(err error) error { return inputError{err} }
 // exitCode is the one place where an error becomes a number.
 func exitCode(err error) int {
 	var flags *agent.UsageError
+	var damaged *agent.DamagedError
 	is := func(targets ...error) bool {
 		for _, t := range targets {
 			if errors.Is(err, t) {
@@ -91,7 +92,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case is(errInput):
 		return exitError
-	case is(errHuman):
+	case is(errHuman), errors.As(err, &damaged):
 		return exitHuman
 	case is(errPending):
 		return exitPending

@@ -147,6 +147,9 @@ func (c *cli) showRecovery(r agent.RecoverReport) error {
 		return err
 	}
 	left := error(nil)
+	if r.Damaged {
+		return errHuman
+	}
 	if r.DryRun && len(r.Pools) > 0 || len(r.PoolsLeft) > 0 {
 		left = errPending
 	}
