@@ -98,20 +98,40 @@ func TestAPFAndItsVFsInOneEdit(t *testing.T) {
 				settled(20 * time.Second)
 				n.makes(pf, driver, count)
 			}
-			n.want(rebound(pf, other, 4))
-			settled(20 * time.Second)
-			n.makes(pf, other, 4)
+			for _, count := range []int{4, 3} {
+				n.want(rebound(pf, other, count))
+				settled(20 * time.Second)
+				n.makes(pf, other, count)
+			}
 			released := pci(pf, "")
 			released.State = source.Released
 			n.want(released)
 			settled(20 * time.Second)
 			n.makes(pf, "igb", 0)
+			if log := n.log.String(); strings.Contains(log, "attempt=2") || strings.Contains(log, "hidden by another attribute") {
+				t.Errorf("it took more than one attempt:\n%s", log)
+			}
 		}
 	}
 	for _, pf := range []string{portA, latePF} {
 		t.Run(pf+" igb first", func(t *testing.T) { withNode(t, edits(pf, "igb", "pci-pf-stub")) })
 		t.Run(pf+" pci-pf-stub first", func(t *testing.T) { withNode(t, edits(pf, "pci-pf-stub", "igb")) })
 	}
+}
+
+// TestAStubKeepsNothingForItsVFs: what a PF would keep for a VF is refused, and
+// nothing is unbound for it.
+func TestAStubKeepsNothingForItsVFs(t *testing.T) {
+	withNode(t, func(n *node) {
+		i := rebound(portA, "pci-pf-stub", 2)
+		i.VFs.Overrides = []source.Override{{Index: 0, VF: source.VF{Driver: "vfio-pci", Port: source.Port{MAC: "02:00:00:00:00:01"}}}}
+		n.want(i)
+		settled(20 * time.Second)
+		n.driver(portA, "igb")
+		if r := n.reasons()[" pci 0000:02:00.0"]; !strings.Contains(r, "vf.mac@0000:02:10.0") || !strings.Contains(r, "its physical function will have no netdev") {
+			t.Errorf("%s: %q", n.conditions(), n.reasons())
+		}
+	})
 }
 
 // TestAPFOfAProgramMakesNoVFs, and what to do is said.

@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -66,6 +67,27 @@ func TestCoverTakesSettingsAlong(t *testing.T) {
 	from[rings] = drivers.Observation{Presence: drivers.Unobservable, Err: drivers.ErrFenced}
 	if d, err := plan.Cover(all.Specs(), plan.Function{Target: nic, Want: want, Observed: from}); err == nil {
 		t.Errorf("what could not be seen is destroyed: %+v", d)
+	}
+}
+
+// TestCoverLeavesWhatAStubDoesNotKeep: a physical function that has no netdev at the
+// end keeps nothing for VFs that are made anew; what is asked of that is refused.
+func TestCoverLeavesWhatAStubDoesNotKeep(t *testing.T) {
+	from, vlan := withVF(), of(first, "vf.vlan")
+	from[vlan] = drivers.Seen("id=7 qos=0 protocol=802.1Q")
+	f := plan.Function{Target: nic, Observed: from, Want: plan.Goal{
+		key("driver"): "driver=pci-pf-stub override=pci-pf-stub", key("numvfs"): vfs(first, second),
+	}}
+	d, err := plan.Cover(all.Specs(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Before[vlan] != from[vlan].State || d.After[vlan] != drivers.Hidden {
+		t.Errorf("VLAN: %+v", d)
+	}
+	f.Want[vlan] = "id=9 qos=0 protocol=802.1Q"
+	if _, err := plan.Cover(all.Specs(), f); !errors.Is(err, drivers.ErrHidden) || !strings.Contains(err.Error(), "its physical function will have no netdev") {
+		t.Errorf("VLAN asked for: %v", err)
 	}
 }
 

@@ -169,6 +169,8 @@ func (f Function) mayHave(specs drivers.Specs, key drivers.Key, at fate) error {
 	case spec.Netdev && concealed && !at.renewed && !at.remade:
 		// Its driver is still at it. Whatever the netdev is when it comes is nobody's doing.
 		return fmt.Errorf("%s=%s: its driver has made no netdev yet: %w", key, want, drivers.ErrNotReady)
+	case spec.OfVF && at.veiled:
+		return fmt.Errorf("%s=%s: its physical function will have no netdev, and keeps nothing for it then: %w: ask for its kernel driver", key, want, drivers.ErrHidden)
 	case spec.OfVF && concealed && !at.remade:
 		return fmt.Errorf("%s=%s: its physical function has no netdev: %w: bind its kernel driver first", key, want, drivers.ErrHidden)
 	}
@@ -306,7 +308,7 @@ func (f Function) takenAlong(specs drivers.Specs, key drivers.Key, at fate) (dri
 	want, asked := f.Want[key]
 	remembered, known := f.Baseline[key]
 	switch {
-	case at.gone, at.hidden && spec.Netdev:
+	case at.gone, at.hidden && spec.Netdev, at.veiled && spec.OfVF:
 		return drivers.Hidden, true
 	case asked:
 		return want, true
@@ -330,7 +332,19 @@ type fate struct {
 	gone    bool // at the end there is no such function
 	renewed bool // its netdev is made anew, or goes
 	hidden  bool // at the end it has none
+	veiled  bool // at the end what makes it has none, and keeps nothing for it
 	probed  bool // its netdev is made anew for what only a probe takes up
+}
+
+// endsHidden says whether a function has no netdev at the end.
+func (f Function) endsHidden(specs drivers.Specs, t drivers.Target) bool {
+	for key, o := range f.Observed {
+		spec, _ := specs.Find(key.Kind)
+		if spec.Hides != nil && key.Target == t && spec.Hides(cmp.Or(f.Want[key], o.State)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
@@ -343,7 +357,7 @@ func (f Function) fate(specs drivers.Specs, t drivers.Target) (at fate) {
 	if maker, remade, ok := specs.Maker(t, states); ok {
 		spec, _ := specs.Find(maker.Kind)
 		end := states[maker][len(states[maker])-1]
-		at.remade, at.gone = remade, !slices.Contains(spec.Makes(end), t)
+		at.remade, at.gone, at.veiled = remade, !slices.Contains(spec.Makes(end), t), f.endsHidden(specs, maker.Target)
 	}
 	for key, o := range f.Observed {
 		spec, _ := specs.Find(key.Kind)
