@@ -60,7 +60,7 @@ func nodeModules() []string {
 	return []string{
 		"virtio_blk", "crc32c_generic", "crc32c_intel", "ext4", "xfs", "9p", "9pnet_virtio", "overlay",
 		"igb", "igbvf", "vfio", "vfio_pci", "vfio_pci_core", "vfio_iommu_type1", "irqbypass",
-		"uio", "uio_pci_generic", "dummy", "bonding", "8021q", "macvlan", "bridge", "veth", "virtio_net",
+		"uio", "uio_pci_generic", "pci_pf_stub", "dummy", "bonding", "8021q", "macvlan", "bridge", "veth", "virtio_net",
 		"openvswitch", "ipvlan", "vrf", "team", "team_mode_roundrobin", "vxlan", "geneve", "ip_gre", "ipip", "wireguard", "tun", "macsec",
 	}
 }
