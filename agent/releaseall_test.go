@@ -203,3 +203,19 @@ func TestAReleaseThatTakesLongSaysSo(t *testing.T) {
 		n.halt()
 	})
 }
+
+// TestAReleasedFunctionIsToldWithItsOrder from the first moment on.
+func TestAReleasedFunctionIsToldWithItsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		n.want(pci(portA, "vfio-pci"))
+		settled(5 * time.Second)
+		n.release(Order{Targets: []string{portA}})
+		settled(time.Minute)
+		if told, with := n.logged(`msg="interface is released"`), n.logged("to cancel: agent release --cancel"); told != 1 || with != 1 {
+			t.Errorf("told %d times, %d times with its order\n%s", told, with, n.log)
+		}
+		n.halt()
+	})
+}

@@ -279,7 +279,7 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 		condition, reason = Pending, vfsNotBack
 	case condition == Right && r.released():
 		a.letGo(ctx, r) // first: who reads that it is released may change it at once
-		condition = Released
+		condition, reason = Released, r.why()
 	case condition == Right && r.later != "":
 		condition, reason = Pending, r.later
 	case condition == Right && err == nil && !rest.Empty():
