@@ -167,8 +167,12 @@ func (v View) giveUpMAC(requests []request, r *request, holder drivers.Target) {
 	h.aim(key, to)
 }
 
-// aim sets one goal more; workers may have the goals there are.
+// aim sets one goal more; workers may have the goals there are. What is given back
+// and aims elsewhere for now is still to be given back.
 func (r *request) aim(k drivers.Key, to drivers.State) {
+	if r.goal[k] != to {
+		r.left = slices.DeleteFunc(slices.Clone(r.left), func(left drivers.Key) bool { return left == k })
+	}
 	r.goal = maps.Clone(r.goal)
 	r.goal[k] = to
 }
