@@ -27,6 +27,9 @@ func (c *cli) statusCommand() *cobra.Command {
 			"CONDITION says how an entry stands against what is asked of it: right, pending, changing,\nwaiting, refused, held, fenced, failed, quarantined, released, paused, degraded.\n" +
 			"STATE says what its interface is, whatever is asked: unknown, down, up, configuring, bound,\ndegraded, error, gone, quarantined.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if wait < 0 {
+				return usage(fmt.Errorf("--wait %s: want no less than 0", wait))
+			}
 			s, err := c.status(cmd.Context(), wait)
 			if err != nil {
 				return err
@@ -37,7 +40,7 @@ func (c *cli) statusCommand() *cobra.Command {
 			return statusError(s)
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for an agent that is ready and has everything as desired")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for an agent that is ready and has everything as the source asks now")
 	return cmd
 }
 
