@@ -126,6 +126,9 @@ func (r *request) released() bool { return r.order != nil || r.asked.State == so
 
 // letGo says that the function was seen to be back, and is left alone since.
 func (r *request) letGo() bool {
+	if r.again {
+		return false
+	}
 	if r.order != nil {
 		return r.order.Facts[factLetGo] != ""
 	}

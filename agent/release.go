@@ -292,7 +292,13 @@ func (v View) notOurs(ctx context.Context, t drivers.Target, o Order) bool {
 // told what to give it back to.
 func (v View) everTouched(t drivers.Target) bool {
 	_, adopted := v.Records.Control(orderAdopted, t)
-	return adopted || slices.ContainsFunc(v.Records.Baselines(), func(b journal.Baseline) bool {
+	return adopted || v.changed(t)
+}
+
+// changed says whether the agent changed the target in this boot, and did not see
+// it back since.
+func (v View) changed(t drivers.Target) bool {
+	return slices.ContainsFunc(v.Records.Baselines(), func(b journal.Baseline) bool {
 		_, ok := v.Records.Baseline(b.Key)
 		return ok && b.Key.Target == t
 	})

@@ -85,6 +85,38 @@ func shrinks(t testing.TB, first int, before func(*node)) {
 	n.nothingLeft()
 }
 
+// TestAVFThatIsMadeAnewAfterItsReleaseIsGivenBackAgain: another number of VFs
+// destroys one that was left alone since it was back, and its end is told.
+func TestAVFThatIsMadeAnewAfterItsReleaseIsGivenBackAgain(t *testing.T) {
+	for name, again := range map[string]func(n *node){
+		"with all":       func(*node) {},
+		"another number": func(n *node) { n.want(vfs(6, dpdkVF())) },
+		"by its entry": func(n *node) {
+			n.release(Order{Targets: []string{vf1}, Cancel: true})
+			own := pci(vf1, "")
+			own.State = source.Released
+			n.want(vfs(5, source.VF{}), own)
+			settled(20 * time.Second)
+			n.want(vfs(6, source.VF{}), own)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNode(t, func(n *node) {
+				n.want(vfs(5, dpdkVF()))
+				settled(20 * time.Second)
+				n.release(Order{Targets: []string{vf1}})
+				settled(20 * time.Second)
+				again(n)
+				settled(20 * time.Second)
+				n.allBack(n.release(Order{All: true}))
+				n.virtual(vf0, vf1)
+				n.driver(vf0, "igbvf")
+				n.driver(vf1, "igbvf")
+			})
+		})
+	}
+}
+
 // TestModulesFollowTheLastFunction that release --all had to wait for, also when
 // the agent is another by then.
 func TestModulesFollowTheLastFunction(t *testing.T) {

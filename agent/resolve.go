@@ -50,6 +50,9 @@ type request struct {
 	alone *request
 	// order outranks what the entry asks: the function is to be given back.
 	order *journal.Control
+	// again says that something was done to it since it was left alone: its PF was
+	// given another number of VFs, which makes it anew.
+	again bool
 	// later is what is not to be had now and said while all else is there, such as
 	// what is asked once the function has its netdev; "" is nothing.
 	later string
@@ -91,6 +94,9 @@ func (v View) complete(ctx context.Context, requests, last []request, s scope) [
 	requests = v.outrank(ctx, v.spread(ctx, yield(requests), last, s), s)
 	v.keepUnsure(ctx, requests, s)
 	for i := range requests {
+		requests[i].again = false
+		requests[i].again = requests[i].letGo() && v.changed(requests[i].target)
+
 		if requests[i].err == nil && s.of(requests[i]) {
 			v.ask(ctx, &requests[i])
 		}
