@@ -82,8 +82,13 @@ func (v View) askBackKey(ctx context.Context, r *request, was journal.Goal) {
 	case known && now.Is(to) && was.State == to && !baseline:
 		// It is back, and was seen to be.
 	case known:
-		r.goal[key] = to
-		r.left = append(r.left, key)
+		r.goal[key] = v.fitting(ctx, r, key, to)
+		if r.goal[key] == to {
+			r.left = append(r.left, key)
+			break
+		}
+		// The rest of it comes when what leaves no room for it goes.
+		r.notes = append(r.notes, fmt.Sprintf("%s are no longer asked for: %s until its VFs go, %s then", key.Kind, r.goal[key], to))
 	case now.Presence == drivers.Present && (baseline || v.madeByAgent(r)):
 		// Nothing is known to give it back to. It stays as it was asked, and is told.
 		r.goal[key] = was.State
@@ -92,6 +97,25 @@ func (v View) askBackKey(ctx context.Context, r *request, was journal.Goal) {
 			r.later = fmt.Sprintf("its driver is no longer asked for and stays: %s", sayBaseline(r.target))
 		}
 	}
+}
+
+// fitting is the nearest state to one before that the VFs leave which are asked
+// for: nobody asks for that state, so that it must not keep what is asked from being had.
+func (v View) fitting(ctx context.Context, r *request, key drivers.Key, to drivers.State) drivers.State {
+	spec, _ := v.Drivers.Specs.Find(sriov.KindNumVFs)
+	if r.asked.VFs == nil || r.asked.VFs.Count == 0 || !slices.Contains(spec.Moves, key.Kind) {
+		return to
+	}
+	d, err := v.Drivers.Driver(key.Kind)
+	f, ok := d.(drivers.Fitter)
+	if err != nil || !ok {
+		return to
+	}
+	fits, err := f.Fit(ctx, key.Target, to, []drivers.Beside{{Key: drivers.Key{Kind: sriov.KindNumVFs, Target: r.target}, Made: r.asked.VFs.Count}})
+	if err != nil {
+		return to // what can be had is said when it is refused
+	}
+	return fits
 }
 
 // wayBack is the state that a key is given back to.

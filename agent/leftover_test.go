@@ -242,3 +242,46 @@ func TestATrustedVFLeavesItsPool(t *testing.T) {
 		n.driver(vf0, "vfio-pci")
 	})
 }
+
+// TestChannelsThatVFsLeaveNoRoomForComeBackWithTheirEnd: they are no longer asked
+// for, and must not keep the VFs from being made, or be refused for good.
+func TestChannelsThatVFsLeaveNoRoomForComeBackWithTheirEnd(t *testing.T) {
+	three, one := 3, 1
+	ask := func(combined *int, count int) source.Interface {
+		i := pci(portA, "")
+		if combined != nil {
+			i.Channels = &source.Channels{Combined: combined}
+		}
+		if count >= 0 {
+			i.VFs = &source.VFs{Count: count}
+		}
+		return i
+	}
+	for name, first := range map[string]source.Interface{"in the place of VFs": ask(&three, -1), "beside VFs": ask(&one, 3)} {
+		for end, goes := range map[string]func(n *node){
+			"none":     func(n *node) { n.want(ask(nil, 0)) },
+			"taken":    func(n *node) { n.want(ask(nil, -1)) },
+			"released": func(n *node) { n.release(Order{All: true}) },
+		} {
+			t.Run(name+", "+end, func(t *testing.T) {
+				withNode(t, func(n *node) {
+					n.want(first)
+					settled(20 * time.Second)
+					n.want(ask(nil, 3))
+					settled(20 * time.Second)
+					n.has("enp2s0", `combined=2"`)
+					n.says("until its VFs go")
+					if c := n.conditions(); strings.Count(c, "=right") != 4 {
+						t.Errorf("interfaces are %s\n%s", c, n.log)
+					}
+					goes(n)
+					settled(20 * time.Second)
+					n.has("enp2s0", `combined=4"`)
+					if left := n.journal.Baselines(); end == "released" && len(left) > 0 {
+						t.Errorf("baselines are left: %v", left)
+					}
+				})
+			})
+		}
+	}
+}

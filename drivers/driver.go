@@ -45,6 +45,13 @@ type BesidePrechecker interface {
 	PrecheckBeside(ctx context.Context, t Target, from, to State, beside []Beside) error
 }
 
+// Fitter is a Driver that knows the nearest state to one that it would refuse for
+// what other kinds leave. It is asked of a state that nobody asks for, such as the
+// one before the agent's first write.
+type Fitter interface {
+	Fit(ctx context.Context, t Target, to State, beside []Beside) (State, error)
+}
+
 // Companion is a Driver whose refusals depend on what becomes of other kinds of
 // the same target in the same operation. With is the state that one of them is
 // to get; false where it stays as it is. It is asked in the place of Prechecker.

@@ -96,15 +96,9 @@ func (c channels) PrecheckBeside(ctx context.Context, t drivers.Target, _, to dr
 	case err != nil || dev.Name == "":
 		return err // a function without a netdev says its own limits when it is back
 	}
-	vfs, most := c.vfs(ctx, t), s.MaxChannels.Combined
-	for _, b := range beside {
-		if b.Made == 0 {
-			return nil
-		}
-		if vfs == 0 {
-			most = min(most, c.expected(ctx, t, most))
-		}
-		vfs = b.Made
+	vfs, most, known := c.combined(ctx, t, s.MaxChannels.Combined, beside)
+	if !known {
+		return nil
 	}
 	while, remedy := "", ""
 	if vfs > 0 {
@@ -115,6 +109,40 @@ func (c channels) PrecheckBeside(ctx context.Context, t drivers.Target, _, to dr
 		{"tx channels" + while, want.TX, s.MaxChannels.TX, ""},
 		{"combined channels" + while, want.Combined, most, remedy},
 	})
+}
+
+// Fit takes as many combined channels as the VFs of the operation leave.
+func (c channels) Fit(ctx context.Context, t drivers.Target, to drivers.State, beside []drivers.Beside) (drivers.State, error) {
+	want, err := host.ParseChannels(string(to))
+	if err != nil {
+		return to, err
+	}
+	dev, s, err := c.current(ctx, t, host.SettingChannels)
+	if err != nil || dev.Name == "" {
+		return to, err
+	}
+	vfs, most, known := c.combined(ctx, t, s.MaxChannels.Combined, beside)
+	if !known || vfs == 0 || most == 0 {
+		return to, nil
+	}
+	want.Combined = min(want.Combined, most)
+	return drivers.State(want.String()), nil
+}
+
+// combined is the maximum at the goal, with how many VFs; it is not known where
+// all of them go.
+func (c channels) combined(ctx context.Context, t drivers.Target, now int, beside []drivers.Beside) (vfs, most int, known bool) {
+	vfs, most = c.vfs(ctx, t), now
+	for _, b := range beside {
+		if b.Made == 0 {
+			return 0, most, false
+		}
+		if vfs == 0 {
+			most = min(most, c.expected(ctx, t, most))
+		}
+		vfs = b.Made
+	}
+	return vfs, most, true
 }
 
 // expected is the maximum with VFs, as far as it is known while there are none.
