@@ -111,7 +111,7 @@ type Agent struct {
 	unjudged   map[uint64]bool                     // operations found at the start that recovery has not dealt with
 	passed     bool                                // a full pass was begun after the start
 	allowed    map[drivers.Target]string           // reasons for touching the management path
-	given      map[drivers.Target]bool             // functions that desired state gives to programs
+	given      map[drivers.Target]string           // functions that desired state gives to programs, by the driver
 	heartbeat  time.Time
 	unkept     error // why desired state is not in the journal
 	stopped    bool  // no worker may begin

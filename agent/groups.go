@@ -13,6 +13,9 @@ import (
 	"eniagent/drivers/host"
 )
 
+// vfioPCI is the driver that programs use a whole IOMMU group by.
+const vfioPCI = "vfio-pci"
+
 var errJoined = errors.New("takes it to vfio-pci with it: they share an IOMMU group, which no program can open while one of them is the kernel's")
 
 // join makes one request, and so one operation, of those that take functions of
@@ -31,7 +34,7 @@ func (v View) join(ctx context.Context, requests []request, s scope) {
 			lead.unreadable(err)
 			continue
 		}
-		there := func(m host.Member) bool { return m.Address == string(lead.target) && m.Driver == "vfio-pci" }
+		there := func(m host.Member) bool { return m.Address == string(lead.target) && m.Driver == vfioPCI }
 		if !slices.ContainsFunc(members, there) {
 			v.joinAll(lead, requests, members)
 		}
@@ -43,7 +46,7 @@ func (v View) joinAll(lead *request, requests []request, members []host.Member) 
 	for _, m := range members {
 		t := drivers.Target(m.Address)
 		at := slices.IndexFunc(requests, func(r request) bool { return r.target == t && r.toVFIO() })
-		if t == lead.target || m.Driver == "vfio-pci" || at < 0 {
+		if t == lead.target || m.Driver == vfioPCI || at < 0 {
 			continue
 		}
 		if _, paused := v.paused(t); paused {
@@ -56,7 +59,7 @@ func (v View) joinAll(lead *request, requests []request, members []host.Member) 
 
 // toVFIO says that a request is for one function, to go to vfio-pci.
 func (r *request) toVFIO() bool {
-	return r.err == nil && len(r.makes) == 0 && r.order == nil && !r.released() && r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] == dpdk.Bound("vfio-pci")
+	return r.err == nil && len(r.makes) == 0 && r.order == nil && !r.released() && r.goal[drivers.Key{Kind: dpdk.KindDriver, Target: r.target}] == dpdk.Bound(vfioPCI)
 }
 
 // take puts another function's request into this one.
@@ -92,7 +95,7 @@ func (r *request) identityOf(t drivers.Target) drivers.Identity {
 func (v View) joinedTo(ctx context.Context, last []request, s scope) {
 	key := func(t drivers.Target) drivers.Key { return drivers.Key{Kind: dpdk.KindDriver, Target: t} }
 	wanted := func(r request) bool {
-		return r.asked.Driver == "vfio-pci" || r.goal[key(r.target)] == dpdk.Bound("vfio-pci")
+		return r.asked.Driver == vfioPCI || r.goal[key(r.target)] == dpdk.Bound(vfioPCI)
 	}
 	for _, r := range last {
 		if !s.has(r.target) || !wanted(r) {
@@ -110,11 +113,12 @@ func (v View) joinedTo(ctx context.Context, last []request, s scope) {
 	}
 }
 
-// givenBy are the functions that a goal gives to programs.
-func givenBy(goal plan.Goal) (all []drivers.Target) {
+// givenBy are the functions that a goal gives to programs, by the driver.
+func givenBy(goal plan.Goal) map[drivers.Target]string {
+	all := map[drivers.Target]string{}
 	for k, state := range goal {
 		if b, err := dpdk.Parse(state); k.Kind == dpdk.KindDriver && err == nil && drivers.Userspace(b.Driver) {
-			all = append(all, k.Target)
+			all[k.Target] = b.Driver
 		}
 	}
 	return all

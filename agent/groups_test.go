@@ -86,6 +86,12 @@ func (n *node) staysAsItIs(want string, asked ...source.Interface) {
 	if n.kernel.Writes() != writes {
 		n.t.Errorf("something was written\n%s", n.log)
 	}
+	n.tells(want)
+}
+
+// tells wants a text among the conditions and reasons of all interfaces.
+func (n *node) tells(want string) {
+	n.t.Helper()
 	reasons := ""
 	for _, i := range n.agent.Status(n.t.Context()).Interfaces {
 		reasons += string(i.Condition) + " " + i.Reason + "\n"
@@ -126,7 +132,39 @@ func TestAGroupGoesAsOne(t *testing.T) {
 		settled(time.Minute)
 		n.driver(portA, "igb")
 		n.driver(portB, "vfio-pci")
+		// No program can open the one that stays, and it says so.
+		n.expect("pci 0000:02:00.0=right, pci 0000:03:00.0=degraded")
+		n.tells("0000:02:00.0, which is in its IOMMU group, is on igb")
+		n.want(asked...)
+		settled(time.Minute)
+		n.expect("pci 0000:02:00.0=right, pci 0000:03:00.0=right")
 	})
+}
+
+// TestAProgramByAnotherDriverKeepsAGroup from vfio-pci as the kernel does: the
+// function is not bound, in whatever order they are asked for.
+func TestAProgramByAnotherDriverKeepsAGroup(t *testing.T) {
+	for _, order := range []bool{false, true} {
+		onNode(t, grouped(portA, portB), func(n *node) {
+			asked := []source.Interface{pci(portA, "vfio-pci"), pci(portB, "uio_pci_generic")}
+			if order {
+				asked[0], asked[1] = asked[1], asked[0]
+			}
+			p := n.agent.view.PlanFor(n.t.Context(), source.Desired{Source: "file", Object: "/x.yaml", Generation: "g", Interfaces: asked})
+			for _, e := range p.Entries {
+				for _, s := range e.Steps {
+					if s.Target == portA {
+						n.t.Errorf("planned is %+v", s)
+					}
+				}
+			}
+			n.want(asked...)
+			settled(10 * time.Minute)
+			n.driver(portA, "igb")
+			n.driver(portB, "uio_pci_generic")
+			n.tells("0000:03:00.0 is in the same IOMMU group")
+		})
+	}
 }
 
 // TestHalfAGroupIsUndone: the second function cannot be bound, so the first is

@@ -13,6 +13,7 @@ import (
 	"github.com/go-kit/log/level"
 
 	"eniagent/agent/guard"
+	"eniagent/agent/plan"
 	"eniagent/agent/source/kubelet"
 	"eniagent/drivers"
 	"eniagent/drivers/dpdk"
@@ -46,7 +47,7 @@ func (a *Agent) newGuard() *guard.Guard {
 		Wanted: func(t drivers.Target) bool {
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			return a.given[t]
+			return a.given[t] == vfioPCI
 		},
 	}
 	return a.view.NewGuard(a.view.Rules)
@@ -62,7 +63,7 @@ func (v View) asking(requests []request) View {
 	o := v.Rules
 	o.Registry = nil // nothing is refused by it, it is only asked
 	o.Allowed = func(t drivers.Target) string { return allowed[t] }
-	o.Wanted = func(t drivers.Target) bool { return given[t] }
+	o.Wanted = func(t drivers.Target) bool { return given[t] == vfioPCI }
 	v.Guard = v.NewGuard(o)
 	return v
 }
@@ -80,15 +81,15 @@ func (v View) NewGuard(o guard.Options) *guard.Guard {
 	entries := o.Allowed
 	o.Allowed = func(t drivers.Target) string { return cmp.Or(entries(t), v.orderAllows(t)) }
 	if o.Wanted == nil {
-		o.Wanted = func(t drivers.Target) bool { return given[t] }
+		o.Wanted = func(t drivers.Target) bool { return given[t] == vfioPCI }
 	}
 	return guard.New(o)
 }
 
 // permissions are what the last good desired state allows on the management
-// path, and which functions it gives to programs.
-func (v View) permissions() (allowed map[drivers.Target]string, given map[drivers.Target]bool) {
-	allowed, given = map[drivers.Target]string{}, map[drivers.Target]bool{}
+// path, and which functions it gives to programs, by the driver.
+func (v View) permissions() (allowed, given map[drivers.Target]string) {
+	allowed, given = map[drivers.Target]string{}, map[drivers.Target]string{}
 	for _, d := range v.Records.Sources() {
 		doc, err := documentIn(d)
 		if err != nil {
@@ -99,12 +100,13 @@ func (v View) permissions() (allowed map[drivers.Target]string, given map[driver
 				if e.AllowManagementPath != "" {
 					allowed[t] = e.AllowManagementPath
 				}
-				given[t] = given[t] || drivers.Userspace(e.Driver)
+				if drivers.Userspace(e.Driver) {
+					given[t] = e.Driver
+				}
 			}
 		}
 		for _, g := range d.Goals { // virtual functions have no entry of their own
-			b, err := dpdk.Parse(g.State)
-			given[g.Key.Target] = given[g.Key.Target] || g.Key.Kind == dpdk.KindDriver && err == nil && drivers.Userspace(b.Driver)
+			maps.Copy(given, givenBy(plan.Goal{g.Key: g.State}))
 		}
 	}
 	return allowed, given
@@ -130,7 +132,7 @@ func (a *Agent) restores(t drivers.Target) bool {
 	a.mu.Lock()
 	given := a.given[t]
 	a.mu.Unlock()
-	if !given {
+	if given == "" {
 		return false
 	}
 	driver := drivers.Key{Kind: dpdk.KindDriver, Target: t}
@@ -155,16 +157,14 @@ func (a *Agent) notePermissions(requests []request) {
 }
 
 // permitted are what requests allow on the management path, and which functions
-// they give to programs.
-func permitted(requests []request) (allowed map[drivers.Target]string, given map[drivers.Target]bool) {
-	allowed, given = map[drivers.Target]string{}, map[drivers.Target]bool{}
+// they give to programs, by the driver.
+func permitted(requests []request) (allowed, given map[drivers.Target]string) {
+	allowed, given = map[drivers.Target]string{}, map[drivers.Target]string{}
 	for _, r := range requests {
 		if r.asked.AllowManagementPath != "" {
 			allowed[r.target] = r.asked.AllowManagementPath
 		}
-		for _, t := range givenBy(r.goal) {
-			given[t] = true
-		}
+		maps.Copy(given, givenBy(r.goal))
 	}
 	return allowed, given
 }

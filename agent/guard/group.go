@@ -30,7 +30,7 @@ func (g *Guard) group(ctx context.Context, key drivers.Key, to drivers.State, go
 	for _, m := range members {
 		t := drivers.Target(m.Address)
 		switch {
-		case t == key.Target, viable(m), goal[drivers.Key{Kind: dpdk.KindDriver, Target: t}] == to:
+		case t == key.Target, m.Viable(), goal[drivers.Key{Kind: dpdk.KindDriver, Target: t}] == to:
 			continue
 		case g.o.Wanted == nil || !g.o.Wanted(t):
 			return g.refuse(Group, key.Target, "give that one to vfio-pci too, or none",
@@ -42,11 +42,6 @@ func (g *Guard) group(ctx context.Context, key drivers.Key, to drivers.State, go
 		}
 	}
 	return nil
-}
-
-// viable says that a member does not keep a group from programs.
-func viable(m host.Member) bool {
-	return m.Bridge || m.Driver == "" || m.Driver == "vfio-pci" || m.Driver == "pci-stub"
 }
 
 // follows says why a function may not leave its driver.
@@ -92,7 +87,7 @@ func (g *Guard) isolates(ctx context.Context, spec drivers.Spec, key drivers.Key
 		}
 	}
 	for _, m := range members {
-		if port != "" && !viable(m) && goal[drivers.Key{Kind: dpdk.KindDriver, Target: drivers.Target(m.Address)}] != vfio() {
+		if port != "" && !m.Viable() && goal[drivers.Key{Kind: dpdk.KindDriver, Target: drivers.Target(m.Address)}] != vfio() {
 			return g.refuse(Group, key.Target, "use a slot behind ports with ACS, or a kernel driver for the VFs",
 				"the port %s above it does not isolate what is below (no ACS), so that %s would be in the IOMMU group of %s, which is on %s, and no program could open it",
 				port, one, path.Base(m.Address), m.Driver)

@@ -74,7 +74,7 @@ type Options struct {
 	// Allowed is the reason given for touching a target of the management path;
 	// "" when none is.
 	Allowed func(drivers.Target) string
-	// Wanted says whether desired state gives the function to a program too.
+	// Wanted says whether desired state gives the function to vfio-pci too.
 	Wanted func(drivers.Target) bool
 	// Allocated are the functions that are allocated to pods, and to which, by
 	// an answer no older than since; nil where there is no kubelet.

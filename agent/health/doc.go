@@ -1,6 +1,6 @@
 // Package health looks at functions that are as desired, and says what ails
-// them: a device that no longer answers, a group without a node, errors on the
-// bus or on the wire.
+// them: a device that no longer answers, a group without a node or with a
+// member that the kernel uses, errors on the bus or on the wire.
 //
 //	m := health.New()
 //	verdict := m.Look(ctx, host, health.Function{Target: t, Driver: "vfio-pci"})

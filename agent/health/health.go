@@ -21,6 +21,7 @@ type Reason string
 const (
 	Dead    Reason = "dead"    // the device does not answer: its config space reads as all ones
 	Node    Reason = "node"    // the node that programs open is not there
+	Group   Reason = "group"   // another function of its IOMMU group keeps programs from it
 	Bus     Reason = "bus"     // AER counted uncorrectable errors
 	Carrier Reason = "carrier" // the link shall be up and has no carrier
 	Speed   Reason = "speed"   // the link had a speed and has none, with a carrier
@@ -28,7 +29,7 @@ const (
 )
 
 // Reasons are all of them.
-func Reasons() []Reason { return []Reason{Dead, Node, Bus, Carrier, Speed, Errors} }
+func Reasons() []Reason { return []Reason{Dead, Node, Group, Bus, Carrier, Speed, Errors} }
 
 const (
 	// patience is how long a link that is up may take to get its carrier.
@@ -132,6 +133,7 @@ func (m *Monitor) Look(ctx context.Context, r host.Reader, f Function) Verdict {
 	if drivers.Userspace(f.Driver) {
 		l.device()
 		l.node()
+		l.group()
 	} else {
 		l.link()
 	}
@@ -221,6 +223,25 @@ func totalOf(text string) (uint64, bool) {
 		return n, err == nil
 	}
 	return 0, false
+}
+
+// group looks for members of the function's IOMMU group that the kernel uses: no
+// program can open the group while there is one
+// (iommu_group_claim_dma_owner, drivers/iommu/iommu.c).
+func (l *look) group() {
+	if l.record.function.Driver != "vfio-pci" {
+		return
+	}
+	members, err := host.GroupOf(l.ctx, l.reader, string(l.record.function.Target))
+	if err != nil {
+		return
+	}
+	for _, m := range members {
+		if !m.Viable() {
+			l.find(Group, "no program can open it while %s, which is in its IOMMU group, is on %s: give that one to vfio-pci too, or none", m.Address, m.Driver)
+			return
+		}
+	}
 }
 
 // node looks for what a program opens: the node of the function's group, or of

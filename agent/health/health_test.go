@@ -48,7 +48,12 @@ func (r reader) Read(ctx context.Context, file string) (string, error) { return 
 
 func newRig(t *testing.T, driver string) *rig {
 	t.Helper()
-	r := &rig{t: t, kernel: sim.New(sim.DefaultNode()), monitor: New()}
+	return newRigOn(t, sim.DefaultNode(), driver)
+}
+
+func newRigOn(t *testing.T, c sim.Config, driver string) *rig {
+	t.Helper()
+	r := &rig{t: t, kernel: sim.New(c), monitor: New()}
 	dev, err := host.NetdevOf(t.Context(), r.kernel, wire)
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +158,25 @@ func TestUIODeviceNode(t *testing.T) {
 		r.ail(port, sim.Ailment{NoNode: true})
 		r.expect(f, "node")
 	})
+}
+
+// TestAGroupThatTheKernelUses: vfio-pci lets no program open a function while another
+// one of its IOMMU group is on a driver of the kernel; uio asks for no group.
+func TestAGroupThatTheKernelUses(t *testing.T) {
+	c := sim.DefaultNode()
+	for i := range c.Devices {
+		if a := c.Devices[i].Address; a == port || a == wire {
+			c.Devices[i].IOMMUGroup = "10"
+		}
+	}
+	for driver, want := range map[string]string{"vfio-pci": "group", "uio_pci_generic": ""} {
+		r, f := newRigOn(t, c, driver), Function{Target: port, Driver: driver}
+		r.expect(f, want)
+		if err := r.kernel.Foreign(host.Call{Op: host.OpSysfs, Target: wire, Path: host.PCIDrivers + "igb/unbind", Value: wire}); err != nil {
+			t.Fatal(err)
+		}
+		r.expect(f, "")
+	}
 }
 
 func TestCarrierHasAWhileToCome(t *testing.T) {

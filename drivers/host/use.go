@@ -36,6 +36,13 @@ type Member struct {
 	Bridge  bool   // bridges do not count for the group's viability
 }
 
+// Viable says that a member does not keep a group from programs: the drivers
+// that let go of its DMA (driver_managed_dma) are pci-stub, and vfio-pci and its
+// variants for single devices, such as mlx5_vfio_pci.
+func (m Member) Viable() bool {
+	return m.Bridge || m.Driver == "" || m.Driver == "pci-stub" || strings.Contains(m.Driver, "vfio")
+}
+
 // classBridge is the class of PCI-to-PCI bridges, whatever their interface.
 const classBridge = "0x0604"
 
