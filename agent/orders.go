@@ -102,6 +102,19 @@ func digestsOf(requests []request, t drivers.Target) string {
 	return strings.Join(digests, " ")
 }
 
+// digestsFor names what the entries of a source ask when an order for a function is
+// given: those of the function, and those that are found by a name or a MAC address, which
+// may lead to it later. The release itself gives a function its netdev back.
+func digestsFor(requests []request, t drivers.Target) string {
+	digests := strings.Fields(digestsOf(requests, t))
+	for _, r := range requests {
+		if s := r.asked.Selector; r.target != t && !r.ordered() && (s.Name != "" || s.MAC != "") && r.asked.State != source.Released {
+			digests = append(digests, digestOf(r.asked.Interface))
+		}
+	}
+	return strings.Join(digests, " ")
+}
+
 // lapsed says why an order to release does not hold any more; "" while it does.
 // An entry that is away, or cannot be resolved just now, asks for nothing anew.
 func (v View) lapsed(ctx context.Context, c journal.Control, requests []request) string {

@@ -402,3 +402,30 @@ func TestAnOrderForWhatTwoEntriesAsk(t *testing.T) {
 		n.isLeftAlone()
 	})
 }
+
+// TestAnEntryThatWasThereAsksNothingAnew when its name leads to a function that
+// is under an order: the release itself may have brought that name back.
+func TestAnEntryThatWasThereAsksNothingAnew(t *testing.T) {
+	name := func(s string) source.Interface {
+		return source.Interface{Selector: source.Selector{Name: s}, State: source.Configured, MTU: 2000}
+	}
+	for _, o := range []Order{{All: true}, {Targets: []string{portA}}} {
+		t.Run("its name comes back", func(t *testing.T) {
+			withNode(t, func(n *node) {
+				n.want(source.Interface{Selector: source.Selector{MAC: "52:54:00:00:00:02"}, State: source.Configured, Driver: "vfio-pci"})
+				settled(20 * time.Second)
+				n.want(name("enp2s0"))
+				settled(20 * time.Second)
+				n.release(o)
+				settled(20 * time.Second)
+				n.has("enp2s0", "mtu=1500")
+				if o.All {
+					n.nothingLeft()
+				}
+				n.want(source.Interface{Selector: source.Selector{Name: "enp2s0"}, State: source.Configured, MTU: 3000})
+				settled(20 * time.Second)
+				n.has("enp2s0", "mtu=3000")
+			})
+		})
+	}
+}

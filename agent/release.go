@@ -324,7 +324,7 @@ func (a *Agent) orderRelease(ctx context.Context, r request, o Order, current []
 	if o.Allowed != "" {
 		c.Facts[factAllowed] = o.Allowed
 	}
-	c.Facts[factEntries] = digestsOf(current, r.target)
+	c.Facts[factEntries] = digestsFor(current, r.target)
 	if o.stop != nil {
 		c.Facts[factStop] = "true"
 	}
