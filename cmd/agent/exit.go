@@ -54,7 +54,7 @@ var (
 	errPending = errors.New("something is to be done")
 	errHuman   = errors.New("a person is needed")
 	errUsage   = errors.New("usage")
-	errInput   = errors.New("input")
+	errStream  = errors.New("input or output")
 )
 
 type usageError struct{ err error }
@@ -64,14 +64,14 @@ func (e usageError) Unwrap() []error { return []error{e.err, errUsage} }
 
 func usage(err error) error { return usageError{err} }
 
-// inputError is about a file that a command was to read. That it may not be read
-// says nothing of the state directory.
-type inputError struct{ err error }
+// streamError is about what a command was to read or to print to. That this may
+// not be read, or is full, says nothing of the state directory.
+type streamError struct{ err error }
 
-func (e inputError) Error() string   { return e.err.Error() }
-func (e inputError) Unwrap() []error { return []error{e.err, errInput} }
+func (e streamError) Error() string   { return e.err.Error() }
+func (e streamError) Unwrap() []error { return []error{e.err, errStream} }
 
-func input(err error) error { return inputError{err} }
+func stream(err error) error { return streamError{err} }
 
 // exitCode is the one place where an error becomes a number.
 func exitCode(err error) int {
@@ -90,7 +90,7 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &flags), is(errUsage), unknownCommand(err):
 		return exitUsage
-	case is(errInput):
+	case is(errStream):
 		return exitError
 	case is(errHuman), errors.As(err, &damaged):
 		return exitHuman

@@ -8,6 +8,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -24,7 +25,13 @@ import (
 	"eniagent/journal"
 )
 
+// fullWriter is a file on a full disk.
+type fullWriter struct{}
+
+func (fullWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
 func TestExitCode(t *testing.T) {
+	table, object := &cli{streams: streams{out: fullWriter{}}}, &cli{streams: streams{out: fullWriter{}}, output: "json"}
 	wrapped := func(err error) error { return fmt.Errorf("open journal: %w", err) }
 	for _, tc := range []struct {
 		name string
@@ -50,6 +57,8 @@ func TestExitCode(t *testing.T) {
 		{"permission", wrapped(journal.ErrPermission), 7},
 		{"permission of the system", wrapped(fs.ErrPermission), 7},
 		{"unsafe", wrapped(journal.ErrUnsafe), 7},
+		{"what is printed to is full", table.print(nil, func(w io.Writer) { fmt.Fprint(w, "x") }), 1},
+		{"the same, for machines", object.print(nil, nil), 1},
 		{"read-only", wrapped(journal.ErrReadOnly), 7},
 		{"no space", wrapped(journal.ErrNoSpace), 7},
 		{"no space of the system", wrapped(syscall.ENOSPC), 7},

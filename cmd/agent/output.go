@@ -21,14 +21,14 @@ func (c *cli) print(v any, table func(io.Writer)) error {
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		if err := e.Encode(v); err != nil {
-			return fmt.Errorf("print: %w", err)
+			return stream(fmt.Errorf("print: %w", err))
 		}
 		return nil
 	}
 	var b strings.Builder
 	table(&b)
 	if _, err := io.WriteString(c.out, b.String()); err != nil {
-		return fmt.Errorf("print: %w", err)
+		return stream(fmt.Errorf("print: %w", err))
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (c *cli) plan(ctx context.Context, given bool) (p agent.PlanReport, err err
 	}
 	name, data, err := c.given()
 	if err != nil {
-		return p, input(fmt.Errorf("--config: %w", err))
+		return p, stream(fmt.Errorf("--config: %w", err))
 	}
 	err = c.submit(ctx, "/plan?"+url.Values{"object": {name}}.Encode(), data, &p)
 	if !errors.Is(err, errNobody) {
@@ -120,7 +120,7 @@ func (c *cli) offlinePlan(ctx context.Context) (agent.PlanReport, error) {
 	}
 	desired, err := file.Read(c.options.ConfigFile) // refused where the agent would refuse it
 	if err != nil {
-		return agent.PlanReport{}, input(fmt.Errorf("--config: %w", err))
+		return agent.PlanReport{}, stream(fmt.Errorf("--config: %w", err))
 	}
 	return c.planHere(ctx, *desired)
 }

@@ -42,13 +42,13 @@ func (c *cli) readDesired(path string) (*source.Desired, error) {
 	if path != stdin {
 		desired, err := file.Read(path)
 		if err != nil {
-			return nil, input(fmt.Errorf("read desired state: %w", err))
+			return nil, stream(fmt.Errorf("read desired state: %w", err))
 		}
 		return desired, nil
 	}
 	data, err := c.standardInput()
 	if err != nil {
-		return nil, input(fmt.Errorf("read desired state: %w", err))
+		return nil, stream(fmt.Errorf("read desired state: %w", err))
 	}
 	return file.Parse("standard input", data)
 }
