@@ -104,6 +104,7 @@ func (v View) complete(ctx context.Context, requests, last []request, s scope) [
 	v.refuseSharedMACs(ctx, requests)
 	v.gather(ctx, requests, s)
 	v.moveMACs(ctx, requests, s)
+	v.partNames(ctx, requests, s)
 	refuseTwice(requests)
 	v.join(ctx, requests, s)
 	return v.withPools(requests, s)

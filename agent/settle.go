@@ -273,6 +273,8 @@ func (a *Agent) reportResult(ctx context.Context, r request, result engine.Resul
 	}
 	reason := ""
 	switch {
+	case condition == Right && r.released() && r.later != "":
+		condition, reason = Pending, r.later
 	case condition == Right && r.released() && (err != nil || !rest.Empty()):
 		condition, reason = Pending, "not all of it is back yet"
 	case condition == Right && r.released() && !a.vfsAreBack(ctx, r):
