@@ -48,13 +48,18 @@ const (
 	factAllowed  = "allowed"  // why the management path may be cut for it
 )
 
+// unidentified is why there can be no order for a function: it is gone, or cannot be read.
+type unidentified struct{ error }
+
+func (e unidentified) Unwrap() error { return e.error }
+
 // orderFor is an order for a function, with what tells later whether it still
 // holds: the device, and what the source asked of it.
 func (v View) orderFor(ctx context.Context, action string, t drivers.Target, who, why string) (journal.Control, error) {
 	c := journal.Control{Action: action, Target: t, Who: who, Why: why, Facts: map[string]string{}}
 	id, err := host.Identify(ctx, v.Host, t)
 	if err != nil {
-		return c, err
+		return c, unidentified{err}
 	}
 	// The order outlives the boot, and these do not.
 	id.Incarnation, id.PFIncarnation, id.Netdev = 0, 0, 0

@@ -97,9 +97,11 @@ func (a *Agent) release(ctx context.Context, o Order, report OrderReport, curren
 		switch {
 		case goes:
 		case !o.Dry && e.Condition != Refused || e.Ordered:
-			if err := a.orderRelease(ctx, r, o, current); err != nil && o.stop == nil {
+			err := a.orderRelease(ctx, r, o, current)
+			if goesOn := o.stop != nil || !o.named() && errors.As(err, &unidentified{}); err != nil && !goesOn {
 				return report, err
-			} else if err != nil { // nobody is there to ask again without this one
+			}
+			if err != nil { // the others are given back without this one
 				e.Condition, e.Reason = Waiting, err.Error()
 				break
 			}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,6 +249,32 @@ func TestAReleasedFunctionIsToldWithItsOrder(t *testing.T) {
 		if told, with := n.logged(`msg="interface is released"`), n.logged("to cancel: agent release --cancel"); told != 1 || with != 1 {
 			t.Errorf("told %d times, %d times with its order\n%s", told, with, n.log)
 		}
+		n.halt()
+	})
+}
+
+// TestAFunctionThatGoesEndsNoRelease of the others, when it goes while the orders are
+// given, as VFs do that are being made anew.
+func TestAFunctionThatGoesEndsNoRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		var asked atomic.Bool
+		n.fault = func(string) error {
+			if asked.CompareAndSwap(true, false) { // the order for portA is being kept
+				return n.kernel.Unplug(portB)
+			}
+			return nil
+		}
+		n.start(nil)
+		n.want(pci(portA, "vfio-pci"), pci(portB, "vfio-pci"))
+		settled(20 * time.Second)
+		asked.Store(true)
+		report := n.release(Order{All: true})
+		i := slices.IndexFunc(report.Entries, func(e OrderEntry) bool { return e.Target == portB })
+		if i < 0 || report.Entries[i].Condition == Released || report.Entries[i].Reason == "" {
+			t.Errorf("%+v", report.Entries)
+		}
+		n.driver(portA, "igb")
 		n.halt()
 	})
 }
