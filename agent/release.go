@@ -90,24 +90,12 @@ func (a *Agent) release(ctx context.Context, o Order, report OrderReport, curren
 	}
 	var ordered []drivers.Target
 	for _, r := range requests {
-		e, goes := a.goesAlong(ctx, r, o, report.Entries)
-		if !goes {
-			e = a.viewFor(o).releaseEntry(ctx, r, o)
+		e, err := a.orderEntry(ctx, r, o, current, report.Entries)
+		if err != nil {
+			return report, err
 		}
-		switch {
-		case goes:
-		case !o.Dry && e.Condition != Refused || e.Ordered:
-			err := a.orderRelease(ctx, r, o, current)
-			if goesOn := o.stop != nil || !o.named() && errors.As(err, &unidentified{}); err != nil && !goesOn {
-				return report, err
-			}
-			if err != nil { // the others are given back without this one
-				e.Condition, e.Reason = Waiting, err.Error()
-				break
-			}
-			ordered, e.Ordered = append(ordered, r.target), true
-		case !o.Dry:
-			level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "err", e.Reason, "msg", "not released")
+		if e.Ordered {
+			ordered = append(ordered, r.target)
 		}
 		report.Entries = append(report.Entries, e)
 	}
@@ -129,6 +117,37 @@ func (a *Agent) release(ctx context.Context, o Order, report OrderReport, curren
 	}
 	a.Wake()
 	return report, nil
+}
+
+// orderEntry orders one function to be released, unless it may not be or goes along with
+// one before it; an error ends the release of all.
+func (a *Agent) orderEntry(ctx context.Context, r request, o Order, current []request, before []OrderEntry) (OrderEntry, error) {
+	e, goes := a.goesAlong(ctx, r, o, before)
+	if goes {
+		return e, nil
+	}
+	e = a.viewFor(o).releaseEntry(ctx, r, o)
+	switch {
+	case !o.Dry && e.Condition != Refused || e.Ordered:
+		err := a.orderRelease(ctx, r, o, current)
+		switch {
+		case err == nil:
+			e.Ordered = true
+		case !o.goesOnWithout(err):
+			return e, err
+		default:
+			e.Condition, e.Reason, e.Ordered = Waiting, err.Error(), false
+		}
+	case !o.Dry:
+		level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "err", e.Reason, "msg", "not released")
+	}
+	return e, nil
+}
+
+// goesOnWithout says that the others are given back without a function for which there
+// could be no order.
+func (o Order) goesOnWithout(err error) bool {
+	return o.stop != nil || !o.named() && errors.As(err, &unidentified{})
 }
 
 // outcomes puts into the entries how they stand now, and says whether all are

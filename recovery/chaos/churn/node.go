@@ -133,8 +133,8 @@ func (n *node) ran(ctx context.Context, args ...string) (chaos.Result, error) {
 	return n.vm.Agent(ctx, append(args, "--state-dir", chaos.StateDir)...)
 }
 
-// patience is how long a release may take on an emulated machine.
-const patience = 2 * time.Minute
+// patience is how long a release may take on an emulated machine that others load.
+const patience = 10 * time.Minute
 
 // release gives everything back, and wants that said and true. A release that has
 // not ended after some seconds ends with 3, and goes on by itself: then it is asked
