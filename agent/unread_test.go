@@ -99,6 +99,38 @@ func troubled(t *testing.T, breaks func(*Agent)) (broken []string) {
 	return broken
 }
 
+// TestNoSuchDeviceIsNoAbsence: a netdev that a read of its settings says is not there,
+// and that is, has not gone.
+func TestNoSuchDeviceIsNoAbsence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.writePlugin(theirs)
+		h := &unreliable{Host: n.kernel, random: rand.New(rand.NewPCG(1, 2))}
+		change := func(c *Config) { withPlugin(c); c.Host = h }
+		n.start(change)
+		ports := pci(portB, "igb")
+		ports.Channels, ports.Pool = &source.Channels{Combined: new(2)}, poolY
+		up := true
+		ports.Up = &up
+		n.want(pooledVFs(3, source.Override{Index: 1, VF: source.VF{Port: source.Port{MAC: "02:00:00:00:00:06"}}}), ports)
+		settled(40 * time.Second)
+		n.expectPool(poolX, vf0, vf1, vf2)
+		n.expectPool(poolY, portB)
+		h.trouble(trouble{errors: []error{syscall.ENODEV}, share: 100}, h.about("settings ")...)
+		file, _ := n.kernel.File(t.Context(), pluginFile)
+		written := n.written(func() {
+			n.agent.Wake()
+			settled(time.Minute)
+			h.trouble(trouble{})
+			settled(time.Minute)
+		})
+		if now, _ := n.kernel.File(t.Context(), pluginFile); now != file || len(written) > 0 {
+			t.Errorf("wrote %v, the device plugin's file is\n%s\n%s", written, now, n.log)
+		}
+		n.halt()
+	})
+}
+
 // unmoved is what changes on a settled node while reads go wrong, and when they
 // are right again.
 func (n *node) unmoved(change func(*Config), h *unreliable) (broken []string) {

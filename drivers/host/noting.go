@@ -127,12 +127,11 @@ func (a attentive) Links(ctx context.Context) ([]Link, error) {
 	return links, err
 }
 
-// Settings notes a failure; that there is no such netdev is an answer.
+// Settings notes a failure. That a netdev which was there a moment ago is not there is
+// none less: it is looked at again.
 func (a attentive) Settings(ctx context.Context, index int, which Setting) (Settings, error) {
 	s, err := a.Host.Settings(ctx, index, which)
-	if !errors.Is(err, syscall.ENODEV) {
-		note(ctx, "", err)
-	}
+	note(ctx, "", err)
 	return s, err
 }
 

@@ -78,7 +78,9 @@ func (n netdev) Observe(ctx context.Context, t drivers.Target) drivers.Observati
 	}
 	state, err := n.read(ctx, n.host, dev)
 	if errors.Is(err, fs.ErrNotExist) {
-		return drivers.Seen(drivers.Hidden) // it went between the two reads
+		if err = dev.Went(ctx, n.host, address, err); err == nil {
+			return drivers.Seen(drivers.Hidden) // it went between the two reads
+		}
 	}
 	if err != nil {
 		return unseen(fmt.Errorf("read %s of %s: %w", n.kind, dev.Name, err))

@@ -137,9 +137,10 @@ func (d *denials) has(of denial) bool {
 
 // place is where an attribute is kept.
 type place struct {
-	driver string      // of the physical function
-	pf     host.Netdev // its netdev; without a name it has none
-	index  int         // of the VF
+	driver  string      // of the physical function
+	address string      // its address
+	pf      host.Netdev // its netdev; without a name it has none
+	index   int         // of the VF
 }
 
 // place finds the physical function of a VF, and its index there.
@@ -159,6 +160,7 @@ func (a attribute) place(ctx context.Context, t drivers.Target) (p place, err er
 		return p, fmt.Errorf("read physfn of %s: %w", t, err)
 	}
 	pf := path.Base(physfn)
+	p.address = pf
 	vfs, err := host.VFsOf(ctx, a.host, pf)
 	if err != nil {
 		return p, err
@@ -187,7 +189,7 @@ func (a attribute) read(ctx context.Context, t drivers.Target) (drivers.State, p
 	switch {
 	case errors.Is(err, syscall.EOPNOTSUPP):
 		return untold, p, nil
-	case errors.Is(err, syscall.ENODEV):
+	case errors.Is(err, syscall.ENODEV) && p.pf.Went(ctx, a.host, p.address, err) == nil:
 		return drivers.Hidden, p, nil // it went between the two reads
 	case err != nil:
 		return "", p, fmt.Errorf("read the VFs of %s: %w", p.pf.Name, err)
