@@ -96,7 +96,7 @@ func NetdevOf(ctx context.Context, r Reader, address string) (Netdev, error) {
 
 // Went is nil when the function has no netdev any more, whose absence a read has just
 // told by err; else it is err, as the netdev is there, or why nobody can tell.
-func (d Netdev) Went(ctx context.Context, r Reader, address string, err error) error {
+func (n Netdev) Went(ctx context.Context, r Reader, address string, err error) error {
 	switch now, unread := NetdevOf(ctx, r, address); {
 	case unread != nil:
 		return unread
