@@ -123,11 +123,15 @@ func (c *poolCrashes) after(i image, reboot bool) {
 		}
 		r.names = r.named()
 	}
+	r.early = true
 	c.start(n)
 	for range 300 { // the source is away at first
 		time.Sleep(10 * time.Millisecond)
 		r.ready()
 	}
+	r.mu.Lock()
+	r.early = false
+	r.mu.Unlock()
 	n.want(poolSteps()[i.step]...)
 	for range 200 {
 		time.Sleep(50 * time.Millisecond)

@@ -105,7 +105,8 @@ type rules struct {
 	broken  []string
 	text    string // of the file
 	names   []drivers.Target
-	changes int // of it, by the agent
+	changes int  // of it, by the agent
+	early   bool // the source has not spoken since the start
 }
 
 func (n *node) rules(asked func(drivers.Target) string) *rules {
@@ -154,6 +155,9 @@ func (r *rules) hook(p sim.Point) {
 		r.unverified("published", slices.DeleteFunc(slices.Clone(now), func(t drivers.Target) bool { return slices.Contains(r.names, t) }))
 		r.names = now
 	case p.When == sim.Before:
+		if r.early && r.n.agent.Ready() == nil { // no moment between two looks is missed
+			r.unverified("ready", r.named())
+		}
 		for _, t := range r.named() {
 			pf := p.Label == "numvfs" && strings.HasPrefix(string(t), "0000:01:1")
 			if t == p.Call.Target || pf {
