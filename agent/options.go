@@ -92,8 +92,7 @@ func (o Options) Validate() error {
 	if o.Listen != "" && !hostPort(o.Listen) {
 		p.bad("listen", o.Listen, "want host:port, such as 127.0.0.1:9810, or nothing")
 	}
-	p.addresses("node-address", o.NodeAddresses)
-	p.addresses("keep-reachable", o.KeepReachable)
+	o.validateAddresses(&p)
 	p.oneOf("log-level", o.LogLevel, "debug", "info", "warn", "error")
 	p.oneOf("on-stop", o.OnStop, source.Retain, source.Release)
 	p.oneOf("log-format", o.LogFormat, "logfmt", "json")
@@ -101,6 +100,21 @@ func (o Options) Validate() error {
 		return &UsageError{errors.Join(p...)}
 	}
 	return nil
+}
+
+// ValidateAddresses is Validate of what tells the management path: an address that is
+// none would protect nothing.
+func (o Options) ValidateAddresses() error {
+	var p problems
+	if o.validateAddresses(&p); len(p) > 0 {
+		return &UsageError{errors.Join(p...)}
+	}
+	return nil
+}
+
+func (o Options) validateAddresses(p *problems) {
+	p.addresses("node-address", o.NodeAddresses)
+	p.addresses("keep-reachable", o.KeepReachable)
 }
 
 func (o Options) validatePaths(p *problems) {

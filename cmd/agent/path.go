@@ -9,6 +9,7 @@ func (c *cli) pathFlags(cmd *cobra.Command, when string) {
 	o, f := &c.options, cmd.Flags()
 	f.StringSliceVar(&o.NodeAddresses, "node-address", nil, when+"the node's own addresses; what carries them is never touched")
 	f.StringSliceVar(&o.KeepReachable, "keep-reachable", nil, when+"addresses, such as the API server's, whose way is never touched")
+	cmd.PreRunE = func(*cobra.Command, []string) error { return o.ValidateAddresses() }
 	f.BoolVar(&o.WithoutDefault, "allow-without-default-route", false, when+"work on a node that has no default route, so that its management path cannot be told")
 }
 
