@@ -61,14 +61,19 @@ func (v View) orderFor(ctx context.Context, action string, t drivers.Target, who
 	if err != nil {
 		return c, unidentified{err}
 	}
+	return c, identify(&c, id)
+}
+
+// identify puts into an order what tells its function from another one at the address.
+func identify(c *journal.Control, id drivers.Identity) error {
 	// The order outlives the boot, and these do not.
 	id.Incarnation, id.PFIncarnation, id.Netdev = 0, 0, 0
 	b, err := json.Marshal(id)
 	if err != nil {
-		return c, fmt.Errorf("keep identity of %s: %w", t, err)
+		return fmt.Errorf("keep identity of %s: %w", c.Target, err)
 	}
 	c.Facts[factIdentity] = string(b)
-	return c, nil
+	return nil
 }
 
 // otherDevice names what tells the device at an order's target from the one

@@ -99,6 +99,10 @@ func (a *Agent) release(ctx context.Context, o Order, report OrderReport, curren
 		}
 		report.Entries = append(report.Entries, e)
 	}
+	away, err := a.orderAway(ctx, o, current)
+	if report.Entries = append(report.Entries, away...); err != nil {
+		return report, err
+	}
 	if o.Dry {
 		a.sayBoundAgain(ctx, report.Entries)
 		report.Entries = append(report.Entries, a.restEntries(ctx, o)...)
@@ -142,6 +146,60 @@ func (a *Agent) orderEntry(ctx context.Context, r request, o Order, current []re
 		level.Warn(a.logger).Log("target", r.target, "who", o.Who, "why", o.Why, "err", e.Reason, "msg", "not released")
 	}
 	return e, nil
+}
+
+// orderAway orders the functions that entries stood for and that are gone: pulled out, say.
+// What was done to them went with them, and they are to be left alone when they are back.
+func (a *Agent) orderAway(ctx context.Context, o Order, current []request) (entries []OrderEntry, err error) {
+	if !o.All || o.stop != nil {
+		return nil, nil
+	}
+	for _, r := range current {
+		was, known := a.stoodFor(r)
+		if !known || !errors.Is(r.err, errNobody) || r.ordered() || r.released() || !a.view.gone(ctx, was.Target) {
+			continue
+		}
+		entries = append(entries, OrderEntry{
+			Target: was.Target, Entry: r.entry, Condition: Released, Steps: []StepReport{},
+			Reason: "it is gone, and is left alone when it is back; to cancel then: agent release --cancel " + string(was.Target),
+		})
+		if _, ok := a.c.Journal.Control(orderReleased, was.Target); o.Dry || ok {
+			continue
+		}
+		if err := a.keepAway(ctx, o, r, was, current); err != nil {
+			return entries, err
+		}
+	}
+	return entries, nil
+}
+
+// keepAway keeps an order for a function that is gone.
+func (a *Agent) keepAway(ctx context.Context, o Order, r request, was journal.Selection, current []request) error {
+	c := journal.Control{Action: orderReleased, Target: was.Target, Who: o.Who, Why: o.Why, Facts: map[string]string{}}
+	c.Facts[factEntries] = strings.TrimSpace(digestOf(r.asked.Interface) + " " + digestsFor(current, was.Target))
+	if was.Identity != (drivers.Identity{}) {
+		if err := identify(&c, was.Identity); err != nil {
+			return err
+		}
+	}
+	if err := a.c.Journal.SetControl(ctx, c); err != nil {
+		return err
+	}
+	level.Warn(a.logger).Log("target", was.Target, "who", o.Who, "why", o.Why, "msg", "order to release")
+	_, err := a.c.Journal.DropBaselines(ctx, func(b journal.Baseline) bool { return b.Key.Target == was.Target })
+	return err
+}
+
+// stoodFor is the function that an entry stood for last, as far as is known.
+func (a *Agent) stoodFor(r request) (journal.Selection, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := slices.IndexFunc(a.remembered, func(s journal.Selection) bool { return s.Selector == r.entry }); i >= 0 {
+		return a.remembered[i], true
+	}
+	t := r.asked.Selector.PCI
+	touched := slices.ContainsFunc(a.c.Journal.Baselines(), func(b journal.Baseline) bool { return b.Key.Target == t })
+	return journal.Selection{Selector: r.entry, Target: t}, t != "" && touched
 }
 
 // goesOnWithout says that the others are given back without a function for which there

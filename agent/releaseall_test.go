@@ -2,6 +2,7 @@ package agent
 
 import (
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -275,6 +276,67 @@ func TestAFunctionThatGoesEndsNoRelease(t *testing.T) {
 			t.Errorf("%+v", report.Entries)
 		}
 		n.driver(portA, "igb")
+		n.halt()
+	})
+}
+
+// pullOut pulls functions out.
+func (n *node) pullOut(ports ...string) {
+	n.t.Helper()
+	for _, port := range ports {
+		if err := n.kernel.Unplug(port); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// putIn puts functions in again.
+func (n *node) putIn(ports ...string) {
+	n.t.Helper()
+	for _, d := range sim.DefaultNode().Devices {
+		if !slices.Contains(ports, d.Address) {
+			continue
+		}
+		if err := n.kernel.Plug(d); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// TestWhatIsAwayIsReleasedToo: a function that is pulled out when everything is released is
+// left alone when it is put in again, until its entry changes.
+func TestWhatIsAwayIsReleasedToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, sim.DefaultNode())
+		n.start(nil)
+		byMAC := source.Interface{Selector: source.Selector{MAC: "52:54:00:00:00:03"}, State: source.Configured, Driver: "vfio-pci"}
+		n.want(pci(portA, "vfio-pci"), byMAC)
+		settled(20 * time.Second)
+		n.pullOut(portA, portB)
+		settled(20 * time.Second)
+		report := n.release(Order{All: true})
+		n.allBack(report)
+		for _, port := range []drivers.Target{portA, portB} {
+			if !slices.ContainsFunc(report.Entries, func(e OrderEntry) bool { return e.Target == port && strings.Contains(e.Reason, "it is gone") }) {
+				t.Errorf("%s is not told: %+v", port, report.Entries)
+			}
+		}
+		n.halt()
+		n.start(nil)
+		n.want(pci(portA, "vfio-pci"), byMAC)
+		n.putIn(portA, portB)
+		settled(time.Minute)
+		n.driver(portA, "igb")
+		n.driver(portB, "igb")
+		n.nothingLeft()
+		changed := pci(portA, "igb")
+		changed.MTU = 1400
+		n.want(changed, byMAC)
+		settled(time.Minute)
+		n.driver(portB, "igb")
+		if all := n.conditions(); !strings.Contains(all, "pci 0000:02:00.0=right") {
+			t.Errorf("asked anew: %s", all)
+		}
 		n.halt()
 	})
 }
