@@ -152,6 +152,18 @@ func (n *node) kill() {
 // stop ends it as an update of its pod does, once it is there to be told.
 func (n *node) stop() {
 	n.t.Helper()
+	n.answers()
+	err := errors.Join(n.agent.Process.Signal(syscall.SIGTERM), n.agent.Wait())
+	n.agent = nil
+	if err != nil {
+		n.t.Fatalf("stop the agent: %v", err)
+	}
+}
+
+// answers waits until the agent does: while it starts it holds the journal, and a command
+// is told so.
+func (n *node) answers() {
+	n.t.Helper()
 	await(n.t, n.name+" has an agent", "true", func() string {
 		conn, err := net.Dial("unix", filepath.Join(n.state(), "agent.sock"))
 		if err == nil {
@@ -159,11 +171,6 @@ func (n *node) stop() {
 		}
 		return fmt.Sprint(err == nil)
 	})
-	err := errors.Join(n.agent.Process.Signal(syscall.SIGTERM), n.agent.Wait())
-	n.agent = nil
-	if err != nil {
-		n.t.Fatalf("stop the agent: %v", err)
-	}
 }
 
 // change changes the instance itself.
@@ -224,6 +231,9 @@ func (n *node) stands(object, want string) {
 // operations are those of the journal, closed ones included.
 func (n *node) operations() (all []journal.Operation) {
 	n.t.Helper()
+	if n.agent != nil {
+		n.answers()
+	}
 	if err := json.Unmarshal([]byte(n.must("journal", "list", "-n", "-1", "-o", "json")), &all); err != nil {
 		n.t.Fatal(err)
 	}
